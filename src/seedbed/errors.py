@@ -1,0 +1,42 @@
+"""Errors meant for people: each says what was wrong and where, then how to mend it."""
+
+from __future__ import annotations
+
+
+class SeedbedError(Exception):
+    """Something a person can put right. The command line prints it without a traceback and ends with exit code 2.
+
+    `problem` says what was wrong and where; `fix`, when there is one, says what to do or which command to run.
+    """
+
+    def __init__(self, problem: str, fix: str | None = None):
+        super().__init__(problem if fix is None else f"{problem}\n{fix}")
+        self.problem = problem
+        self.fix = fix
+
+
+class ConfigError(SeedbedError):
+    """A key or value that cannot be used."""
+
+
+class DataError(SeedbedError):
+    """Input that cannot be read as what it claims to be."""
+
+
+class StorageError(SeedbedError):
+    """A folder or file that cannot be written: disk full, no permission, in use."""
+
+
+class CorruptionError(SeedbedError):
+    """Bytes on disk that are not the bytes that were written."""
+
+
+class MissingExtraError(SeedbedError):
+    """An optional package is not installed; `fix` is the `pip install` line that brings it."""
+
+    def __init__(self, package: str, extra: str):
+        super().__init__(f"this needs the package {package}", f"pip install 'seedbed[{extra}]'")
+
+
+class TrainingError(SeedbedError):
+    """A run that cannot go on, such as one whose loss is no longer a number."""
