@@ -1,0 +1,64 @@
+"""The order of the data: a keyed permutation that is computed, never stored.
+
+A Feistel network (Luby and Rackoff 1988) permutes [0, 4^k), the smallest such range holding n; walking on until the value
+falls below n (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite domains") makes it a permutation of
+[0, n). So the place of sample i in epoch e is a pure function of (key, i): nothing to keep, nothing to restore, and the
+same for any number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROUNDS = 6
+"""Four rounds are provably pseudo-random for ideal round functions; two more make up for a cheap one."""
+
+
+class Permutation:
+    """A bijection of [0, n), chosen by `key`; called with an index or an array of them."""
+
+    def __init__(self, n: int, key: str | int):
+        if not 0 < n < 2**62:
+            raise ValueError(f"a permutation needs 0 < n < 2^62 elements, got {n}")
+        self.n = n
+        half = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
+        self._half = np.uint64(half)
+        self._mask = np.uint64((1 << half) - 1)
+        # The kind of key is part of it: the number 1 and the text "1" are two keys.
+        seed = hashlib.sha256(f"{type(key).__name__}:{key}".encode()).digest()
+        seed += hashlib.sha256(seed).digest()
+        self._keys = np.frombuffer(seed, dtype="<u8")[:ROUNDS].astype(np.uint64)
+
+    def __call__(self, index: int | NDArray[np.integer]) -> int | NDArray[np.int64]:
+        """The place of `index`, or of each of an array of indices; IndexError outside [0, n)."""
+        indices = np.atleast_1d(np.asarray(index))
+        if indices.dtype.kind not in "iu":
+            raise TypeError(f"indices must be whole numbers, got {indices.dtype}")
+        if indices.size and (indices.min() < 0 or indices.max() >= self.n):
+            raise IndexError(f"indices must be in [0, {self.n}), got {indices.min()} to {indices.max()}")
+        places = self._permute(indices.astype(np.uint64))
+        return int(places[0]) if np.ndim(index) == 0 else places.astype(np.int64)
+
+    def _permute(self, x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        x = self._encrypt(x)
+        outside = np.flatnonzero(x >= self.n)
+        while outside.size:  # on average below three more rounds: the range is less than 4 n
+            x[outside] = self._encrypt(x[outside])
+            outside = outside[x[outside] >= self.n]
+        return x
+
+    def _encrypt(self, x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        left, right = x >> self._half, x & self._mask
+        for key in self._keys:
+            left, right = right, left ^ (_mix(right + key) & self._mask)
+        return (left << self._half) | right
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Finaliser of SplitMix64 (Steele, Lea and Flood 2014): every input bit moves every output bit."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
