@@ -52,8 +52,8 @@ class TokenBatch:
 class BatchSource(Protocol):
     """Where a stage's batches come from.
 
-    A batch is a pure function of the global sample index, so the resume state of the data is one integer, and any number
-    of workers, processes or accumulation steps sees the same samples. Sample i belongs to epoch i // samples.
+    A batch is a pure function of the global sample index, so the resume state of the data is one integer, and any
+    number of workers, processes or accumulation steps sees the same samples. Sample i belongs to epoch i // samples.
     """
 
     @property

@@ -1,9 +1,9 @@
 """The order of the data: a keyed permutation that is computed, never stored.
 
-A Feistel network (Luby and Rackoff 1988) permutes [0, 4^k), the smallest such range holding n; walking on until the value
-falls below n (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite domains") makes it a permutation of
-[0, n). So the place of sample i in epoch e is a pure function of (key, i): nothing to keep, nothing to restore, and the
-same for any number of workers.
+A Feistel network (Luby and Rackoff 1988) permutes [0, 4^k), the smallest such range holding n; walking on until the
+value falls below n (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite domains") makes it a
+permutation of [0, n). So the place of sample i in epoch e is a pure function of (key, i): nothing to keep, nothing to
+restore, and the same for any number of workers.
 """
 
 from __future__ import annotations
