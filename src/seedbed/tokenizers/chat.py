@@ -1,0 +1,255 @@
+"""Conversations as tokens: a Jinja template renders them as in transformers, and the loss mask marks the replies.
+
+Two promises go beyond `apply_chat_template`:
+
+- What people write stays text. Special tokens come from the template alone: "<|im_end|>" inside a message is encoded
+  as the ten characters it is, so nobody speaks with another's voice by writing it.
+- Training equals generation. The tokens before a reply are those `encode_prompt` gives for the same conversation: no
+  token straddles the place where the reply begins. Otherwise ids are those of `apply_chat_template`; the two can differ
+  only where a reply begins with white space.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.sandbox
+import numpy as np
+from numpy.typing import NDArray
+
+from seedbed.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from seedbed.tokenizers.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]
+"""{"role": …, "content": …}; a template may read further keys."""
+
+ROLES = ("system", "user", "assistant", "tool")
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+# Unicode sets these aside for a program's own use: never part of a text that is exchanged.
+_MARKERS = [chr(point) for point in range(0xFDD0, 0xFDF0)]
+
+
+def find_template(name: str | Path) -> str:
+    """The Jinja source of a template that comes with seedbed, by name, or of a .jinja file, by path."""
+    known = {path.stem: path for path in sorted(TEMPLATES.glob("*.jinja"))}
+    path = known.get(str(name), Path(name))
+    if str(name) not in known and path.suffix != ".jinja":
+        raise ConfigError(f"no chat template named {name!r}; there are: {', '.join(known)}; or give a .jinja file")
+    try:
+        template = path.read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the chat template {path}: {error}") from error
+    _compile(template)
+    return template
+
+
+def check_messages(messages: Sequence[Message]) -> None:
+    """DataError, naming the message, unless each has a known role and a text, and no reply is empty."""
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        raise DataError("a conversation must be a list of at least one message")
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, Mapping):
+            raise DataError(f"message {number} must be an object with role and content, got {type(message).__name__}")
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            raise DataError(f"message {number} has the role {role!r}; the roles are {', '.join(ROLES)}")
+        if not isinstance(content, str):
+            raise DataError(f"message {number} ({role}) needs a text as its content, got {type(content).__name__}")
+        if role == "assistant" and not content:
+            raise DataError(f"message {number} is an empty reply of the assistant: there is nothing to learn from it")
+
+
+def render(tokenizer: Tokenizer, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    """The conversation as the text that transformers' `apply_chat_template(tokenize=False)` gives."""
+    check_messages(messages)
+    return _render(tokenizer, messages, add_generation_prompt)
+
+
+def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """The ids of a conversation up to where the assistant's next reply begins."""
+    return _encode(tokenizer, messages, add_generation_prompt=True)[0].tolist()
+
+
+def encode_conversation(
+    tokenizer: Tokenizer, messages: Sequence[Message]
+) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+    """The ids of a conversation, and which of them the assistant says: each reply with the token that ends it.
+
+    Raises DataError when there is no reply, a reply is empty, or the template does not end replies with a token that
+    ends generation (a model trained on it would never stop).
+    """
+    ids, mask = _encode(tokenizer, messages, add_generation_prompt=False)
+    if not mask.any():
+        raise DataError("the conversation has no reply of the assistant: there is nothing to learn from it")
+    return ids, mask
+
+
+# Encoding ------------------------------------------------------------------------------------------------------------
+
+
+def _encode(
+    tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool
+) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+    check_messages(messages)
+    marker = _free_marker(messages)
+    specials = _special_pattern(tuple(tokenizer.special_ids))
+    marked = [_mark(message, specials, tuple(tokenizer.special_ids), marker) for message in messages]
+    text = _render(tokenizer, marked, add_generation_prompt)
+    spans = [
+        _reply_span(tokenizer, marked, number, text, specials)
+        for number, message in enumerate(marked)
+        if message["role"] == "assistant"
+    ]
+    edges = [0, *(edge for span in spans for edge in span), len(text)]
+    ids, mask = [], []
+    for i, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+        piece = _encode_marked(tokenizer, text[start:end], specials, marker)
+        ids.append(piece)
+        mask.append(np.full(len(piece), i % 2 == 1))  # between the two edges of a span: the assistant's words
+    return np.concatenate(ids), np.concatenate(mask)
+
+
+def _reply_span(
+    tokenizer: Tokenizer, messages: Sequence[Message], number: int, text: str, specials: re.Pattern[str]
+) -> tuple[int, int]:
+    """Where in `text` the reply `messages[number]` begins, and where the token that ends it ends.
+
+    It begins after what the template renders of the messages before it with a generation prompt; that is also where
+    generation begins.
+    """
+    before = _render(tokenizer, messages[:number], add_generation_prompt=True)
+    upto = _render(tokenizer, messages[: number + 1], add_generation_prompt=False)
+    if not (upto.startswith(before) and text.startswith(upto)):
+        raise DataError(
+            f"the chat template renders message {number + 1} differently when it is the last: "
+            "where the reply begins and ends cannot be told",
+            "Use a template that renders each message the same wherever it stands, such as chatml.",
+        )
+    ends = [
+        found.end()
+        for found in specials.finditer(upto, len(before))
+        if tokenizer.special_ids[found.group()] in tokenizer.end_ids
+    ]
+    if not ends:
+        raise DataError(
+            f"the chat template does not end the reply in message {number + 1} with a token that ends generation",
+            "A model trained on it would never stop: let the template write {{ eos_token }} after a reply.",
+        )
+    return len(before), ends[-1]
+
+
+def _encode_marked(tokenizer: Tokenizer, text: str, specials: re.Pattern[str], marker: str) -> NDArray[np.uint32]:
+    """The ids of a rendered text: special tokens as such, all between them as plain text without markers."""
+    ids: list[NDArray[np.uint32]] = []
+    at = 0
+    for found in specials.finditer(text):
+        ids.append(tokenizer.encode_batch([text[at : found.start()].replace(marker, "")])[0])
+        ids.append(np.array([tokenizer.special_ids[found.group()]], dtype=np.uint32))
+        at = found.end()
+    ids.append(tokenizer.encode_batch([text[at:].replace(marker, "")])[0])
+    return np.concatenate(ids)
+
+
+def _free_marker(messages: Sequence[Message]) -> str:
+    """A character that occurs nowhere in the conversation."""
+    everything = json.dumps(list(messages), ensure_ascii=False, default=str)
+    for marker in _MARKERS:
+        if marker not in everything:
+            return marker
+    raise DataError("the conversation holds all the noncharacters U+FDD0 to U+FDEF: it is not text")
+
+
+def _mark(value: Any, specials: re.Pattern[str], names: tuple[str, ...], marker: str) -> Any:
+    """The same message with a marker inside the name of every special token in its texts, which is a special token no
+    more; also where a name could be completed by the text the template puts before or after."""
+    if isinstance(value, Mapping):
+        return {key: _mark(item, specials, names, marker) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mark(item, specials, names, marker) for item in value]
+    if not isinstance(value, str):
+        return value
+    while specials.search(value):  # one name can overlap the next: "<<s>s>"
+        value = specials.sub(lambda found: found.group()[0] + marker + found.group()[1:], value)
+    # Inside the outer spaces, so that a template which trims or looks at the first character sees what it would have.
+    core = value.strip()
+    lead = len(value) - len(value.lstrip())
+    if any(core.endswith(name[:cut]) for name in names for cut in range(1, len(name))):
+        value = value[: lead + len(core)] + marker + value[lead + len(core) :]
+    if any(core.startswith(name[cut:]) for name in names for cut in range(1, len(name))):
+        value = value[:lead] + marker + value[lead:]
+    return value
+
+
+@lru_cache(maxsize=16)
+def _special_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    longest_first = sorted(names, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+
+# Rendering -----------------------------------------------------------------------------------------------------------
+
+
+def _render(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+    if tokenizer.chat_template is None:
+        raise ConfigError("this tokenizer has no chat template", "Give one with --template, such as chatml.")
+    try:
+        return _compile(tokenizer.chat_template).render(
+            messages=list(messages),
+            tools=None,
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+            **tokenizer.named_specials(),
+        )
+    except jinja2.exceptions.TemplateError as error:
+        raise DataError(f"the chat template refuses the conversation: {error}") from error
+    except (TypeError, ValueError, KeyError, ArithmeticError, RecursionError) as error:
+        raise DataError(f"the chat template cannot render the conversation: {error}") from error
+
+
+class _Generation(jinja2.ext.Extension):
+    """Reads {% generation %} … {% endgeneration %} as its body: templates of the hub mark replies with it for
+    transformers. Here replies are found by rendering, in any template."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+@lru_cache(maxsize=16)
+def _compile(template: str) -> jinja2.Template:
+    """The template in the environment transformers gives it, sandboxed: templates come from strangers."""
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    try:
+        return environment.from_string(template)
+    except jinja2.exceptions.TemplateError as error:
+        raise ConfigError(f"the chat template is not valid Jinja: {error}") from error
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    """Without the HTML escapes of Jinja's own filter."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+def _refuse(message: str) -> None:
+    raise jinja2.exceptions.TemplateError(message)
