@@ -1,0 +1,205 @@
+"""The command line: find the command, read its config, call its function, print the result.
+
+A command is one line of `COMMANDS`. Only the named command's modules are imported, and only its parser is built, so
+that `seedbed --help` answers at once and torch comes when a model does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from seedbed import __version__
+from seedbed.errors import ConfigError, SeedbedError
+
+if TYPE_CHECKING:
+    from seedbed.configuration import Parser
+
+MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+
+
+@dataclass(frozen=True)
+class Command:
+    """A verb: what it does, and where its config class and its function live."""
+
+    about: str
+    config: str
+    function: str
+    positionals: tuple[str, ...] = ()
+    """Fields that bare words fill."""
+    speaks: bool = False
+    """Prints for people by itself; otherwise the numbers of its result are printed."""
+
+
+COMMANDS = {
+    "quickstart": Command(
+        "the whole way from text to a chat model, in minutes, on a CPU",
+        "seedbed.quickstart:QuickstartConfig",
+        "seedbed.quickstart:quickstart",
+        speaks=True,
+    ),
+    "doctor": Command(
+        "what this machine has, what is missing, what it promises",
+        "seedbed.doctor:DoctorConfig",
+        "seedbed.doctor:doctor",
+        speaks=True,
+    ),
+    "config": Command(
+        "list the presets, show one, create a file to edit",
+        "seedbed.presets:PresetsConfig",
+        "seedbed.presets:presets",
+        positionals=("action", "name"),
+        speaks=True,
+    ),
+    "prepare": Command("text files → corpus", "seedbed.data.config:PrepareConfig", "seedbed.data.corpus:prepare"),
+    "tokenizer": Command(
+        "corpus → tokenizer", "seedbed.tokenizers.config:TokenizerConfig", "seedbed.tokenizers.training:train_tokenizer"
+    ),
+    "tokenize": Command(
+        "corpus + tokenizer → tokens", "seedbed.data.config:TokenizeConfig", "seedbed.data.tokens:tokenize"
+    ),
+    "pretrain": Command(
+        "tokens → model", "seedbed.training.config:PretrainConfig", "seedbed.training.pretrain:pretrain"
+    ),
+    "finetune": Command(
+        "model + conversations → model", "seedbed.tuning.config:FinetuneConfig", "seedbed.tuning.finetune:finetune"
+    ),
+    "evaluate": Command(
+        "model → report", "seedbed.evaluation.config:EvaluateConfig", "seedbed.evaluation.evaluate:evaluate"
+    ),
+    "generate": Command(
+        "continue a text",
+        "seedbed.inference.config:GenerateConfig",
+        "seedbed.inference.generate:generate",
+        speaks=True,
+    ),
+    "chat": Command(
+        "talk to a model", "seedbed.inference.config:ChatConfig", "seedbed.inference.chat:chat", speaks=True
+    ),
+    "inspect": Command(
+        "parameters, FLOPs and memory of a model",
+        "seedbed.model.config:InspectConfig",
+        "seedbed.model.inspect:inspect_model",
+        speaks=True,
+    ),
+    "completion": Command(
+        "completion for bash or zsh",
+        "seedbed.completion:CompletionConfig",
+        "seedbed.completion:completion",
+        positionals=("shell",),
+        speaks=True,
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code: 0 well, 1 `doctor` found something missing, 2 a mistake, 130 Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = run(arguments)
+        sys.stdout.flush()
+        return code
+    except SeedbedError as error:
+        return complain(error.problem, error.fix)
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader went away, as in `seedbed --help | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        return complain(*storage_words(error))
+    except Exception as error:  # Rust and C++ libraries tell of a full disk in their own classes
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        return complain(*storage_words(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """What `main` does, with errors raised."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if arguments[0] == "--version":
+        print(f"seedbed {__version__}")
+        return 0
+    name = arguments[0]
+    request = parser(name).read(arguments[1:])
+    if request.text is not None:
+        sys.stdout.write(request.text)
+        return 0
+    result = load(COMMANDS[name].function)(request.config)
+    if request.json:
+        print(json.dumps(result, ensure_ascii=False, allow_nan=False))
+    elif not COMMANDS[name].speaks:
+        print(summary(name, result))
+    return 1 if result.get("ok") is False else 0
+
+
+def parser(name: str) -> Parser:
+    """The parser of one command. Raises ConfigError, with the nearest names, when there is no such command."""
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=2)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ConfigError(f"unknown command {name!r}{hint}", f"Commands: {', '.join(COMMANDS)}")
+    from seedbed.configuration import Parser
+
+    return Parser(load(COMMANDS[name].config), f"seedbed {name}", COMMANDS[name].positionals)
+
+
+def load(place: str) -> Any:
+    """What `module:name` names."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def overview() -> str:
+    """The text of `seedbed --help`."""
+    width = max(map(len, COMMANDS))
+    return "\n".join(
+        [
+            "usage: seedbed COMMAND [--config PRESET|FILE] [--KEY VALUE ...]",
+            "",
+            "Grow a language model from raw text to a chat model.",
+            "",
+            *(f"  {name:<{width}}  {command.about}" for name, command in COMMANDS.items()),
+            "",
+            "seedbed COMMAND --help explains every key. seedbed --version prints the version.",
+        ]
+    )
+
+
+def summary(name: str, result: dict[str, Any]) -> str:
+    """The plain values of a result in one line."""
+    plain = {key: value for key, value in result.items() if isinstance(value, str | int | float)}
+    said = (f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in plain.items())
+    return f"{name}: {', '.join(said)}"
+
+
+def complain(problem: str, fix: str | None = None) -> int:
+    """One line that says what was wrong, and under it how to mend it. SEEDBED_TRACEBACK=1 shows where it was raised."""
+    if os.environ.get("SEEDBED_TRACEBACK"):
+        traceback.print_exc()
+    print(f"seedbed: {problem}", file=sys.stderr)
+    for line in (fix or "").splitlines():
+        print(f"         {line}", file=sys.stderr)
+    return MISTAKE
+
+
+def storage_words(error: OSError) -> tuple[str, str | None]:
+    """An error of the operating system as a line. Stages tell theirs better (`runs.storage_error`); this is a net."""
+    where = f"{error.filename}: " if error.filename else ""
+    fix = "Free some space, or put --out on another disk." if error.errno == errno.ENOSPC else None
+    return f"{where}{error.strerror or error}", fix
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""What this machine has, what is missing, and which promises hold on it: `seedbed doctor`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from seedbed import __version__
+
+# One module of each extra: it is installed when all of these can be found.
+EXTRAS = {
+    "data": ("datasets", "ftfy", "py3langid", "rensa", "sentencepiece"),
+    "serve": ("fastapi", "uvicorn", "prometheus_client", "limits", "llguidance"),
+    "studio": ("gradio",),
+    "eval": ("lm_eval", "sacrebleu", "rouge_score"),
+    "track": ("tensorboard", "wandb", "mlflow", "trackio"),
+    "export": ("gguf", "onnx", "onnxruntime"),
+    "ray": ("ray",),
+    "dev": ("pytest", "hypothesis", "ruff", "mypy", "importlinter", "transformers"),
+}
+MKL_STRICT = {"MKL_CBWR": "AVX512,STRICT"}
+CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "sve")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """Look at this machine: versions, devices, memory, extras, and whether results depend on the batch size."""
+
+    out: str | None = None
+    """Folder for result.json. Left out: only print."""
+
+
+def doctor(config: DoctorConfig) -> dict[str, Any]:
+    """Look and print a table. The result's `ok` is false when something essential is missing."""
+    missing = missing_requirements()
+    found: dict[str, Any] = {
+        "ok": not missing and sys.version_info >= (3, 11),
+        "seedbed": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "missing": missing,
+        "cpu": cpu(),
+        "memory": memory(),
+        "disk": {"folder": os.getcwd(), "free_gb": round(shutil.disk_usage(".").free / 1e9, 1)},
+        "torch": torch_build() if "torch" not in missing else None,
+        "devices": devices() if "torch" not in missing else [],
+        "compiler": shutil.which("g++") or shutil.which("clang++"),
+        "extras": extras(),
+        "invariance": invariance() if "torch" not in missing else None,
+    }
+    for name, words in report(found):
+        print(f"{name:<14}{words}")
+    if config.out is not None:
+        from seedbed.runs import write_result
+
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        write_result(Path(config.out), found)
+    return found
+
+
+def missing_requirements() -> list[str]:
+    """Packages that seedbed cannot do without and that are not installed."""
+    try:
+        lines = requires("seedbed") or []
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        lines = [
+            "torch",
+            "numpy",
+            "tokenizers",
+            "safetensors",
+            "PyYAML",
+            "rich",
+            "pyarrow",
+            "zstandard",
+            "xxhash",
+            "psutil",
+        ]
+    names = [_name(line) for line in lines if "extra ==" not in line]
+    return [name for name in names if _version(name) is None]
+
+
+def _name(requirement: str) -> str:
+    for end in "[<>=!~; ":
+        requirement = requirement.partition(end)[0]
+    return requirement
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def cpu() -> dict[str, Any]:
+    """Name, cores this process may use, and the instructions that matter for matrices."""
+    name, flags = platform.processor() or platform.machine(), ""
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        name, flags = fields.get("model name", name), fields.get("flags", fields.get("Features", ""))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"name": name, "cores": cores, "features": [feature for feature in CPU_FEATURES if feature in flags.split()]}
+
+
+def memory() -> dict[str, float]:
+    """Memory of the machine, in GB; less where a control group allows less."""
+    import psutil
+
+    seen = psutil.virtual_memory()
+    total, free = seen.total, seen.available
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        limit = Path(path).read_text().strip() if Path(path).exists() else "max"
+        if limit.isdigit():
+            total, free = min(total, int(limit)), min(free, int(limit))
+    return {"total_gb": round(total / 1e9, 1), "free_gb": round(free / 1e9, 1)}
+
+
+def torch_build() -> dict[str, Any]:
+    """Version and threads of torch, and the library that multiplies its matrices on the CPU."""
+    import torch
+
+    blas = "mkl" if torch.backends.mkl.is_available() else "other"
+    return {"version": torch.__version__, "threads": torch.get_num_threads(), "blas": blas}
+
+
+def devices() -> list[dict[str, Any]]:
+    """Every device that torch sees, the fastest kind first."""
+    import torch
+
+    found: list[dict[str, Any]] = []
+    kind = "rocm" if torch.version.hip else "cuda"
+    for index in range(torch.cuda.device_count()):
+        seen = torch.cuda.get_device_properties(index)
+        found.append({"kind": kind, "name": seen.name, "memory_gb": round(seen.total_memory / 1e9, 1)})
+    if torch.backends.mps.is_available():
+        found.append({"kind": "mps", "name": "Apple GPU", "memory_gb": None})
+    if torch.xpu.is_available():
+        for index in range(torch.xpu.device_count()):
+            xpu = torch.xpu.get_device_properties(index)
+            found.append({"kind": "xpu", "name": xpu.name, "memory_gb": round(xpu.total_memory / 1e9, 1)})
+    return [*found, {"kind": "cpu", "name": cpu()["name"], "memory_gb": memory()["total_gb"]}]
+
+
+def extras() -> dict[str, list[str]]:
+    """The modules that each extra still lacks; none means that it is installed."""
+    return {extra: [module for module in modules if find_spec(module) is None] for extra, modules in EXTRAS.items()}
+
+
+def invariance() -> dict[str, Any]:
+    """Whether a row of a matrix product has the same bits whatever rows stand beside it, here and under strict MKL.
+
+    Generation that does not depend on its batch neighbours rests on this. fp32 kernels are chosen by the number of
+    rows; on Intel, MKL's reproducible mode, set before torch loads, chooses one for all.
+    """
+    changes = rows_that_change()
+    found: dict[str, Any] = {"bit_equal": not changes, "changes_at_rows": changes, "strict_bit_equal": None}
+    if changes and "avx512f" in cpu()["features"]:
+        found["strict_bit_equal"] = _strict_changes() == []
+    return found
+
+
+def _strict_changes() -> list[int] | None:
+    """`rows_that_change` in a process whose MKL is strict; None when it could not be asked."""
+    code = "import json, seedbed.doctor as d; print(json.dumps(d.rows_that_change()))"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **MKL_STRICT}, capture_output=True, text=True, timeout=120
+        )
+        changes: list[int] = json.loads(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.TimeoutExpired, IndexError, ValueError):
+        return None
+    return changes
+
+
+def rows_that_change() -> list[int]:
+    """The batch sizes at which some row of x·Wᵀ differs in a bit from the same row computed alone."""
+    import torch
+
+    draw, changed = torch.Generator().manual_seed(0), set()
+    for width_in, width_out in ((256, 768), (640, 256), (256, 8192)):
+        weight = torch.randn(width_out, width_in, generator=draw)
+        x = torch.randn(65, width_in, generator=draw)
+        alone = torch.cat([torch.nn.functional.linear(x[row : row + 1], weight) for row in range(len(x))])
+        for rows in (2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 64, 65):
+            if not torch.equal(torch.nn.functional.linear(x[:rows], weight), alone[:rows]):
+                changed.add(rows)
+    return sorted(changed)
+
+
+def report(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The findings as lines for a person."""
+    core, torch_found, equal = found["cpu"], found["torch"], found["invariance"]
+    lines = [
+        ("seedbed", found["seedbed"]),
+        ("python", found["python"]),
+        ("platform", found["platform"]),
+        ("cpu", f"{core['name']}, {core['cores']} cores, {' '.join(core['features']) or 'no vector features known'}"),
+        ("memory", f"{found['memory']['free_gb']} of {found['memory']['total_gb']} GB free"),
+        ("disk", f"{found['disk']['free_gb']} GB free in {found['disk']['folder']}"),
+    ]
+    if torch_found:
+        lines.append(
+            ("torch", f"{torch_found['version']}, {torch_found['threads']} threads, blas {torch_found['blas']}")
+        )
+    for device in found["devices"]:
+        size = f", {device['memory_gb']} GB" if device["memory_gb"] else ""
+        lines.append(("device", f"{device['kind']}: {device['name']}{size}"))
+    lines.append(("compiler", found["compiler"] or "none: torch.compile stays off; apt-get install g++ brings it"))
+    if equal:
+        answer = (
+            "yes" if equal["bit_equal"] else f"no (they change at {', '.join(map(str, equal['changes_at_rows']))} rows)"
+        )
+        lines.append(("invariance", f"rows are bit-equal across batch sizes: {answer}"))
+        if equal["strict_bit_equal"] is not None:
+            strict = "yes" if equal["strict_bit_equal"] else "no"
+            lines.append(("", f"with MKL_CBWR={MKL_STRICT['MKL_CBWR']} set: {strict}"))
+    for extra, lacking in found["extras"].items():
+        bring = f"pip install 'seedbed[{extra}]' (lacks {', '.join(lacking)})"
+        lines.append((f"[{extra}]", bring if lacking else "installed"))
+    for name in found["missing"]:
+        lines.append(("missing", f"{name}: pip install {name}"))
+    return [*lines, ("", "ready" if found["ok"] else "not ready: see what is missing above")]
