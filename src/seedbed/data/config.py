@@ -14,7 +14,7 @@ class PrepareConfig:
     """From raw text to a corpus."""
 
     source: str = "stdlib"
-    """A file or folder of text (.txt, .md, .jsonl, .jsonl.zst, .parquet), or `stdlib`: the text of Python's own library."""
+    """A file or folder of text (.txt, .md, .jsonl, .jsonl.zst, .parquet), or `stdlib`: the text of Python's library."""
 
     out: Path
     """The corpus folder to write; it must not exist yet."""

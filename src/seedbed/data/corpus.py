@@ -7,8 +7,9 @@ memory holds a hash for each document and never the text.
 from __future__ import annotations
 
 import hashlib
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -40,7 +41,7 @@ Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 
 
-# Reading ---------------------------------------------------------------------------------------------------------------
+# Reading ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -49,38 +50,33 @@ class Corpus:
 
     folder: Path
     manifest: Manifest
+    stats: dict[str, Any]
+    """stats.json: how many documents and bytes each split has, and what was dropped."""
 
     @classmethod
     def open(cls, folder: Path | str, verify: Literal["sizes", "all"] = "sizes") -> Corpus:
         """Checks the folder and its files; see `open_folder` for the errors."""
-        corpus = cls(Path(folder), open_folder(folder, "corpus", verify))
-        for split in SPLITS:
-            if not corpus.shards(split):
-                fix = remake(folder, "corpus")
-                raise CorruptionError(f"the manifest of {folder} lists no {split}-00000.jsonl.zst", fix)
-        return corpus
+        folder = Path(folder)
+        manifest = open_folder(folder, "corpus", verify)
+        for name in ("stats.json", *(f"{split}-00000.jsonl.zst" for split in SPLITS)):
+            if name not in manifest.files:
+                raise CorruptionError(f"{folder / 'manifest.json'} lists no {name}", remake(folder, "corpus"))
+        verify_file(folder, manifest, "stats.json")
+        return cls(folder, manifest, json.loads((folder / "stats.json").read_bytes()))
 
     def shards(self, split: Split) -> list[str]:
         """Names of a split's files, in order."""
         return [name for name in sorted(self.manifest.files) if name.startswith(f"{split}-")]
 
-    def size(self, split: Split) -> int:
-        """Bytes of the split's shards on disk."""
-        return sum(self.manifest.files[name].bytes for name in self.shards(split))
-
-    def documents(self, split: Split, seen: Callable[[int], None] = lambda size: None) -> Iterator[Document]:
-        """The documents of a split, in order. `seen` is told of each shard's size on disk once it is read.
-
-        Each shard is hashed before it is read; one that is not what was written is a CorruptionError.
-        """
+    def documents(self, split: Split) -> Iterator[Document]:
+        """The documents of a split, in order. A shard that is not what was written is a CorruptionError."""
         for name in self.shards(split):
             verify_file(self.folder, self.manifest, name)
             for row in read_rows(self.folder / name):
                 yield Document(row["text"], row["source"])
-            seen(self.manifest.files[name].bytes)
 
 
-# Deciding --------------------------------------------------------------------------------------------------------------
+# Deciding -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ class _Survey:
 
     @property
     def hash(self) -> str:
-        """One hash for the whole source, whatever its files are called."""
+        """One hash for all the text of the source."""
         return hashlib.sha256(b"".join(self.sizes)).hexdigest()
 
 
@@ -149,7 +145,7 @@ def _plan(survey: _Survey, config: PrepareConfig) -> _Plan:
             taken += sizes[digest]
     total = sum(sizes[digest] for digest in order)
     target = config.validation_fraction * total
-    # Whole documents in the order of their hash, until the fraction is reached; those that would go far beyond are passed.
+    # Whole documents in the order of their hash until the fraction is reached; one that goes far beyond is passed by.
     allowance = min(max(2 * target, SMALL_VALIDATION), total / 2)
     val: set[bytes] = set()
     val_bytes = 0
@@ -170,6 +166,8 @@ def _split(document: Document, digest: bytes, plan: _Plan) -> Iterator[tuple[Spl
     """Where a document goes, or its two parts."""
     if digest == plan.cut:
         document = replace(document, text=document.text[: _cut_at(document.text, plan.kept_bytes)])
+        if not document.text.strip():
+            return
     if digest == plan.shared:
         size = len(document.text.encode())
         at = _cut_at(document.text, size - plan.tail_bytes)
@@ -194,7 +192,7 @@ def _cut_at(text: str, near_bytes: int) -> int:
     return paragraph_boundary(text, len(text.encode()[: max(near_bytes, 0)].decode("utf-8", errors="ignore")))
 
 
-# Writing ---------------------------------------------------------------------------------------------------------------
+# Writing ------------------------------------------------------------------------------------------------------------
 
 
 class _Shards:
@@ -225,7 +223,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     """Reads the source, splits it and writes the corpus folder; returns what result.json says.
 
     Empty documents and exact repeats are dropped and counted: a repeat might stand on both sides of the split. The same
-    source and configuration give the same bytes, whatever the files are called.
+    source and configuration give the same bytes.
     """
     started = time.monotonic()
     plain = {
@@ -308,8 +306,8 @@ def _write_card(folder: Path, config: PrepareConfig, survey: _Survey, stats: dic
     sample = "Everything in the source."
     if config.max_bytes is not None:
         sample = (
-            f"A sample of the whole: documents in the order of their hash until {config.max_bytes:,} bytes; the last one "
-            "is cut to fit."
+            f"A sample of the whole: documents in the order of their hash until {config.max_bytes:,} bytes; "
+            "the last one is cut to fit."
         )
     how = "by the SHA-256 of the document"
     if stats["validation"] != "whole documents":

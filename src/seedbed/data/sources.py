@@ -1,7 +1,8 @@
-"""Raw text as people have it: files and folders of .txt, .md, .jsonl, .jsonl.zst and .parquet, and Python's own library.
+"""Raw text as people have it: files and folders of .txt, .md, .jsonl, .jsonl.zst, .parquet, and Python's own library.
 
-Reading is strict. Bytes that are not UTF-8, NUL bytes, broken JSON or a missing text are errors that name the file and the
-line: what is silently skipped or replaced here would be learned as it is. Memory stays bounded: a long document is cut.
+Reading is strict. Bytes that are not UTF-8, NUL bytes, broken JSON or a missing text are errors that name the file and
+the line: what is silently skipped or replaced here would be learned as it is. Memory stays bounded: a long document is
+cut.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from seedbed.errors import CorruptionError, DataError, MissingExtraError
 from seedbed.shards import parse_json, read_lines
 
 LONGEST_DOCUMENT = 4 << 20
-"""Characters. A longer document goes on as another one: no context window is anywhere near, and memory stays bounded."""
+"""Characters. A document of more than twice as many is cut into such parts: no context window is anywhere near."""
 
 BLOCK = 1 << 20
 """Bytes of a text file read at a time."""
@@ -73,8 +74,8 @@ def _path(source: Path) -> Iterator[Document]:
 
 
 def _walk(folder: Path, without: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Files below a folder, sorted by name; hidden ones and folders named in `without` are left out. Links are followed,
-    circles are not."""
+    """Files below a folder, sorted by name, without hidden ones and those named in `without`. Links are followed, but
+    no folder is entered twice."""
     seen: set[str] = set()
 
     def visit(place: Path) -> Iterator[Path]:
@@ -114,7 +115,7 @@ def _reader(path: Path) -> Callable[[Path, str], Iterator[Document]] | None:
     return next((reader for ending, reader in READERS.items() if path.name.lower().endswith(ending)), None)
 
 
-# Python's own library --------------------------------------------------------------------------------------------------
+# Python's own library -----------------------------------------------------------------------------------------------
 
 
 def _stdlib() -> Iterator[Document]:
@@ -137,7 +138,7 @@ def _stdlib() -> Iterator[Document]:
         )
 
 
-# Text files ------------------------------------------------------------------------------------------------------------
+# Text files ---------------------------------------------------------------------------------------------------------
 
 
 def _text_file(path: Path, name: str) -> Iterator[Document]:
@@ -185,7 +186,7 @@ def _not_text(path: Path, line: int, byte: int) -> DataError:
     return DataError(f"{path}, line {line}: {what} is not UTF-8 text", "Convert the file to UTF-8, or leave it out.")
 
 
-# Rows ------------------------------------------------------------------------------------------------------------------
+# Rows ---------------------------------------------------------------------------------------------------------------
 
 
 def _rows(path: Path, name: str) -> Iterator[Document]:
@@ -265,7 +266,7 @@ READERS: dict[str, Callable[[Path, str], Iterator[Document]]] = {
 """How to read a file, by the ending of its name."""
 
 
-# Cutting ---------------------------------------------------------------------------------------------------------------
+# Cutting ------------------------------------------------------------------------------------------------------------
 
 
 def paragraph_boundary(text: str, near: int) -> int:

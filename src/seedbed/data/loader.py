@@ -1,0 +1,63 @@
+"""Windows of the token store as training batches, in an order that is a pure function of seed and sample index.
+
+Shape suffixes: B rows, T positions in a row.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from seedbed.data.batch import TokenBatch
+from seedbed.data.order import Permutation
+from seedbed.data.tokens import TokenStore
+from seedbed.errors import ConfigError, DataError
+from seedbed.runs import sha256_json
+
+
+class WindowSource:
+    """The stretches of `length` tokens that a store falls into, each epoch in another order; a BatchSource.
+
+    A window is length + 1 tokens and the next begins `length` after it, so that every token but the first is a target
+    exactly once an epoch; the last length − 1 tokens at most are left out. Windows run across documents, which <s> and
+    </s> part: the nanoGPT way. Sample i is window P(i mod samples) of epoch i // samples; P is keyed by seed and epoch.
+    """
+
+    def __init__(self, store: TokenStore, length: int, seed: int):
+        """DataError when the store holds less than one window, ConfigError when `length` is none."""
+        if length < 1:
+            raise ConfigError(f"length must be at least 1, got {length}")
+        if store.n_tokens < length + 1:
+            raise DataError(
+                f"{store.path} holds {store.n_tokens:,} tokens, fewer than one window of {length} + 1",
+                "Bring more text, choose a shorter context, or a larger --validation_fraction if this is validation.",
+            )
+        self.store, self.length, self.seed = store, length, seed
+        self._order = lru_cache(maxsize=4)(lambda epoch: Permutation(self.samples, f"{seed}:{epoch}"))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return sha256_json({"windows": self.store.fingerprint, "length": self.length, "seed": self.seed})
+
+    @property
+    def samples(self) -> int:
+        return (self.store.n_tokens - 1) // self.length
+
+    def windows(self, first: int, count: int) -> NDArray[np.int64]:
+        """Which windows of the store the samples first … first + count − 1 are."""
+        if first < 0 or count < 1:
+            raise IndexError(f"samples are counted from 0 and taken one or more at a time, got {count} from {first}")
+        epochs, places = np.divmod(np.arange(first, first + count, dtype=np.int64), self.samples)
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            inside = epochs == epoch
+            places[inside] = self._order(epoch)(places[inside])
+        return places
+
+    def batch(self, first: int, count: int) -> TokenBatch:
+        """Samples first … first + count − 1: tokens_BT and, one further, targets_BT. Changed bytes: CorruptionError."""
+        window_BT = self.store.windows(self.windows(first, count) * self.length, self.length + 1).astype(np.int64)
+        tokens_BT, targets_BT = (np.ascontiguousarray(part) for part in (window_BT[:, :-1], window_BT[:, 1:]))
+        return TokenBatch(torch.from_numpy(tokens_BT), torch.from_numpy(targets_BT))

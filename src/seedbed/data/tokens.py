@@ -1,0 +1,405 @@
+"""The token store: raw token ids in `x.bin`, and in `x.index` where documents begin and the proof that no byte changed.
+
+`x.bin` is little-endian u16 (u32 above 65,536 tokens of vocabulary) without a header, as nanoGPT reads it. `x.index` is
+
+    64 bytes   magic, version, bytes a token, vocabulary, documents, tokens, <s>, </s>, tokenizer hash, checksum
+    u64        offsets[documents + 1], in tokens
+    u32        doc_bytes[documents], UTF-8 bytes of each text, so that bits per byte cost nothing
+    u64        xxh3 of each MiB of x.bin
+
+Header, sizes and the index's checksum are checked when a store is opened, each MiB of `x.bin` at its first read, and
+everything against the SHA-256 of the manifest when asked to verify.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import time
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from seedbed.data.config import TokenizeConfig
+from seedbed.data.corpus import SPLITS, Corpus, Split
+from seedbed.errors import CorruptionError, DataError
+from seedbed.progress import progress
+from seedbed.runs import (
+    MANIFEST,
+    Manifest,
+    command,
+    new_folder,
+    open_folder,
+    remake,
+    verify_file,
+    write_card,
+    write_result,
+    writing,
+)
+
+if TYPE_CHECKING:
+    from seedbed.tokenizers.tokenizer import Tokenizer
+
+MAGIC = b"SEEDTOK\1"
+VERSION = 1
+HEADER = struct.Struct("<8sHHIQQII16sQ")
+"""magic, version, bytes a token, vocabulary, documents, tokens, <s>, </s>, tokenizer hash, xxh3 of all the rest."""
+CHECKSUM_AT = HEADER.size - 8
+BLOCK = 1 << 20
+"""Bytes of .bin that one hash covers."""
+NO_TOKEN = 0xFFFFFFFF
+"""In the header: the tokenizer has no such token."""
+TOKENIZER_FOLDER = "tokenizer"
+BATCH_CHARACTERS = 4 << 20
+BATCH_DOCUMENTS = 1024
+"""Documents go to the tokenizer in groups of at most so much, which bounds memory."""
+
+
+# Writing --------------------------------------------------------------------------------------------------------------
+
+
+class StoreWriter:
+    """Writes NAME.bin and NAME.index document by document; memory grows by 12 bytes a document. Use it in `with`."""
+
+    def __init__(self, folder: Path, name: str, tokenizer: Tokenizer):
+        self.path, self.index_path, self.tokenizer = folder / f"{name}.bin", folder / f"{name}.index", tokenizer
+        self.dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+        self._begin, self._end = (
+            np.array([] if token is None else [token], dtype=np.uint32)
+            for token in (tokenizer.bos_id, tokenizer.eos_id)
+        )
+        self._offsets, self._doc_bytes, self._blocks = array("Q", [0]), array("I"), array("Q")
+        self._pending = bytearray()
+        with writing(self.path):
+            self._file = open(self.path, "wb")  # noqa: SIM115 (closed on leaving the block)
+
+    @property
+    def n_tokens(self) -> int:
+        return self._offsets[-1]
+
+    @property
+    def n_docs(self) -> int:
+        return len(self._doc_bytes)
+
+    @property
+    def n_bytes(self) -> int:
+        """UTF-8 bytes of all the texts."""
+        return sum(self._doc_bytes)
+
+    def add(self, ids: NDArray[np.uint32], text_bytes: int) -> None:
+        """Appends a document, <s> ids </s>, and how many bytes its text has."""
+        if len(ids) and int(ids.max()) >= self.tokenizer.vocab_size:
+            raise DataError(f"the tokenizer made the id {ids.max()}, but has only {self.tokenizer.vocab_size:,} tokens")
+        whole = np.concatenate([self._begin, ids, self._end])
+        self._pending += whole.astype(self.dtype).tobytes()
+        self._offsets.append(self.n_tokens + len(whole))
+        self._doc_bytes.append(text_bytes)
+        if len(self._pending) >= BLOCK:
+            self._flush(len(self._pending) // BLOCK * BLOCK)
+
+    def _flush(self, size: int) -> None:
+        with memoryview(self._pending) as view:
+            for start in range(0, size, BLOCK):
+                self._blocks.append(xxhash.xxh3_64_intdigest(view[start : min(start + BLOCK, size)]))
+            with writing(self.path):
+                self._file.write(view[:size])
+        del self._pending[:size]
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._flush(len(self._pending))
+        with writing(self.path):
+            self._file.close()
+        if kind is None:
+            self._write_index()
+
+    def _write_index(self) -> None:
+        specials = [NO_TOKEN if token is None else token for token in (self.tokenizer.bos_id, self.tokenizer.eos_id)]
+        sizes = (self.dtype.itemsize, self.tokenizer.vocab_size, self.n_docs, self.n_tokens)
+        identity = bytes.fromhex(self.tokenizer.hash)[:16]
+        header = HEADER.pack(MAGIC, VERSION, *sizes, *specials, identity, 0)[:CHECKSUM_AT]
+        tables = [
+            np.asarray(self._offsets, dtype="<u8").tobytes(),
+            np.asarray(self._doc_bytes, dtype="<u4").tobytes(),
+            np.asarray(self._blocks, dtype="<u8").tobytes(),
+        ]
+        checksum = xxhash.xxh3_64(header)
+        for table in tables:
+            checksum.update(table)
+        with writing(self.index_path), open(self.index_path, "wb") as file:
+            for part in (header, struct.pack("<Q", checksum.intdigest()), *tables):
+                file.write(part)
+
+
+def tokenize(config: TokenizeConfig) -> dict[str, Any]:
+    """Encodes a corpus, document by document as <s> text </s>, into a tokens folder; returns what result.json says.
+
+    Errors of the corpus or tokenizer folder are as in `open_folder`.
+    """
+    from seedbed.tokenizers.tokenizer import Tokenizer
+
+    started = time.monotonic()
+    corpus = Corpus.open(config.corpus)
+    # A folder of another tool has no manifest: then the tokenizer's own hash names it.
+    made_here = (config.tokenizer / MANIFEST).exists()
+    made_from = open_folder(config.tokenizer, ("tokenizer", "model")) if made_here else None
+    tokenizer = Tokenizer.load(config.tokenizer)
+    inputs: dict[str, Path | Manifest | str] = {"corpus": corpus.manifest, "tokenizer": made_from or tokenizer.hash}
+    with new_folder(config.out, "tokens", inputs=inputs) as folder:
+        (folder / TOKENIZER_FOLDER).mkdir()
+        tokenizer.save(folder / TOKENIZER_FOLDER)
+        splits = {split: _encode(corpus, split, tokenizer, folder) for split in SPLITS}
+        seconds = time.monotonic() - started
+        tokens, size = (sum(split[key] for split in splits.values()) for key in ("tokens", "bytes"))
+        result = {
+            "stage": "tokenize",
+            **splits,
+            "vocab_size": tokenizer.vocab_size,
+            "bytes_per_token": round(size / tokens, 4),
+            "tokens_per_second": round(tokens / seconds),
+            "seconds": round(seconds, 3),
+            "out": str(config.out),
+            "command": command("tokenize", config),
+        }
+        _write_card(folder, tokenizer, result)
+        write_result(folder, result)
+    return result
+
+
+def _encode(corpus: Corpus, split: Split, tokenizer: Tokenizer, folder: Path) -> dict[str, int]:
+    documents = (document.text for document in corpus.documents(split))
+    with (
+        StoreWriter(folder, split, tokenizer) as writer,
+        progress(f"tokenizing {split}", corpus.stats["bytes"][split]) as advance,
+    ):
+        for texts in _batches(documents):
+            sizes = [len(text.encode()) for text in texts]
+            for ids, size in zip(tokenizer.encode_batch(texts), sizes, strict=True):
+                writer.add(ids, size)
+            advance(sum(sizes))
+    return {"documents": writer.n_docs, "tokens": writer.n_tokens, "bytes": writer.n_bytes}
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts in groups of bounded size."""
+    group: list[str] = []
+    length = 0
+    for text in texts:
+        group.append(text)
+        length += len(text)
+        if length >= BATCH_CHARACTERS or len(group) >= BATCH_DOCUMENTS:
+            yield group
+            group, length = [], 0
+    if group:
+        yield group
+
+
+def _write_card(folder: Path, tokenizer: Tokenizer, result: dict[str, Any]) -> None:
+    write_card(
+        folder,
+        "Tokens",
+        {
+            "What it is": [
+                *(
+                    f"{split}: {result[split]['tokens']:,} tokens in {result[split]['documents']:,} documents, "
+                    f"{result[split]['bytes']:,} bytes of text"
+                    for split in SPLITS
+                ),
+                f"{result['bytes_per_token']} bytes a token; vocabulary: {tokenizer.vocab_size:,} ({tokenizer.kind}).",
+                "Each document stands as `<s>` text `</s>`, where the tokenizer has them.",
+            ],
+            "How it was made": [f"`{result['command']}`", "The hashes of corpus and tokenizer are in manifest.json."],
+            "How to use it": [
+                "`seedbed pretrain --data.tokens FOLDER --out RUN`",
+                "`train.bin` and `val.bin` are raw little-endian "
+                f"u{8 * (2 if tokenizer.vocab_size <= 1 << 16 else 4)}, as nanoGPT reads them.",
+            ],
+        },
+    )
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+class TokenStore:
+    """One split of a tokens folder, memory-mapped."""
+
+    def __init__(self, folder: Path, name: str, manifest: Manifest):
+        """Checks header, sizes and checksum of the index; use `TokenStore.open`, which checks the folder first."""
+        self.folder, self.name = folder, name
+        self.path, self.index_path = folder / f"{name}.bin", folder / f"{name}.index"
+        for path in (self.path, self.index_path):
+            if path.name not in manifest.files:
+                self._broken(folder / "manifest.json", f"lists no {path.name}")
+        index = _map(self.index_path)
+        if len(index) < HEADER.size:
+            self._broken(self.index_path, f"holds {len(index):,} bytes but its header alone has {HEADER.size}")
+        magic, version, width, vocab, n_docs, n_tokens, bos, eos, tokenizer, checksum = HEADER.unpack_from(index)
+        if magic != MAGIC:
+            self._broken(self.index_path, f"is no token index: it begins with {bytes(magic)!r}, not {MAGIC!r}")
+        if version != VERSION:
+            self._broken(self.index_path, f"has version {version}; this seedbed reads version {VERSION}")
+        if width not in (2, 4) or (width == 2 and vocab > 1 << 16):
+            self._broken(self.index_path, f"promises {width} bytes a token for a vocabulary of {vocab:,}")
+        n_blocks = -(-n_tokens * width // BLOCK)
+        promised = HEADER.size + 8 * (n_docs + 1) + 4 * n_docs + 8 * n_blocks
+        if len(index) != promised:
+            told = f"{n_docs:,} documents and {n_tokens:,} tokens make {promised:,}"
+            self._broken(self.index_path, f"holds {len(index):,} bytes but {told}")
+        found = xxhash.xxh3_64(memoryview(index)[:CHECKSUM_AT])
+        with memoryview(index) as view:
+            for start in range(HEADER.size, len(index), BLOCK):
+                found.update(view[start : start + BLOCK])
+        if found.intdigest() != checksum:
+            told = f"its checksum is {found.intdigest():016x} but its header promises {checksum:016x}"
+            self._broken(self.index_path, f"was changed: {told}")
+        self.n_docs, self.n_tokens, self.vocab_size = int(n_docs), int(n_tokens), int(vocab)
+        self.bos_id, self.eos_id = (None if token == NO_TOKEN else int(token) for token in (bos, eos))
+        self.tokenizer_hash: bytes = tokenizer
+        """The first 16 bytes of the tokenizer's SHA-256."""
+        self.dtype = np.dtype(f"<u{width}")
+        self.fingerprint = f"{manifest.files[self.path.name].sha256}:{manifest.files[self.index_path.name].sha256}"
+        """Names the content: hashes of both files."""
+        self._offsets = np.ndarray(n_docs + 1, "<u8", index, HEADER.size)
+        self.doc_bytes: NDArray[np.uint32] = np.ndarray(n_docs, "<u4", index, HEADER.size + self._offsets.nbytes)
+        """UTF-8 bytes of each document's text."""
+        self._hashes = np.ndarray(n_blocks, "<u8", index, len(index) - 8 * n_blocks)
+        self._check_offsets()
+        size = self.path.stat().st_size
+        if size != n_tokens * width:
+            told = f"but its index promises {n_tokens * width:,}"
+            self._broken(self.path, f"holds {size:,} bytes {told}")
+        self._bytes = _map(self.path)
+        self._tokens: NDArray[np.unsignedinteger] = np.ndarray(n_tokens, self.dtype, self._bytes)
+        self._unchecked = np.ones(n_blocks, dtype=bool)
+        self._left = n_blocks
+
+    @classmethod
+    def open(cls, folder: Path | str, split: str) -> TokenStore:
+        """The store of a split ("train", "val"). DataError when the folder is no tokens folder, CorruptionError when a
+        file is not what was written."""
+        return cls(Path(folder), split, open_folder(folder, "tokens"))
+
+    def _broken(self, path: Path, problem: str) -> NoReturn:
+        raise CorruptionError(f"{path} {problem}", remake(self.folder, "tokens"))
+
+    def _check_offsets(self) -> None:
+        ends = self._offsets
+        if self.n_tokens == 0 or self.n_docs == 0:
+            self._broken(self.index_path, "holds no tokens")
+        if ends[0] != 0 or int(ends[-1]) != self.n_tokens or (ends[1:] < ends[:-1]).any():
+            self._broken(self.index_path, f"has document offsets that do not lead from 0 to {self.n_tokens:,}")
+
+    @property
+    def n_bytes(self) -> int:
+        """UTF-8 bytes of all the texts; bits per byte divide by it."""
+        return int(self.doc_bytes.sum(dtype=np.int64))
+
+    def read(self, start: int, stop: int) -> NDArray[np.unsignedinteger]:
+        """Tokens start … stop − 1, a read-only view of the file. CorruptionError when a block there was changed."""
+        if not 0 <= start <= stop <= self.n_tokens:
+            raise IndexError(f"tokens {start} to {stop} are asked of {self.path}, which holds {self.n_tokens:,}")
+        if start < stop:
+            self.check(np.array([start]), stop - start)
+        return self._tokens[start:stop]
+
+    def documents(self, index: int) -> NDArray[np.unsignedinteger]:
+        """The tokens of one document, its <s> and </s> included."""
+        if not 0 <= index < self.n_docs:
+            raise IndexError(f"document {index} is asked of {self.path}, which holds {self.n_docs:,}")
+        return self.read(int(self._offsets[index]), int(self._offsets[index + 1]))
+
+    def windows(self, starts: NDArray[np.int64], length: int) -> NDArray[np.unsignedinteger]:
+        """Many stretches of equal length at once: [len(starts), length], copied."""
+        if length < 1 or (len(starts) and (starts.min() < 0 or int(starts.max()) + length > self.n_tokens)):
+            raise IndexError(f"windows of {length} leave {self.path}, which holds {self.n_tokens:,} tokens")
+        self.check(starts, length)
+        return np.lib.stride_tricks.sliding_window_view(self._tokens, length)[starts]
+
+    def check(self, starts: NDArray[np.int64], length: int) -> None:
+        """Hashes the blocks below these stretches that were not read before; once all are, this costs nothing."""
+        if not self._left or not len(starts):
+            return
+        width = self.dtype.itemsize
+        first, last = starts * width // BLOCK, ((starts + length) * width - 1) // BLOCK
+        spans = [first + step for step in range(int((last - first).max()) + 1)]
+        blocks = np.unique(np.minimum(np.concatenate(spans), np.tile(last, len(spans))))
+        for block in blocks[self._unchecked[blocks]]:
+            self._check_block(int(block))
+
+    def _check_block(self, block: int) -> None:
+        with memoryview(self._bytes) as view:
+            found = xxhash.xxh3_64_intdigest(view[block * BLOCK : (block + 1) * BLOCK])
+        if found != self._hashes[block]:
+            told = f"block {block} (from byte {block * BLOCK:,}) hashes to {found:016x}"
+            self._broken(self.path, f"was changed: {told} but the index promises {int(self._hashes[block]):016x}")
+        self._unchecked[block] = False
+        self._left -= 1
+
+
+def _map(path: Path) -> mmap.mmap | bytes:
+    """A file's bytes without reading them; an empty one cannot be mapped."""
+    try:
+        with open(path, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokens folder, opened."""
+
+    train: TokenStore
+    val: TokenStore
+    tokenizer: Tokenizer
+    manifest: Manifest
+
+
+def open_tokens(folder: Path | str, verify: bool = False) -> Tokens:
+    """Opens both splits and the tokenizer they were made with, and checks that they belong together.
+
+    With `verify` every byte is hashed against the manifest; otherwise the small files are, and token blocks at their
+    first read. Errors as in `TokenStore.open`.
+    """
+    from seedbed.tokenizers.tokenizer import Tokenizer
+
+    folder = Path(folder)
+    manifest = open_folder(folder, "tokens", "all" if verify else "sizes")
+    if f"{TOKENIZER_FOLDER}/tokenizer.json" not in manifest.files:
+        problem = f"{folder / 'manifest.json'} lists no {TOKENIZER_FOLDER}/tokenizer.json"
+        raise CorruptionError(problem, remake(folder, "tokens"))
+    if not verify:
+        for name in manifest.files:
+            if name.startswith(f"{TOKENIZER_FOLDER}/"):
+                verify_file(folder, manifest, name)
+    tokens = Tokens(
+        TokenStore(folder, "train", manifest),
+        TokenStore(folder, "val", manifest),
+        Tokenizer.load(folder / TOKENIZER_FOLDER),
+        manifest,
+    )
+    for store in (tokens.train, tokens.val):
+        check_vocabulary(store, tokens.tokenizer)
+    return tokens
+
+
+def check_vocabulary(store: TokenStore, tokenizer: Tokenizer) -> None:
+    """Refuses a tokenizer (a model's, say) that did not make these tokens: the same ids would mean other texts."""
+    fix = remake(store.folder, "tokens") or ""
+    fix = f"Tokenize the corpus with that tokenizer. {fix}".rstrip()
+    if store.vocab_size != tokenizer.vocab_size:
+        have = f"{store.path} was made with a vocabulary of {store.vocab_size:,}"
+        raise DataError(f"{have}, but this tokenizer has {tokenizer.vocab_size:,} tokens", fix)
+    if store.tokenizer_hash != bytes.fromhex(tokenizer.hash)[:16]:
+        have = f"{store.path} was made with tokenizer {store.tokenizer_hash.hex()[:12]}…"
+        raise DataError(f"{have}, but this one is {tokenizer.hash[:12]}…: the vocabularies differ", fix)
