@@ -82,7 +82,7 @@ def _plain(path: Path) -> Iterator[bytes]:
 
 def _decompressed(path: Path) -> Iterator[bytes | str]:
     """The content of a file of Zstandard frames; a str, last, says what is wrong with it."""
-    frame = None
+    frame, whole = None, False
     for raw in _plain(path):
         while raw:
             if frame is None:
@@ -94,11 +94,12 @@ def _decompressed(path: Path) -> Iterator[bytes | str]:
                 yield f"the compressed stream is broken ({re.sub('^.*: ', '', str(error))})"
                 return
             raw = frame.unused_data if frame.eof else b""
+            whole = frame.eof
             if frame.eof:
                 frame = None
             if piece:
                 yield piece
-    if frame is not None:
+    if not whole:  # an empty file too: even no rows make a frame
         yield "the compressed stream is cut off"
 
 
@@ -135,8 +136,10 @@ class RowWriter:
         """Ends the frame; only then is the file whole."""
         if not self._file.closed:
             with writing(self.path):
-                self._stream.close()
-                self._file.close()
+                try:
+                    self._stream.close()
+                finally:
+                    self._file.close()
 
     def __enter__(self) -> RowWriter:
         return self

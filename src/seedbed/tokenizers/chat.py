@@ -81,7 +81,8 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message], *, add_generation_
 
 def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """The ids of a conversation up to where the assistant's next reply begins."""
-    return _encode(tokenizer, messages, add_generation_prompt=True)[0].tolist()
+    ids: list[int] = _encode(tokenizer, messages, add_generation_prompt=True)[0].tolist()
+    return ids
 
 
 def encode_conversation(

@@ -116,8 +116,10 @@ class Tokenizer:
             raise ConfigError("this tokenizer has no token for the beginning of a text")
         if eos and self.eos_id is None:
             raise ConfigError("this tokenizer has no token for the end of a text")
-        ids = self.encode_batch([text])[0].tolist()
-        return [self.bos_id] * bos + ids + [self.eos_id] * eos
+        ids: list[int] = self.encode_batch([text])[0].tolist()
+        first = [self.bos_id] if bos and self.bos_id is not None else []
+        last = [self.eos_id] if eos and self.eos_id is not None else []
+        return first + ids + last
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """The ids of many texts, without <s> and </s>: the way for bulk work, on all cores where the kind allows."""
@@ -206,7 +208,7 @@ class Tokenizer:
         except DataError as error:
             raise DataError(f"{path / 'tokenizer.json'}: {error.problem}", error.fix) from error
         except (ValueError, RecursionError) as error:
-            raise CorruptionError(f"{path / 'tokenizer.json'} is not a tokenizer: {error}") from error
+            raise CorruptionError(f"{path / 'tokenizer.json'} cannot be used: {error}") from error
 
 
 class TokenStream:
@@ -273,9 +275,11 @@ def _kind(described: dict[str, Any]) -> str:
 def _token_id(config: dict[str, Any], name: str, vocabulary: dict[str, int]) -> int | None:
     token = config.get(name)
     token = token.get("content") if isinstance(token, dict) else token
-    if token is not None and token not in vocabulary:
-        raise ValueError(f"its {name} {token!r} is not in the vocabulary")
-    return None if token is None else vocabulary[token]
+    if token is None:
+        return None
+    if not isinstance(token, str) or token not in vocabulary:
+        raise ValueError(f"tokenizer_config.json names the {name} {token!r}, which the vocabulary does not hold")
+    return vocabulary[token]
 
 
 def byte_characters() -> dict[int, str]:

@@ -1,0 +1,100 @@
+"""Reading conversations in the shapes people have them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import zstandard
+
+from seedbed.data.conversations import Conversation, read_conversations
+from seedbed.errors import CorruptionError, DataError
+
+CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
+ROWS = [
+    CHAT | {"skill": "greeting"},
+    {"prompt": "1+1", "response": "2", "id": 7},
+    {"instruction": "Spell it.", "input": "kat", "output": "cat"},
+    {"instruction": "Say hi.", "input": "", "output": "hi"},
+    {"instruction": "Say ho.", "output": "ho", "source": None},
+]
+
+
+def pair(prompt, response):
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+
+
+EXPECTED = [
+    Conversation(pair("Hi", "Hello"), {"skill": "greeting"}, 1),
+    Conversation(pair("1+1", "2"), {"id": 7}, 2),
+    Conversation(pair("Spell it.\n\nkat", "cat"), {}, 3),
+    Conversation(pair("Say hi.", "hi"), {}, 4),
+    Conversation(pair("Say ho.", "ho"), {"source": None}, 5),
+]
+
+
+def lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.mark.parametrize("name", ["chat data.json", "chat.jsonl", "chat.jsonl.zst"])
+def test_each_shape_is_read_from_each_file(tmp_path, name):
+    contents = {"json": json.dumps(ROWS).encode(), "jsonl": lines(ROWS), "zst": zstandard.compress(lines(ROWS))}
+    (tmp_path / name).write_bytes(contents[name.rsplit(".", 1)[1]])
+    assert list(read_conversations(tmp_path / name)) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("text", "an object is needed, got a text"),
+        (None, "got null"),
+        ({"text": "x"}, "neither messages nor prompt nor instruction; its keys: 'text'"),
+        ({}, "its keys: none"),
+        ({"prompt": "a"}, "response must be a text, got nothing"),
+        ({"prompt": "a", "response": 3}, "response must be a text, got a number"),
+        ({"prompt": "", "response": "b"}, "prompt is empty"),
+        ({"instruction": "a", "input": [], "output": "b"}, "input must be a text, got a list"),
+        ({"instruction": "a", "output": ""}, "output is empty"),
+        ({"messages": "hi"}, "messages must be a list, got a text"),
+        ({"messages": []}, "at least one message"),
+        ({"messages": [{"role": "user"}]}, r"message 1 \(user\) needs a text"),
+        ({"messages": [{"role": "assistant", "content": ""}]}, "message 1 is an empty reply"),
+        ({"messages": [{"role": "bot", "content": "a"}]}, "message 1 has the role 'bot'"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_a_bad_row_is_named_with_what_is_wrong(tmp_path, row, problem, suffix):
+    path = tmp_path / f"chat.{suffix}"
+    path.write_bytes(json.dumps([CHAT, row]).encode() if suffix == "json" else lines([CHAT, row]))
+    with pytest.raises(DataError, match=rf"chat\.{suffix}, row 2: .*{problem}"):
+        list(read_conversations(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.json", b"", "not valid JSON"),
+        ("a.json", b"[]", "holds no conversation"),
+        ("a.json", json.dumps(CHAT).encode(), "must hold a JSON list of rows, got an object"),
+        ("a.json", b"\xff\xfe", "not valid JSON"),
+        ("a.jsonl", b"", "holds no conversation"),
+        ("a.jsonl", b"\x00\x01\n", "row 1: not valid JSON"),
+        ("a.jsonl", lines([CHAT]) + b"\n" + lines([CHAT]), "row 2: not valid JSON"),
+        ("a.csv", b"x", "no file of conversations by its name"),
+    ],
+)
+def test_a_file_that_is_none_is_named(tmp_path, name, content, problem):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=problem) as caught:
+        list(read_conversations(tmp_path / name))
+    assert name in caught.value.problem
+
+
+def test_missing_and_cut_off_files_are_told(tmp_path):
+    for name in ("none.json", "none.jsonl", "none.jsonl.zst"):
+        with pytest.raises(DataError, match=f"cannot read .*{name}"):
+            list(read_conversations(tmp_path / name))
+    (tmp_path / "cut.jsonl.zst").write_bytes(zstandard.compress(lines(ROWS))[:-5])
+    with pytest.raises(CorruptionError, match="cut off"):
+        list(read_conversations(tmp_path / "cut.jsonl.zst"))
