@@ -1,14 +1,15 @@
 """The order of the data: a keyed permutation that is computed, never stored.
 
-A Feistel network (Luby and Rackoff 1988) permutes [0, 4^k), the smallest such range holding n; walking on until the
-value falls below n (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite domains") makes it a
-permutation of [0, n). So the place of sample i in epoch e is a pure function of (key, i): nothing to keep, nothing to
-restore, and the same for any number of workers.
+A generalised Feistel network (Black and Rogaway 2002, "Ciphers with arbitrary finite domains", §5) writes an index as a
+pair from [0, a) × [0, b) with a·b barely above n, and adds to one half, modulo its range, a keyed hash of the other, in
+turn. Walking on while the value is n or more (their §4) makes it a permutation of [0, n) itself. So the place of sample
+i in epoch e is a pure function of (key, i): nothing to keep, nothing to restore, the same for any number of workers.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +25,8 @@ class Permutation:
         if not 0 < n < 2**62:
             raise ValueError(f"a permutation needs 0 < n < 2^62 elements, got {n}")
         self.n = n
-        half = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
-        self._half = np.uint64(half)
-        self._mask = np.uint64((1 << half) - 1)
+        columns = math.isqrt(n - 1) + 1
+        self._columns, self._rows = np.uint64(columns), np.uint64(-(-n // columns))
         # The kind of key is part of it: the number 1 and the text "1" are two keys.
         seed = hashlib.sha256(f"{type(key).__name__}:{key}".encode()).digest()
         seed += hashlib.sha256(seed).digest()
@@ -45,16 +45,17 @@ class Permutation:
     def _permute(self, x: NDArray[np.uint64]) -> NDArray[np.uint64]:
         x = self._encrypt(x)
         outside = np.flatnonzero(x >= self.n)
-        while outside.size:  # on average below three more rounds: the range is less than 4 n
+        while outside.size:  # rare: the range exceeds n by less than its square root
             x[outside] = self._encrypt(x[outside])
             outside = outside[x[outside] >= self.n]
         return x
 
     def _encrypt(self, x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        left, right = x >> self._half, x & self._mask
-        for key in self._keys:
-            left, right = right, left ^ (_mix(right + key) & self._mask)
-        return (left << self._half) | right
+        row, column = np.divmod(x, self._columns)
+        for even, odd in zip(self._keys[::2], self._keys[1::2], strict=True):
+            row = (row + _mix(column + even) % self._rows) % self._rows
+            column = (column + _mix(row + odd) % self._columns) % self._columns
+        return row * self._columns + column
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
