@@ -36,11 +36,12 @@ def new_folder(
     """
     target = Path(os.path.realpath(out))
     with writing(out):
+        if target.parent.is_dir():
+            _clean_up(target)
         _refuse_occupied(Path(out), target, overwrite)
         made = _make_parents(target.parent)
     try:
         with writing(out):
-            _clean_up(target)
             staging, lock_ = _stage(target)
             try:
                 yield staging

@@ -1,0 +1,438 @@
+"""Folders are whole or absent, say what they are made of, and notice every changed byte."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import seedbed.runs
+from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
+from seedbed.runs import (
+    lock,
+    new_folder,
+    open_folder,
+    read_manifest,
+    seal,
+    sha256_json,
+    verify_file,
+    write_atomic,
+    write_card,
+    write_json,
+    write_result,
+    writing,
+)
+
+SOURCE = str(Path(seedbed.runs.__file__).parents[2])
+
+
+def make(out: Path, text: str = "hello", **options) -> Path:
+    with new_folder(out, "corpus", **options) as folder:
+        (folder / "a.txt").write_text(text)
+        (folder / "deep er").mkdir()
+        (folder / "deep er" / "é.txt").write_text("x" * 100)
+    return out
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """Another Python with seedbed at hand; its first line of output says that it is where it should be."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": SOURCE},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+FILLING = """
+import sys
+from pathlib import Path
+from seedbed.runs import new_folder
+with new_folder(sys.argv[1], "corpus") as folder:
+    (folder / "a.txt").write_text("of the other process")
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+
+
+# Files
+
+
+def test_write_atomic_replaces_the_whole_file_and_leaves_no_other(tmp_path):
+    write_atomic(tmp_path / "x", "old")
+    write_atomic(tmp_path / "x", b"new")
+    assert (tmp_path / "x").read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_write_atomic_that_fails_keeps_the_old_file(tmp_path, monkeypatch):
+    write_atomic(tmp_path / "x", "old")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(StorageError, match="no space left"):
+        write_atomic(tmp_path / "x", "new")
+    assert (tmp_path / "x").read_text() == "old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_write_atomic_follows_a_link(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_atomic(tmp_path / "link", "text")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "text"
+
+
+def test_json_keeps_the_order_of_keys_and_refuses_nan(tmp_path):
+    write_json(tmp_path / "x.json", {"b": 1, "a": "é"})
+    assert (tmp_path / "x.json").read_text() == '{\n  "b": 1,\n  "a": "é"\n}\n'
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "y.json", {"a": float("nan")})
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+def test_hash_of_json_does_not_depend_on_the_order_of_keys():
+    assert sha256_json({"a": 1, "b": 2}) == sha256_json({"b": 2, "a": 1}) != sha256_json({"a": 1, "b": 3})
+
+
+def test_a_card_has_a_title_headings_and_points(tmp_path):
+    write_card(tmp_path, "Corpus", {"What": ["one", "two"], "Why": "because\n"})
+    assert (tmp_path / "README.md").read_text() == "# Corpus\n\n## What\n\n- one\n- two\n\n## Why\n\nbecause\n"
+
+
+# New folders
+
+
+def test_a_new_folder_is_invisible_until_it_is_whole(tmp_path):
+    out = tmp_path / "a name with spaces é" / "out"
+    with new_folder(out, "corpus") as folder:
+        (folder / "a").write_text("x")
+        assert not out.exists()
+        assert folder.parent == out.parent
+    assert sorted(os.listdir(out)) == ["a", "manifest.json"]
+    assert os.listdir(out.parent) == ["out"]
+    assert open_folder(out, "corpus", verify="all").files["a"].bytes == 1
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failure_leaves_nothing_not_even_the_folders_above(tmp_path, error):
+    with pytest.raises(error), new_folder(tmp_path / "made" / "for" / "out", "corpus") as folder:
+        (folder / "a").write_text("x")
+        raise error
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failure_keeps_folders_above_that_someone_else_uses(tmp_path):
+    with pytest.raises(ValueError), new_folder(tmp_path / "made" / "out", "corpus"):
+        (tmp_path / "made" / "other").write_text("x")
+        raise ValueError
+    assert os.listdir(tmp_path / "made") == ["other"]
+
+
+def test_an_occupied_folder_is_refused_and_untouched(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("x")
+    for options in ({}, {"overwrite": True}):  # overwriting is for what seedbed made
+        with pytest.raises(ConfigError, match=str(tmp_path / "out")), new_folder(tmp_path / "out", "corpus", **options):
+            pytest.fail("the block must not run")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="is a file"), new_folder(tmp_path / "file", "corpus"):
+        pytest.fail("the block must not run")
+    assert sorted(os.listdir(tmp_path)) == ["file", "out"]
+    assert os.listdir(tmp_path / "out") == ["mine"]
+
+
+def test_an_empty_folder_may_be_filled(tmp_path):
+    (tmp_path / "out").mkdir()
+    make(tmp_path / "out")
+    assert open_folder(tmp_path / "out", "corpus").kind == "corpus"
+
+
+def test_overwriting_swaps_only_once_the_new_one_is_whole(tmp_path):
+    out = make(tmp_path / "out", "old")
+    with pytest.raises(ValueError), new_folder(out, "corpus", overwrite=True) as folder:
+        (folder / "a.txt").write_text("new")
+        raise ValueError
+    assert (out / "a.txt").read_text() == "old"
+    make(out, "new", overwrite=True)
+    assert (out / "a.txt").read_text() == "new"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_swap_that_was_killed_halfway_is_undone_by_the_next_call(tmp_path):
+    out = make(tmp_path / "out", "old")
+    os.rename(out, tmp_path / f".out.replaced-{dead_pid()}")
+    with pytest.raises(ConfigError, match="exists"):
+        make(out, "new")
+    assert (out / "a.txt").read_text() == "old"
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_link_to_a_folder_is_filled_where_it_points(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    make(tmp_path / "link" / "out")
+    assert (tmp_path / "real" / "out" / "manifest.json").is_file()
+    (tmp_path / "ahead").symlink_to(tmp_path / "later")
+    make(tmp_path / "ahead")
+    assert (tmp_path / "later" / "manifest.json").is_file()
+    assert (tmp_path / "ahead").is_symlink()
+
+
+def test_a_killed_process_leaves_nothing_visible_and_the_next_call_cleans_up(tmp_path):
+    process = start(FILLING, tmp_path / "out")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "out").exists()
+    assert len(os.listdir(tmp_path)) == 1  # hidden, unfinished
+    make(tmp_path / "out")
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_of_two_processes_on_one_folder_the_first_to_finish_wins_and_neither_is_harmed(tmp_path):
+    process = start(FILLING, tmp_path / "out")
+    make(tmp_path / "out", "of this process")
+    _, code = process.communicate("go on\n")[1], process.returncode
+    assert code != 0  # ConfigError: another process filled it meanwhile
+    assert (tmp_path / "out" / "a.txt").read_text() == "of this process"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_live_process_keeps_its_unfinished_folder(tmp_path):
+    process = start(FILLING, tmp_path / "out")
+    with pytest.raises(ValueError), new_folder(tmp_path / "out", "corpus"):
+        raise ValueError
+    process.communicate("go on\n")
+    assert process.returncode == 0
+    assert (tmp_path / "out" / "a.txt").read_text() == "of the other process"
+
+
+# Disks that refuse
+
+
+@contextlib.contextmanager
+def small_disk(place: Path) -> Iterator[None]:
+    """A disk of 256 KiB: a real one where this user may mount, else files limited to that size."""
+    place.mkdir()
+    if shutil.which("mount") and os.geteuid() == 0:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], capture_output=True)
+        if mounted.returncode == 0:
+            try:
+                yield
+            finally:
+                subprocess.run(["umount", "-l", place], check=True)
+            return
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256 << 10, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path):
+    place = tmp_path / "disk"
+    with small_disk(place):
+        with pytest.raises(StorageError, match="no space left|larger than files may be"):
+            make(place / "out", "x" * (1 << 20))
+        with pytest.raises(StorageError, match="no space left|larger than files may be"):
+            write_atomic(place / "file", "x" * (1 << 20))
+        assert os.listdir(place) == []
+        make(place / "small")  # there is room again
+
+
+def test_no_space_left_is_told_as_such():
+    with pytest.raises(StorageError, match="no space left on the disk while writing there"):
+        with writing("there"), open("/dev/full", "wb", buffering=0) as file:
+            file.write(b"x")
+
+
+@contextlib.contextmanager
+def unprivileged(folder: Path) -> Iterator[None]:
+    """As a user who may not write `folder`; root drops its privileges, because mode bits do not stop root."""
+    folder.chmod(0o555)
+    root = os.geteuid() == 0
+    above = folder.parents[:-1]
+    modes = [place.stat().st_mode for place in above]
+    if root:
+        for place, mode in zip(above, modes, strict=True):
+            place.chmod(mode | 0o055)
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+            for place, mode in zip(above, modes, strict=True):
+                place.chmod(mode)
+        folder.chmod(0o755)
+
+
+def test_a_folder_this_user_may_not_write_is_named(tmp_path):
+    place = tmp_path / "theirs"
+    place.mkdir()
+    with unprivileged(place):
+        for act in (
+            lambda: make(place / "out"),
+            lambda: make(place / "deep" / "out"),
+            lambda: write_atomic(place / "file", "x"),
+            lambda: lock(place / "run").__enter__(),
+        ):
+            with pytest.raises(StorageError, match=f"may not write {place}"):
+                act()
+        assert os.listdir(place) == []
+
+
+# Manifests
+
+
+def test_a_manifest_names_content_not_place_or_time(tmp_path):
+    one, two = make(tmp_path / "one", config={"rate": 0.1}), make(tmp_path / "two", config={"rate": 0.1})
+    assert (one / "manifest.json").read_bytes() == (two / "manifest.json").read_bytes()
+    assert read_manifest(one).hash != read_manifest(make(tmp_path / "three", config={"rate": 0.2})).hash
+    assert read_manifest(one).hash != read_manifest(make(tmp_path / "four", "other")).hash
+
+
+def test_inputs_are_named_by_their_hashes_and_may_be_learned_on_the_way(tmp_path):
+    first = make(tmp_path / "first")
+    (tmp_path / "raw.txt").write_text("x")
+    inputs: dict[str, Path | str] = {"folder": first, "file": tmp_path / "raw.txt"}
+    with new_folder(tmp_path / "second", "tokens", inputs=inputs):
+        inputs["known"] = "0" * 64
+    manifest = open_folder(tmp_path / "second", ("run", "tokens"))
+    assert manifest.inputs["folder"] == read_manifest(first).hash
+    assert manifest.inputs["file"] == "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+    assert manifest.inputs["known"] == "0" * 64
+    with pytest.raises(ValueError, match="Path"), new_folder(tmp_path / "third", "x", inputs={"a": str(first)}):
+        pass
+    with pytest.raises(DataError, match="nowhere"), new_folder(tmp_path / "4", "x", inputs={"a": Path("nowhere")}):
+        pass
+
+
+def test_files_with_clocks_are_left_out_and_may_change(tmp_path):
+    with new_folder(tmp_path / "run", "run") as folder:
+        (folder / "weights").write_text("x")
+        (folder / "training.log").write_text("now")
+        write_result(folder, {"seconds": 1})
+        write_card(folder, "Run", {})
+    write_result(tmp_path / "run", {"seconds": 2})
+    assert list(open_folder(tmp_path / "run", "run", verify="all").files) == ["weights"]
+
+
+def test_a_folder_filled_in_place_is_complete_once_sealed(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match="not complete"):
+        open_folder(tmp_path, "run")
+    manifest = seal(tmp_path, "run", {}, {"steps": (1, 2)})
+    assert open_folder(tmp_path, "run") == manifest
+    assert manifest.config == {"steps": [1, 2]}
+
+
+def test_every_changed_byte_of_a_manifest_is_found(tmp_path):
+    path = make(tmp_path / "out", config={"rate": 1e-5, "name": "é"}) / "manifest.json"
+    raw = path.read_bytes()
+    chance = random.Random(0)
+    for position in range(len(raw)):
+        broken = bytearray(raw)
+        broken[position] ^= 1 << chance.randrange(8)
+        path.write_bytes(broken)
+        with pytest.raises(CorruptionError, match="manifest.json was changed"):
+            open_folder(path.parent, "corpus")
+    for broken in (raw[:-1], raw + b"\n", raw[: len(raw) // 2], b"", b"[" * 100_000, b"null", b'{"files": 3}'):
+        path.write_bytes(broken)
+        with pytest.raises(CorruptionError, match="manifest.json was changed"):
+            open_folder(path.parent, "corpus")
+
+
+@pytest.mark.parametrize("name", ["../a.txt", "/etc/hostname", "", "a\0b"])
+def test_a_manifest_cannot_point_outside_its_folder(tmp_path, name):
+    forged = seedbed.runs.Manifest("corpus", {name: seedbed.runs.FileRecord(5, "0" * 64)})
+    (tmp_path / "manifest.json").write_text(forged.render())
+    with pytest.raises(CorruptionError):
+        open_folder(tmp_path, "corpus")
+
+
+def test_missing_cut_grown_and_changed_files_are_named_with_what_was_promised(tmp_path):
+    out = make(tmp_path / "out")
+    cases = {b"hell": "holds 4 bytes .* promises 5: the file is cut off", b"hello!": "holds 6 bytes .* promises 5"}
+    for content, message in cases.items():
+        (out / "a.txt").write_bytes(content)
+        with pytest.raises(CorruptionError, match=f"a.txt {message}") as raised:
+            open_folder(out, "corpus")
+        assert f"make it again: seedbed prepare --source SOURCE --out {out}" in str(raised.value)
+    (out / "a.txt").write_bytes(b"jello")
+    manifest = open_folder(out, "corpus")
+    for check in (lambda: verify_file(out, manifest, "a.txt"), lambda: open_folder(out, "corpus", verify="all")):
+        with pytest.raises(CorruptionError, match="a.txt was changed: its SHA-256 is"):
+            check()
+    (out / "a.txt").unlink()
+    for check in (lambda: verify_file(out, manifest, "a.txt"), lambda: open_folder(out, "corpus")):
+        with pytest.raises(CorruptionError, match="a.txt"):
+            check()
+
+
+def test_the_command_that_made_a_folder_is_what_makes_it_again(tmp_path):
+    with new_folder(tmp_path / "out", "corpus") as folder:
+        (folder / "a").write_text("x")
+        write_result(folder, {"command": "seedbed prepare --source books --out out"})
+    (tmp_path / "out" / "a").unlink()
+    with pytest.raises(CorruptionError, match="again: seedbed prepare --source books --out out$"):
+        open_folder(tmp_path / "out", "corpus")
+
+
+def test_what_is_not_the_folder_wanted_is_told_apart(tmp_path):
+    out = make(tmp_path / "out")
+    with pytest.raises(DataError, match="is a corpus folder; a run or model folder is needed"):
+        open_folder(out, ("run", "model"))
+    with pytest.raises(DataError, match="does not exist\nMake it: seedbed tokenize"):
+        open_folder(tmp_path / "nowhere", "tokens")
+    with pytest.raises(DataError, match="is a file"):
+        open_folder(out / "a.txt", "corpus")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no manifest.json"):
+        open_folder(tmp_path / "empty", "corpus")
+
+
+# Locks
+
+HOLDING = """
+import sys
+from seedbed.runs import lock
+with lock(sys.argv[1]):
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_second_process_is_refused_at_once_and_told_who_holds_the_folder(tmp_path):
+    process = start(HOLDING, tmp_path / "run")
+    with pytest.raises(StorageError, match=f"in use by process {process.pid} on"), lock(tmp_path / "run"):
+        pytest.fail("the block must not run")
+    process.communicate("go on\n")
+    with lock(tmp_path / "run"):
+        pass
+
+
+def test_a_killed_process_holds_nothing(tmp_path):
+    process = start(HOLDING, tmp_path / "run")
+    process.kill()
+    process.wait()
+    with lock(tmp_path / "run"), pytest.raises(StorageError, match=f"process {os.getpid()}"), lock(tmp_path / "run"):
+        pytest.fail("the block must not run")
