@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import difflib
 import enum
+import functools
 import json
 import math
 import os
@@ -156,6 +157,7 @@ class Option:
         return found
 
 
+@functools.cache
 def options(cls: type, prefix: str = "") -> dict[str, Option]:
     """Every key of a config class and of the groups below it, in order."""
     hints, about = get_type_hints(cls), docs(cls)
@@ -172,10 +174,15 @@ def options(cls: type, prefix: str = "") -> dict[str, Option]:
     return found
 
 
+@functools.cache
 def docs(cls: type) -> dict[str, str]:
-    """The docstring below each field of a config class."""
-    parsed = parse_from_object(cls)
-    return {item.arg_name: " ".join((item.description or "").split()) for item in parsed.params}
+    """The docstring below each field of a config class, inherited ones too."""
+    found: dict[str, str] = {}
+    for part in reversed(cls.__mro__):
+        if _is_config(part):
+            params = parse_from_object(part).params
+            found |= {item.arg_name: " ".join((item.description or "").split()) for item in params}
+    return found
 
 
 def to_dict(config: Any) -> Any:
@@ -304,7 +311,7 @@ class Parser:
         """Parse, check and build. Raises ConfigError."""
         given = self._take_apart(arguments)
         if "help" in given.flags:
-            return Request(text=self.inner.format_help())
+            return Request(text=re.sub(r"<class\s+'(\w+)'>", r"\1", self.inner.format_help()))
         values, missing = self._parse(given)
         printing = "print_config" in given.flags
         if missing and not printing:
@@ -350,8 +357,9 @@ class Parser:
 
     def _must(self, path: str, keys: set[str]) -> bool:
         """Whether a key without a default is called for: not given, and not in an optional group that is left out."""
-        if path in keys or self.options[path].default is not MISSING:
-            return False
+        option = self.options[path]
+        if path in keys or option.default is not MISSING or (option.group and not option.nullable):
+            return False  # a group is given by its keys
         above = path.rpartition(".")[0]
         return not above or self.options[above].default is not None or any(key.startswith(above + ".") for key in keys)
 
@@ -385,7 +393,8 @@ class Parser:
                 if option is None:
                     self._check_file(value, given)
                     continue
-                value = _as_list(value) if not name.endswith("+") and _is_plain_list(option.hint) else value
+                if _is_plain_list(option.hint) and not name.endswith("+"):
+                    value = _as_list(value, option.hint)
             given.keys |= {name.rstrip("+"), self._find(name).path}
             self.places.pop(name.rstrip("+"), None)
             given.arguments.append(f"--{name}={value}")
@@ -409,7 +418,8 @@ class Parser:
         names = {_flag(path): path for path, option in self.options.items() if not option.group or option.nullable}
         written = key.replace("-", "_")
         alike = [name for name in names if name.rpartition(".")[2] == written.rpartition(".")[2]]
-        near = difflib.get_close_matches(written, alike or names, n=2, cutoff=0 if alike else 0.6)
+        near = alike if "." not in key else difflib.get_close_matches(written, alike, cutoff=0)
+        near = (near or difflib.get_close_matches(written, names))[:2]
         hint = f"; did you mean {' or '.join(dashes + name for name in near)}?" if near else ""
         beside = [name for name in names if name.rpartition(".")[0] == key.rpartition(".")[0]] or list(names)
         fix = f"Allowed here: {', '.join(dashes + name for name in beside)}" if len(beside) <= 12 else None
@@ -538,13 +548,13 @@ def _is_plain_list(hint: Any) -> bool:
     return any(get_origin(part) in (list, tuple) and get_args(part)[0] in plain for part in _alternatives(hint))
 
 
-def _as_list(value: str) -> str:
+def _as_list(value: str, hint: Any) -> str:
     """`a,b` as `["a", "b"]`, so that lists can be written without quotes; brackets and null stay."""
     if value.startswith("[") or value == "null":
         return value
     items = [item.strip() for item in value.split(",")] if value else []
-    is_numeric = all(re.fullmatch(r"[-+]?(\d[\d_.]*(e[-+]?\d+)?)", item) for item in items)
-    return f"[{','.join(items)}]" if is_numeric else json.dumps(items, ensure_ascii=False)
+    holds_numbers = any(get_args(part)[:1] in ((int,), (float,)) for part in _alternatives(hint))
+    return f"[{','.join(items)}]" if holds_numbers else json.dumps(items, ensure_ascii=False)
 
 
 def _flag(path: str) -> str:

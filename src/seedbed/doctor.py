@@ -53,6 +53,7 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
         "disk": {"folder": os.getcwd(), "free_gb": round(shutil.disk_usage(".").free / 1e9, 1)},
         "torch": torch_build() if "torch" not in missing else None,
         "devices": devices() if "torch" not in missing else [],
+        "device": choice_of_device() if "torch" not in missing else None,
         "compiler": shutil.which("g++") or shutil.which("clang++"),
         "extras": extras(),
         "invariance": invariance() if "torch" not in missing else None,
@@ -151,6 +152,14 @@ def devices() -> list[dict[str, Any]]:
     return [*found, {"kind": "cpu", "name": cpu()["name"], "memory_gb": memory()["total_gb"]}]
 
 
+def choice_of_device() -> dict[str, Any]:
+    """The device that `--device auto` takes, and what it does at best."""
+    from seedbed.devices import choose_device, gemm_peak
+
+    device = choose_device("auto")
+    return {"auto": device.type, "gemm_gflops": round(gemm_peak(device) / 1e9)}
+
+
 def extras() -> dict[str, list[str]]:
     """The modules that each extra still lacks; none means that it is installed."""
     return {extra: [module for module in modules if find_spec(module) is None] for extra, modules in EXTRAS.items()}
@@ -215,6 +224,8 @@ def report(found: dict[str, Any]) -> list[tuple[str, str]]:
     for device in found["devices"]:
         size = f", {device['memory_gb']} GB" if device["memory_gb"] else ""
         lines.append(("device", f"{device['kind']}: {device['name']}{size}"))
+    if found["device"]:
+        lines.append(("", f"auto takes {found['device']['auto']}: {found['device']['gemm_gflops']:,} GFLOP/s in fp32"))
     lines.append(("compiler", found["compiler"] or "none: torch.compile stays off; apt-get install g++ brings it"))
     if equal:
         answer = (

@@ -1,0 +1,82 @@
+"""What `seedbed doctor` finds, and that it would notice."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from seedbed import doctor
+from seedbed.cli import main
+from seedbed.doctor import DoctorConfig
+
+PYPROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_every_extra_is_looked_for():
+    assert set(doctor.EXTRAS) == set(PYPROJECT["project"]["optional-dependencies"])
+
+
+def test_it_tells_what_there_is(capsys, tmp_path):
+    assert main(["doctor", "--out", str(tmp_path / "d"), "--json"]) == 0
+    out = capsys.readouterr().out
+    found = json.loads(out.splitlines()[-1])
+    assert found == json.loads((tmp_path / "d" / "result.json").read_text())
+    assert found["torch"]["version"] == torch.__version__
+    assert found["devices"][-1]["kind"] == "cpu"
+    assert found["device"]["auto"] in {device["kind"].replace("rocm", "cuda") for device in found["devices"]}
+    assert found["device"]["gemm_gflops"] > 0
+    assert re.search(r"rows are bit-equal across batch sizes: (yes|no)", out)
+    assert found["invariance"]["bit_equal"] == (found["invariance"]["changes_at_rows"] == [])
+    assert found["memory"]["total_gb"] > 0.5
+    assert found["cpu"]["cores"] >= 1
+    assert out.splitlines()[-2].strip() == "ready"
+
+
+def test_something_essential_that_is_missing_ends_with_1(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "missing_requirements", lambda: ["torch"])
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "torch: pip install torch" in out
+    assert "not ready" in out
+
+
+def test_a_requirement_that_is_not_installed_is_found(monkeypatch):
+    monkeypatch.setattr(
+        doctor, "requires", lambda name: ["numpy>=1", "no-such-thing[x]>=2", "other>=1; extra == 'dev'"]
+    )
+    assert doctor.missing_requirements() == ["no-such-thing"]
+
+
+def test_the_probe_notices_a_kernel_that_depends_on_its_rows(monkeypatch):
+    true_linear = torch.nn.functional.linear
+
+    def drifting(x, weight):
+        return true_linear(x.double(), weight.double()) + (1e-3 if len(x) > 16 else 0)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", drifting)
+    assert set(doctor.rows_that_change()) >= {17, 31, 64, 65}
+
+
+def test_the_probe_passes_exact_arithmetic(monkeypatch):
+    true_linear = torch.nn.functional.linear
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "linear",
+        lambda x, weight: true_linear((x * 8).round().double(), (weight * 8).round().double()),
+    )
+    assert doctor.rows_that_change() == []
+
+
+@pytest.mark.parametrize("missing", [["datasets"], []])
+def test_an_extra_says_how_to_bring_it(monkeypatch, capsys, missing):
+    monkeypatch.setattr(doctor, "extras", lambda: {"data": missing})
+    monkeypatch.setattr(doctor, "invariance", lambda: None)
+    doctor.doctor(DoctorConfig())
+    out = capsys.readouterr().out
+    assert ("pip install 'seedbed[data]' (lacks datasets)" in out) == bool(missing)
+    assert ("installed" in out) != bool(missing)
