@@ -1,0 +1,45 @@
+"""What is measured. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from seedbed.configuration import at_least
+from seedbed.errors import ConfigError
+
+TASKS = ("bits_per_byte", "skills")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Measures a model."""
+
+    model: Path
+    """Model folder, run or checkpoint."""
+
+    data_dir: Path
+    """Where the tasks find their data: skills reads skills.jsonl (rows of skill, prompt, answer), bits_per_byte the
+    validation shards of a corpus folder."""
+
+    out: Path
+    """Report folder to write."""
+
+    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    """bits_per_byte: how well text is predicted. skills: how many questions are answered exactly."""
+
+    batch: int = 64
+    """Rows at once."""
+
+    max_bytes: int = 200_000
+    """Bytes of text that bits_per_byte reads."""
+
+    device: Literal["auto", "cuda", "mps", "xpu", "cpu"] = "auto"
+    """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "batch", "max_bytes")
+        for task in self.tasks:
+            if task not in TASKS:
+                raise ConfigError(f"tasks: there is no task {task!r}", f"Tasks: {', '.join(TASKS)}")

@@ -1,0 +1,86 @@
+"""How many verifiable questions a model answers exactly, by skill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from seedbed.data.skills import SkillItem
+from seedbed.errors import DataError
+from seedbed.inference.config import SamplingConfig
+from seedbed.inference.engine import Engine
+from seedbed.progress import progress
+from seedbed.shards import read_rows
+from seedbed.tokenizers.chat import encode_prompt
+
+FILE = "skills.jsonl"
+GREEDY = SamplingConfig(temperature=0, max_tokens=32)
+
+
+@dataclass(frozen=True)
+class SkillScores:
+    """Shares of exact answers in [0, 1]."""
+
+    skills_exact: float
+    """Over all questions."""
+    by_skill: dict[str, float]
+    answers: list[dict[str, str]]
+    """Every question with its right answer and the given one."""
+
+
+def write_items(path: Path, items: Iterable[SkillItem]) -> None:
+    """One JSON object a line, as `read_items` reads them."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(asdict(item)) + "\n" for item in items)
+
+
+def read_items(path: Path) -> list[SkillItem]:
+    """Rows of skill, prompt and answer. DataError names the row that lacks one."""
+    items = []
+    for number, row in enumerate(read_rows(path), start=1):
+        lacking = [key for key in ("skill", "prompt", "answer") if not isinstance(row.get(key), str)]
+        if lacking:
+            raise DataError(f"{path}, row {number}: {lacking[0]} is missing or not a text")
+        items.append(SkillItem(row["skill"], str(row.get("arguments", row["prompt"])), row["prompt"], row["answer"]))
+    if not items:
+        raise DataError(f"{path} holds no question")
+    return items
+
+
+def score_skills(engine: Engine, items: Sequence[SkillItem], *, batch: int) -> SkillScores:
+    """Asks every question through the chat template, greedily; an answer counts when it is the right one to the letter."""
+    prompts = [encode_prompt(engine.tokenizer, [{"role": "user", "content": item.prompt}]) for item in items]
+    by_length = sorted(range(len(items)), key=lambda index: len(prompts[index]))
+    answers: dict[int, str] = {}
+    with progress("skills", total=len(items)) as advance:
+        for first in range(0, len(items), batch):
+            group = by_length[first : first + batch]
+            for index, done in zip(group, engine.complete([prompts[i] for i in group], GREEDY), strict=True):
+                answers[index] = done.text
+            advance(len(group))
+    given = [answers[index] for index in range(len(items))]
+    return SkillScores(**tally_answers(items, given), answers=_table(items, given))
+
+
+def score_constant(items: Sequence[SkillItem], constants: dict[str, str]) -> dict[str, Any]:
+    """The scores of always giving the same answer to every question of a skill."""
+    return tally_answers(items, [constants.get(item.skill, "") for item in items])
+
+
+def tally_answers(items: Sequence[SkillItem], given: Sequence[str]) -> dict[str, Any]:
+    """{"skills_exact", "by_skill"} of the given answers."""
+    exact: dict[str, list[bool]] = {}
+    for item, answer in zip(items, given, strict=True):
+        exact.setdefault(item.skill, []).append(answer.strip() == item.answer)
+    by_skill = {skill: sum(hits) / len(hits) for skill, hits in exact.items()}
+    return {"skills_exact": sum(map(sum, exact.values())) / len(items), "by_skill": by_skill}
+
+
+def _table(items: Sequence[SkillItem], given: Sequence[str]) -> list[dict[str, str]]:
+    return [
+        {"skill": item.skill, "prompt": item.prompt, "answer": item.answer, "given": answer}
+        for item, answer in zip(items, given, strict=True)
+    ]

@@ -1,0 +1,48 @@
+"""The text of a continuation as it grows, held back where a stop text may be beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from seedbed.tokenizers.tokenizer import TokenStream
+
+
+class StopText:
+    """Takes tokens, gives text that is certain: whole characters that belong to no stop text, not even half of one."""
+
+    def __init__(self, stream: TokenStream, stops: Sequence[str]):
+        self.stream = stream
+        self.stops = stops
+        self.held = ""
+        self.whole = ""
+        """All text given so far."""
+        self.stopped = False
+
+    def push(self, token: int) -> str:
+        """The text that is certain after one more token."""
+        return self._give(self.stream.push(token), last=False)
+
+    def flush(self) -> str:
+        """What was held back, now that no token follows."""
+        return "" if self.stopped else self._give(self.stream.flush(), last=True)
+
+    def _give(self, text: str, *, last: bool) -> str:
+        self.held += text
+        found = [place for stop in self.stops if (place := self.held.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            given, self.held = self.held[: min(found)], ""
+        else:
+            keep = 0 if last else self._beginning_of_stop()
+            cut = len(self.held) - keep
+            given, self.held = self.held[:cut], self.held[cut:]
+        self.whole += given
+        return given
+
+    def _beginning_of_stop(self) -> int:
+        """Length of the longest end of `held` with which some stop text begins."""
+        longest = max((len(stop) - 1 for stop in self.stops), default=0)
+        for size in range(min(longest, len(self.held)), 0, -1):
+            if any(stop.startswith(self.held[-size:]) for stop in self.stops):
+                return size
+        return 0

@@ -1,0 +1,120 @@
+"""What a model is made of. No torch here: the command line reads this before a model exists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+from seedbed.configuration import at_least, positive
+from seedbed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from seedbed.tokenizers.tokenizer import Tokenizer
+
+DERIVED = cast(int, None)
+"""A size that is left out: `resolve()` fills it in, so it is typed as the number that it then is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The default architecture: RMSNorm, RoPE, grouped-query attention with per-head QK-norm, SwiGLU, no bias (Qwen3)."""
+
+    vocab_size: int = DERIVED
+    """Number of token ids. Left out: taken from the tokenizer."""
+
+    layers: int = 4
+    """Transformer blocks, one after the other."""
+
+    width: int = 256
+    """Width of the residual stream."""
+
+    heads: int = DERIVED
+    """Query heads. Left out: one for every 64 of width."""
+
+    kv_heads: int = DERIVED
+    """Key/value heads, shared by groups of query heads. Left out: as many as query heads."""
+
+    head_width: int = DERIVED
+    """Width of one head. Left out: width / heads."""
+
+    ff_width: int = DERIVED
+    """Inner width of the feed-forward. Left out: 8/3 of width, rounded up to a multiple of 64."""
+
+    context: int = 512
+    """Longest sequence, in tokens."""
+
+    rope_base: float = 10_000.0
+    """Base of the rotary frequencies."""
+
+    norm_epsilon: float = 1e-6
+    """Added to the mean square in every norm."""
+
+    tied: bool = False
+    """Whether the output head is the embedding matrix."""
+
+    embedding_std: float = DERIVED
+    """Standard deviation of fresh embeddings. Left out: 1.0, or width^-0.5 when tied."""
+
+    pad_id: int | None = None
+    """Id of padding. Left out: taken from the tokenizer."""
+
+    bos_id: int | None = None
+    """Id that begins a document. Left out: taken from the tokenizer."""
+
+    eos_id: int | None = None
+    """Id that ends a document. Left out: taken from the tokenizer."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "layers", "width", "context")
+        at_least(self, 1, "vocab_size", "heads", "kv_heads", "head_width", "ff_width")
+        positive(self, "rope_base", "norm_epsilon", "embedding_std")
+        if self.heads is not None and self.kv_heads is not None and self.heads % self.kv_heads:
+            raise ConfigError(f"heads must be a multiple of kv_heads, got {self.heads} and {self.kv_heads}")
+        if self.head_width is not None and self.head_width % 2:
+            raise ConfigError(f"head_width must be even: RoPE rotates pairs, got {self.head_width}")
+
+    def with_tokenizer(self, tokenizer: Tokenizer) -> ModelConfig:
+        """Vocabulary and special ids of the tokenizer, and every derived size. ConfigError when another vocabulary is set."""
+        if self.vocab_size not in (None, tokenizer.vocab_size):
+            raise ConfigError(
+                f"vocab_size is {self.vocab_size:,}, but the tokenizer has {tokenizer.vocab_size:,} tokens",
+                "Leave model.vocab_size out: it is taken from the tokenizer.",
+            )
+        ids = {"pad_id": tokenizer.pad_id, "bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id}
+        return replace(self, vocab_size=tokenizer.vocab_size, **ids).resolve()
+
+    def resolve(self) -> ModelConfig:
+        """Every derived size filled in. Raises ConfigError when the sizes do not fit together or the vocabulary is unknown."""
+        if self.vocab_size is None:
+            raise ConfigError("vocab_size is not set and there is no tokenizer to take it from")
+        heads = self.heads or max(1, self.width // 64)
+        if self.head_width is None and self.width % heads:
+            raise ConfigError(f"width must be a multiple of heads, got {self.width} and {heads}")
+        return replace(
+            self,
+            heads=heads,
+            kv_heads=self.kv_heads or heads,
+            head_width=self.head_width or self.width // heads,
+            ff_width=self.ff_width or -(-self.width * 8 // 3 // 64) * 64,
+            embedding_std=self.embedding_std or (self.width**-0.5 if self.tied else 1.0),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """Shows what a model is and what it costs: parameters, operations, memory."""
+
+    model: str
+    """Model folder, run or checkpoint; or a preset or YAML file whose model is to be looked at before it is trained."""
+
+    vocab_size: int | None = None
+    """Number of token ids, for a preset that leaves it to the tokenizer."""
+
+    length: int | None = None
+    """Tokens of a sequence that the costs are told for. Left out: the model's context."""
+
+    batch: int = 16
+    """Sequences of a training step."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "length", "batch", "vocab_size")

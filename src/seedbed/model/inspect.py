@@ -1,0 +1,74 @@
+"""`seedbed inspect`: what a model is and what it costs, also before it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seedbed.configuration import build, find_preset
+from seedbed.errors import ConfigError
+from seedbed.model.accounting import cache_bytes, count_parameters, forward_flops, training_bytes, training_flops
+from seedbed.model.config import InspectConfig, ModelConfig
+from seedbed.model.folder import find_model, read_config
+from seedbed.runs import open_folder
+
+
+def inspect_model(config: InspectConfig) -> dict[str, Any]:
+    """Prints sizes, parameters by part, operations a token and memory; returns the same numbers."""
+    model = replace(_find(config), **({} if config.vocab_size is None else {"vocab_size": config.vocab_size})).resolve()
+    length = config.length or model.context
+    count = count_parameters(model)
+    result = {
+        "model": asdict(model),
+        "parameters": {**asdict(count), "total": count.total, "without_embedding": count.total - count.embedding},
+        "length": length,
+        "forward_flops_per_token": forward_flops(model, length),
+        "training_flops_per_token": training_flops(model, length),
+        "weight_bytes": 4 * count.total,
+        "cache_bytes_per_sequence": cache_bytes(model, length),
+        "training_bytes": training_bytes(model, config.batch * length),
+    }
+    print(_table(result, config))
+    return result
+
+
+def _find(config: InspectConfig) -> ModelConfig:
+    """The model of a folder, or the `model` part of a preset or YAML file."""
+    path = Path(config.model)
+    if path.is_dir():
+        folder = find_model(path)
+        open_folder(folder, ("model", "checkpoint"))
+        return read_config(folder / "seedbed.json")
+    try:
+        values = yaml.safe_load(find_preset(config.model).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{config.model} is not YAML: {' '.join(str(error).split())}") from None
+    model = build(ModelConfig, values.get("model") or {}, "model") if isinstance(values, dict) else ModelConfig()
+    if model.vocab_size is None and config.vocab_size is None:
+        raise ConfigError(f"{config.model} leaves the vocabulary to the tokenizer", "Give its size: --vocab_size 8192")
+    return model
+
+
+def _table(result: dict[str, Any], config: InspectConfig) -> str:
+    model, length = result["model"], result["length"]
+    lines = [
+        f"{config.model}: {model['layers']} layers × {model['width']}, {model['heads']} heads of {model['head_width']}"
+        f" ({model['kv_heads']} key/value), feed-forward {model['ff_width']}, vocabulary {model['vocab_size']:,},"
+        f" context {model['context']:,}, head {'tied' if model['tied'] else 'its own'}",
+        "",
+        "parameters",
+        *(f"  {name.replace('_', ' '):<20}{number:>16,}" for name, number in result["parameters"].items()),
+        "",
+        f"operations a token, sequences of {length:,}",
+        f"  {'forward':<20}{result['forward_flops_per_token']:>16,}",
+        f"  {'training':<20}{result['training_flops_per_token']:>16,}",
+        "",
+        "memory, fp32, MB",
+        f"  {'weights':<20}{result['weight_bytes'] / 1e6:>16,.1f}",
+        f"  {'cache, a sequence':<20}{result['cache_bytes_per_sequence'] / 1e6:>16,.1f}",
+        f"  {f'training, {config.batch} rows':<20}{result['training_bytes'] / 1e6:>16,.1f}  (estimate)",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,22 @@
+"""Root-mean-square normalisation (Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4): x / rms(x) · weight, no mean, no bias.
+
+Shape suffixes: D the width that is normalised, always last.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """Scales each vector to root mean square 1, then by a learned weight per coordinate."""
+
+    def __init__(self, width: int, epsilon: float):
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x_D: Tensor) -> Tensor:
+        return F.rms_norm(x_D, self.weight.shape, self.weight, self.epsilon)

@@ -1,0 +1,75 @@
+"""Which optimizer, which rates, and how they move over a run. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from seedbed.configuration import at_least, between, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Which optimizer, and its rates."""
+
+    name: Literal["muon", "adamw"] = "muon"
+    """Muon orthogonalises the update of every matrix (Jordan 2024); other parameters take AdamW. adamw: AdamW for all."""
+
+    rate: float = 1e-3
+    """Peak learning rate of adamw. Under muon it is not used."""
+
+    matrix_rate: float = 0.02
+    """Peak learning rate of the matrices inside the blocks under Muon: the same value serves all sizes."""
+
+    embedding_rate: float = 0.05
+    """Peak learning rate of the embedding under muon, where AdamW moves it."""
+
+    head_rate: float = 0.004
+    """Peak learning rate of an untied output head under muon, where AdamW moves it."""
+
+    vector_rate: float = 0.01
+    """Peak learning rate of norm weights under muon, where AdamW moves them."""
+
+    weight_decay: float = 0.0
+    """Decoupled decay of matrices; embeddings and norms have none."""
+
+    momentum: float = 0.95
+    """Momentum of Muon."""
+
+    beta1: float = 0.8
+    """First AdamW moment's memory."""
+
+    beta2: float = 0.95
+    """Second AdamW moment's memory."""
+
+    epsilon: float = 1e-10
+    """Added to AdamW's denominator."""
+
+    newton_schulz_steps: int = 5
+    """Steps of Muon's orthogonalisation; fewer are cheaper and less exact."""
+
+    def __post_init__(self) -> None:
+        positive(self, "rate", "matrix_rate", "embedding_rate", "head_rate", "vector_rate", "epsilon")
+        at_least(self, 0, "weight_decay")
+        at_least(self, 1, "newton_schulz_steps")
+        between(self, 0, 0.9999, "momentum", "beta1", "beta2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """How every learning rate moves over the run, as a multiple of its peak."""
+
+    name: Literal["warmup_stable_decay", "cosine"] = "warmup_stable_decay"
+    """warmup_stable_decay holds the peak, then falls linearly; cosine falls all the way along half a cosine."""
+
+    warmup: float = 0.02
+    """Share of the steps over which the rate rises from zero."""
+
+    decay: float = 0.4
+    """Share of the steps at the end over which warmup_stable_decay falls."""
+
+    final: float = 0.02
+    """Multiple of the peak that the last step ends at."""
+
+    def __post_init__(self) -> None:
+        between(self, 0, 1, "warmup", "decay", "final")

@@ -1,0 +1,72 @@
+"""Which parameter is moved by which optimizer at which rate."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from seedbed.optim.config import OptimizerConfig
+from seedbed.optim.muon import Muon
+
+
+def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
+    """The optimizers that together move every parameter that asks for a gradient.
+
+    Each group carries its peak rate as `peak`; the trainer sets `lr` from it at every step.
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    kinds: dict[str, list[nn.Parameter]] = {"matrix": [], "embedding": [], "head": [], "vector": []}
+    for name, parameter in named:
+        kinds[kind_of(name, parameter)].append(parameter)
+    rates = {
+        "matrix": config.matrix_rate,
+        "embedding": config.embedding_rate,
+        "head": config.head_rate,
+        "vector": config.vector_rate,
+    }
+    optimizers: list[Optimizer] = []
+    if config.name == "muon" and kinds["matrix"]:
+        matrices = kinds.pop("matrix")
+        optimizers.append(
+            Muon(
+                matrices,
+                lr=config.matrix_rate,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+                steps=config.newton_schulz_steps,
+            )
+        )
+    groups = [
+        {
+            "params": parameters,
+            "lr": config.rate if config.name == "adamw" else rates[kind],
+            "weight_decay": config.weight_decay if kind in ("matrix", "head") else 0.0,
+        }
+        for kind, parameters in kinds.items()
+        if parameters
+    ]
+    if groups:
+        fused = all(p.device.type in ("cpu", "cuda") for _, p in named)
+        betas = (config.beta1, config.beta2)
+        optimizers.append(AdamW(groups, betas=betas, eps=config.epsilon, fused=fused))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return optimizers
+
+
+def kind_of(name: str, parameter: torch.Tensor) -> str:
+    """"embedding", "head", "vector" (norm weights and other one-dimensional parameters) or "matrix"."""
+    if name.startswith("embedding."):
+        return "embedding"
+    if name.startswith("head."):
+        return "head"
+    return "vector" if parameter.ndim < 2 else "matrix"
+
+
+def set_rates(optimizers: list[Optimizer], multiple: float) -> None:
+    """Every rate becomes this multiple of its peak."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * multiple

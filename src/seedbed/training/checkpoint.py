@@ -1,0 +1,169 @@
+"""The whole state of a run, written so that it is there completely or not at all.
+
+A checkpoint is a folder of kind "checkpoint": tensors through torch.distributed.checkpoint in safetensors (no pickle, and
+readable by another number of processes), plain numbers in state.json, the model's config in seedbed.json, and a manifest
+written last that holds every file's hash. Everything is verified before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.optim import Optimizer
+
+from seedbed.errors import CorruptionError, DataError, SeedbedError
+from seedbed.model.folder import CHECKPOINTS
+from seedbed.model.transformer import Transformer
+from seedbed.runs import new_folder, open_folder, write_json
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: all of its state that is not a tensor."""
+
+    step: int = 0
+    """Optimizer steps done; sample step × batch comes next."""
+
+    units: int = 0
+    """Units of loss seen, such as target tokens."""
+
+    skipped_in_row: int = 0
+    """Steps left out in a row because a gradient was not finite."""
+
+    best_step: int | None = None
+    """Step of the lowest validation loss so far."""
+
+    best_loss: float | None = None
+    """The lowest validation loss so far."""
+
+    validations_without_gain: int = 0
+    """Validations in a row that were not the best."""
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, run: Path):
+        self.folder = run / CHECKPOINTS
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step_{step:08d}"
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, oldest first."""
+        return sorted(int(path.name.removeprefix("step_")) for path in self.folder.glob("step_*"))
+
+    def save(self, model: Transformer, optimizers: list[Optimizer], progress: Progress, fingerprint: str) -> None:
+        """Writes the checkpoint of `progress.step`; StorageError, and nothing left behind, when that is impossible."""
+        target = self.path(progress.step)
+        if target.exists():
+            return
+        with new_folder(target, "checkpoint", config={"data": fingerprint}) as staging:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that there is no process group is meant
+                dcp.save(_tensors(model, optimizers), storage_writer=HuggingFaceStorageWriter(str(staging)))
+            write_json(staging / "seedbed.json", {"format": 1, "model": asdict(model.config)})
+            write_json(staging / "state.json", asdict(progress))
+        logger.info("saved %s", target.name)
+
+    def load(self, step: int, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> Progress:
+        """Puts model and optimizers where they were. Raises CorruptionError when a byte has changed and DataError when the
+        checkpoint belongs to other data or another architecture; the model is then untouched."""
+        folder = self.path(step)
+        manifest = open_folder(folder, "checkpoint", verify="all")
+        if manifest.config.get("data") != fingerprint:
+            raise DataError(
+                f"{folder} was trained on other data, or in another order, than is given now",
+                "Give the same data, length and seed, or another --out.",
+            )
+        try:
+            progress = Progress(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
+            _load_tensors(folder, model, optimizers)
+        except SeedbedError:
+            raise
+        except Exception as error:  # every byte was verified: what is left is another version's file
+            raise CorruptionError(f"{folder} cannot be read by this version of seedbed: {error}") from error
+        return progress
+
+    def newest(self, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> Progress | None:
+        """Loads the newest checkpoint that is whole, passing over corrupt ones with a warning; None when there is none."""
+        for step in reversed(self.steps()):
+            try:
+                return self.load(step, model, optimizers, fingerprint)
+            except CorruptionError as error:
+                logger.warning("passing over a corrupt checkpoint: %s", error.problem)
+        return None
+
+    def prune(self, keep: int, best: int | None) -> None:
+        """Removes all but the `keep` newest and the best."""
+        for step in self.steps()[:-keep]:
+            if step != best:
+                shutil.rmtree(self.path(step))
+
+    def drop_after(self, step: int) -> None:
+        """Removes checkpoints of later steps, which a run that goes back to `step` will write anew."""
+        for later in self.steps():
+            if later > step:
+                shutil.rmtree(self.path(later))
+
+
+def _tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Tensor]:
+    """Everything that has to be the same bit for bit after a resume, by name."""
+    tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        for optimizer in optimizers:
+            for key, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{name}:{key}"] = value
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def _load_tensors(folder: Path, model: nn.Module, optimizers: list[Optimizer]) -> None:
+    saved = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    own = dict(model.named_parameters())
+    states: dict[str, dict[str, Tensor]] = {name: {} for name in own}
+    loaded: dict[str, Tensor] = {}
+    for name, metadata in saved.items():
+        part, _, rest = name.partition(".")
+        device = own[rest.partition(":")[0]].device if part != "random" else torch.device("cpu")
+        loaded[name] = torch.empty(metadata.size, dtype=metadata.properties.dtype, device=device)
+        if part == "optimizer":
+            parameter, _, key = rest.partition(":")
+            states[parameter][key] = loaded[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp.load(loaded, storage_reader=HuggingFaceStorageReader(str(folder)))
+    _copy(own, loaded, folder)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                name = next(name for name, candidate in own.items() if candidate is parameter)
+                optimizer.state[parameter] = states[name]
+    torch.set_rng_state(loaded["random.cpu"])
+    if "random.cuda" in loaded and torch.cuda.is_available():
+        torch.cuda.set_rng_state(loaded["random.cuda"])
+
+
+def _copy(own: Mapping[str, nn.Parameter], loaded: Mapping[str, Any], folder: Path) -> None:
+    for name, parameter in own.items():
+        found = loaded.get(f"model.{name}")
+        if found is None or found.shape != parameter.shape:
+            raise DataError(f"{folder} holds another architecture: {name} does not fit")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(loaded[f"model.{name}"])

@@ -1,0 +1,142 @@
+"""How a run goes: budget, batch, validation, checkpoints. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from seedbed.configuration import at_least, positive
+from seedbed.errors import ConfigError
+from seedbed.model.config import ModelConfig
+from seedbed.optim.config import OptimizerConfig, ScheduleConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the whole state is written, and how much of it is kept. A run also saves when it is stopped and at its end."""
+
+    steps: int | None = None
+    """Save every so many steps."""
+
+    epochs: float | None = None
+    """Save every so many passes over the training data."""
+
+    on_improvement: bool = False
+    """Save whenever the validation loss is the lowest so far."""
+
+    keep: int = 2
+    """How many of the newest stay on disk; the best one stays besides."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "steps", "keep")
+        positive(self, "epochs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The budget of a run and how it is spent. Give one of steps, epochs and minutes."""
+
+    steps: int | None = None
+    """Optimizer steps."""
+
+    epochs: float | None = None
+    """Passes over the training data."""
+
+    minutes: float | None = None
+    """Time to train for. It is measured first, then written into the run's config as a step count."""
+
+    batch: int = 16
+    """Rows of an optimizer step."""
+
+    micro_batch: int | None = None
+    """Rows that pass through the model at once; the rest accumulates. Left out: the whole batch. Loss and gradients
+    do not depend on it."""
+
+    clip: float = 1.0
+    """Largest norm of the gradient; a longer one is scaled down to it."""
+
+    seed: int = 0
+    """Of the first weights and of the order of the data."""
+
+    device: Literal["auto", "cuda", "mps", "xpu", "cpu"] = "auto"
+    """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""
+
+    deterministic: bool = True
+    """Only algorithms that give the same bits every time. false trades that for speed on some devices."""
+
+    log_every: int = 10
+    """Steps between two lines of metrics."""
+
+    validate_every: int | None = None
+    """Steps between two validations. Left out: twenty in a run."""
+
+    validation_rows: int = 256
+    """Rows of the validation text that are used, spread evenly over it; the same ones each time."""
+
+    patience: int | None = None
+    """Stop after so many validations in a row without a lower loss. Left out: never."""
+
+    select: Literal["last", "best"] = "last"
+    """Which weights become the model: those of the last step, or those of the lowest validation loss."""
+
+    nonfinite_limit: int = 5
+    """A step whose gradient is not finite is left out; so many in a row end the run with an error."""
+
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """When to save."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "steps", "batch", "micro_batch", "log_every", "validate_every", "validation_rows", "patience")
+        at_least(self, 1, "nonfinite_limit")
+        at_least(self, 0, "seed")
+        positive(self, "epochs", "minutes", "clip")
+        budgets = [name for name in ("steps", "epochs", "minutes") if getattr(self, name) is not None]
+        if len(budgets) > 1 and budgets != ["steps", "minutes"]:
+            raise ConfigError(f"give one of steps, epochs and minutes, got {' and '.join(budgets)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """What every training stage is told."""
+
+    out: Path
+    """Folder of the run."""
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Which optimizer, and its rates."""
+
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """How the rates move over the run."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Budget, batch, validation, checkpoints."""
+
+    resume: str = "auto"
+    """auto: go on from the newest complete checkpoint, if there is one. never: refuse a folder that holds a run.
+    Otherwise the checkpoint to go on from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensConfig:
+    """The text that is learned from."""
+
+    tokens: Path
+    """Folder that `seedbed tokenize` wrote."""
+
+    length: int = 256
+    """Tokens of a training row."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 2, "length")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(StageConfig):
+    """Trains a model on plain text, from its first weights."""
+
+    data: TokensConfig
+    """The text that is learned from."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """What the model is made of."""

@@ -1,0 +1,85 @@
+"""What a person sees while a run goes on: one live line in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PLAIN_INTERVAL = 30.0
+"""Seconds between two lines where there is no terminal."""
+
+WINDOW = 50
+"""Steps over which speed is averaged."""
+
+
+class Display:
+    """Steps, loss, tokens a second, share of the device's peak, time left. Writes to stderr: stdout is for results."""
+
+    def __init__(self, title: str, *, flops_per_token: float, peak_flops: float, quiet: bool = False):
+        """`flops_per_token` of training, `peak_flops` a second of the device: together they give MFU, model FLOPs
+        utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B)."""
+        self.title = title
+        self.flops_per_token = flops_per_token
+        self.peak_flops = peak_flops
+        self.console = Console(stderr=True, quiet=quiet)
+        self.recent: deque[tuple[int, float]] = deque(maxlen=WINDOW)
+        self.loss: float | None = None
+        self.validation_text = ""
+        self.bar: Progress | None = None
+        self.last_line = time.monotonic()
+        self.steps = 0
+
+    @contextlib.contextmanager
+    def open(self, steps: int, done: int) -> Iterator[None]:
+        """Shows the run while the block lasts."""
+        self.steps = steps
+        if not (self.console.is_terminal and sys.stderr.isatty()):
+            yield
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console) as self.bar:
+            self.task = self.bar.add_task(self.title, total=steps, completed=done, text="")
+            yield
+        self.bar = None
+
+    def step(self, step: int, loss: float | None, tokens: int, seconds: float) -> None:
+        """One more optimizer step is done."""
+        self.recent.append((tokens, seconds))
+        if loss is not None:
+            self.loss = loss if self.loss is None else self.loss + 0.05 * (loss - self.loss)
+        if self.bar is not None:
+            self.bar.update(self.task, completed=step, text=self.text())
+        elif time.monotonic() - self.last_line > PLAIN_INTERVAL:
+            self.last_line = time.monotonic()
+            self.console.print(f"{self.title} step {step}/{self.steps}  {self.text()}", highlight=False)
+
+    def validation(self, step: int, metrics: dict[str, float]) -> None:
+        """A validation is done."""
+        name = "bits_per_byte" if "bits_per_byte" in metrics else "loss"
+        self.validation_text = f"  val {metrics[name]:.3f}{' bits/byte' if name == 'bits_per_byte' else ''}"
+
+    def text(self) -> str:
+        speed = self.speed()
+        loss = "" if self.loss is None else f"loss {self.loss:.3f}  "
+        return f"{loss}{speed['tokens_per_s']:,.0f} tok/s  MFU {speed['mfu']:.0%}{self.validation_text}"
+
+    def speed(self) -> dict[str, float]:
+        """Over the last steps: tokens a second, and the share of the device's measured peak that they use."""
+        tokens = sum(tokens for tokens, _ in self.recent)
+        seconds = sum(seconds for _, seconds in self.recent) or 1e-9
+        rate = tokens / seconds
+        return {"tokens_per_s": rate, "seconds_per_step": seconds / len(self.recent), "mfu": rate * self.flops_per_token / self.peak_flops}

@@ -1,0 +1,85 @@
+"""What a step minimises.
+
+Shape suffixes: B rows, T positions, N target tokens, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seedbed.data.batch import IGNORE, TokenBatch
+from seedbed.model.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss that can still be added up: the trainer divides by the units of the whole optimizer step.
+
+    A mean of means would weigh a micro-batch with few targets as much as one with many.
+    """
+
+    sum: Tensor
+    """Summed over the units, a scalar."""
+
+    units: int
+    """What was summed: target tokens, pairs, …"""
+
+    totals: Mapping[str, float] = field(default_factory=dict)
+    """Other sums, for `Objective.report`."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Losses added up, as plain numbers."""
+
+    sum: float = 0.0
+    units: int = 0
+    totals: Mapping[str, float] = field(default_factory=dict)
+
+    def __add__(self, loss: Loss) -> Tally:
+        totals = {name: self.totals.get(name, 0.0) + value for name, value in loss.totals.items()}
+        return Tally(self.sum + float(loss.sum.detach()), self.units + loss.units, totals)
+
+
+class Objective(Protocol):
+    """A loss, and how its sums read as metrics."""
+
+    def loss(self, model: Transformer, batch: TokenBatch) -> Loss:
+        """Of one micro-batch, ready for `backward()`."""
+
+    def report(self, tally: Tally) -> dict[str, float]:
+        """Metrics of what has been added up; "loss" among them."""
+
+
+class NextToken(Objective):
+    """Cross-entropy of each target token, in nats."""
+
+    def __init__(self, token_bytes: Tensor | None = None):
+        """`token_bytes` (V): bytes of text that each id stands for; with them the loss is also told in bits per byte,
+        which compares across tokenizers."""
+        self.token_bytes = token_bytes
+
+    def loss(self, model: Transformer, batch: TokenBatch) -> Loss:
+        x_BTD = model.hidden(batch.tokens_BT, segments_BT=batch.segments_BT, positions_BT=batch.positions_BT)
+        counted_BT = batch.targets_BT != IGNORE
+        targets_N = batch.targets_BT[counted_BT]
+        # Logits are the largest tensor of a small model: only where there is a target.
+        logits_NV = model.logits(x_BTD[counted_BT])
+        total = F.cross_entropy(logits_NV.float(), targets_N, reduction="sum")
+        if self.token_bytes is None:
+            return Loss(total, len(targets_N))
+        bytes_N = self.token_bytes.to(targets_N.device)[targets_N]
+        return Loss(total, len(targets_N), {"bytes": float(bytes_N.sum())})
+
+    def report(self, tally: Tally) -> dict[str, float]:
+        metrics = {"loss": tally.sum / tally.units if tally.units else math.nan}
+        if tally.totals.get("bytes"):
+            metrics["bits_per_byte"] = tally.sum / math.log(2) / tally.totals["bytes"]
+        return metrics

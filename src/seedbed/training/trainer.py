@@ -1,0 +1,260 @@
+"""The one training loop.
+
+A stage brings a batch source and an objective; the loop owns steps, accumulation, clipping, rates, validation, early
+stopping, checkpoints, metrics and resuming. Every optimizer step is a pure function of the weights and the step number:
+no clock, no hidden counter, so that a run cut anywhere and taken up again ends in the same bits.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from seedbed.data.batch import BatchSource, TokenBatch
+from seedbed.errors import TrainingError
+from seedbed.model.transformer import Transformer
+from seedbed.optim.config import OptimizerConfig, ScheduleConfig
+from seedbed.optim.groups import build_optimizers, set_rates
+from seedbed.optim.schedules import rate_multiple
+from seedbed.training.checkpoint import Checkpoints, Progress
+from seedbed.training.config import TrainConfig
+from seedbed.devices import peak_memory_mb, synchronise
+from seedbed.training.display import Display
+from seedbed.training.interruption import Interruption
+from seedbed.training.objective import Objective, Tally
+from seedbed.training.trackers import JsonLines
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one optimizer step did."""
+
+    tally: Tally
+    gradient_norm: float
+    """Before clipping."""
+    rate_multiple: float
+    tokens: int
+    """That went through the model, with and without a target."""
+    applied: bool
+    """False when the gradient was not finite and the step was left out."""
+
+
+class Trainer:
+    """Takes a model from where it stands to the last step of its budget."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        objective: Objective,
+        source: BatchSource,
+        validation: BatchSource | None,
+        *,
+        config: TrainConfig,
+        optimizer: OptimizerConfig,
+        schedule: ScheduleConfig,
+        run: Path,
+        display: Display,
+    ):
+        """`config.steps` is set, whichever budget was asked for; `run` is the folder of the run."""
+        assert config.steps is not None
+        self.model = model.train()
+        self.objective = objective
+        self.source = source
+        self.validation = validation
+        self.config = config
+        self.steps = config.steps
+        self.schedule = schedule
+        self.optimizers = build_optimizers(model, optimizer)
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.device = self.parameters[0].device
+        self.display = display
+        self.checkpoints = Checkpoints(run)
+        self.metrics = JsonLines(run / "metrics.jsonl")
+        self.timings = JsonLines(run / "timings.jsonl")
+        self.progress = Progress()
+
+    # One step --------------------------------------------------------------------------------------------------------
+
+    def step(self) -> StepReport:
+        """One optimizer step: gradients of the summed loss, divided once by all units of the step."""
+        multiple = rate_multiple(self.schedule, self.progress.step, self.steps)
+        set_rates(self.optimizers, multiple)
+        tally, tokens = Tally(), 0
+        for batch in self.micro_batches(self.progress.step):
+            loss = self.objective.loss(self.model, batch)
+            loss.sum.backward()
+            tally, tokens = tally + loss, tokens + batch.tokens_BT.numel()
+        norm = self.normalise_gradients(tally.units)
+        applied = math.isfinite(norm) and math.isfinite(tally.sum)
+        if applied:
+            for optimizer in self.optimizers:
+                optimizer.step()
+        for parameter in self.parameters:
+            parameter.grad = None
+        self.progress = replace(
+            self.progress,
+            step=self.progress.step + 1,
+            units=self.progress.units + tally.units,
+            skipped_in_row=0 if applied else self.progress.skipped_in_row + 1,
+        )
+        return StepReport(tally, norm, multiple, tokens, applied)
+
+    def micro_batches(self, step: int) -> Iterator[TokenBatch]:
+        """The rows of a step, as many at a time as fit."""
+        size = self.config.micro_batch or self.config.batch
+        for first in range(0, self.config.batch, size):
+            count = min(size, self.config.batch - first)
+            yield self.source.batch(step * self.config.batch + first, count).to(self.device)
+
+    def normalise_gradients(self, units: int) -> float:
+        """Divides by the units of the step, clips, and returns the norm before clipping."""
+        gradients: list[Tensor] = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients)) / units if units else 0.0
+        scale = min(1.0, self.config.clip / (norm + 1e-6)) / max(1, units)
+        torch._foreach_mul_(gradients, scale)
+        return norm
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The objective's metrics over the first rows of the validation data, whose seeded order makes them a sample of it."""
+        assert self.validation is not None
+        self.model.eval()
+        rows = min(self.config.validation_rows, self.validation.samples)
+        size = self.config.micro_batch or self.config.batch
+        tally = Tally()
+        for first in range(0, rows, size):
+            batch = self.validation.batch(first, min(size, rows - first)).to(self.device)
+            tally = tally + self.objective.loss(self.model, batch)
+        self.model.train()
+        return self.objective.report(tally)
+
+    # The run ---------------------------------------------------------------------------------------------------------
+
+    def train(self) -> bool:
+        """Runs to the last step, or until early stopping or a request to stop. True when the run is at its end.
+
+        Raises TrainingError when too many gradients in a row are not finite.
+        """
+        with Interruption() as interruption, self.display.open(self.steps, self.progress.step):
+            if self.progress.step == 0 and self.validation is not None:
+                self.record_validation()
+            while not self.finished:
+                self.run_step()
+                if interruption.requested:
+                    logger.info("asked to stop: saving step %d", self.progress.step)
+                    self.save()
+                    return self.finished
+        if self.progress.step not in self.checkpoints.steps():
+            self.save()
+        return True
+
+    @property
+    def finished(self) -> bool:
+        patience = self.config.patience
+        out_of_patience = patience is not None and self.progress.validations_without_gain >= patience
+        return self.progress.step >= self.steps or out_of_patience
+
+    def run_step(self) -> None:
+        """One step with all that hangs on it: metrics, validation, checkpoint."""
+        start = time.perf_counter()
+        report = self.step()
+        synchronise(self.device)
+        self.record_step(report, time.perf_counter() - start)
+        if self.progress.skipped_in_row >= self.config.nonfinite_limit:
+            raise TrainingError(
+                f"the gradient was not finite in {self.progress.skipped_in_row} steps in a row, up to step {self.progress.step}",
+                "Lower the learning rates (optimizer.matrix_rate, optimizer.rate); the last checkpoint is untouched.",
+            )
+        improved = self.validation is not None and self.due(self.validation_interval) and self.record_validation()
+        if self.checkpoint_due(improved):
+            self.save()
+
+    def due(self, interval: int | None) -> bool:
+        return interval is not None and (self.progress.step % interval == 0 or self.progress.step == self.steps)
+
+    @property
+    def validation_interval(self) -> int:
+        return self.config.validate_every or max(1, self.steps // 20)
+
+    def checkpoint_due(self, improved: bool) -> bool:
+        when = self.config.checkpoint
+        if improved and (when.on_improvement or self.config.select == "best"):
+            return True
+        epochs = None
+        if when.epochs is not None:
+            epochs = max(1, round(when.epochs * self.source.samples / self.config.batch))
+        return self.due(when.steps) or self.due(epochs)
+
+    def save(self) -> None:
+        """Writes a checkpoint once everything that it claims is on the disk, then removes old ones."""
+        self.metrics.sync()
+        self.checkpoints.save(self.model, self.optimizers, self.progress, self.source.fingerprint)
+        self.checkpoints.prune(self.config.checkpoint.keep, self.progress.best_step)
+
+    def resume(self, where: str | Path = "auto") -> int:
+        """Goes back to the newest whole checkpoint ("auto") or the given one, and cuts the records to it; the step."""
+        if where == "auto":
+            progress = self.checkpoints.newest(self.model, self.optimizers, self.source.fingerprint)
+        else:
+            step = int(Path(where).name.removeprefix("step_"))
+            progress = self.checkpoints.load(step, self.model, self.optimizers, self.source.fingerprint)
+        self.progress = progress or Progress()
+        self.metrics.cut(self.progress.step if progress else -1)
+        self.timings.cut(self.progress.step)
+        self.checkpoints.drop_after(self.progress.step)
+        return self.progress.step
+
+    def load_best(self) -> int | None:
+        """Puts the weights of the lowest validation loss into the model; the step, or None when there is none."""
+        best = self.progress.best_step
+        if best is None or best not in self.checkpoints.steps():
+            return None
+        self.checkpoints.load(best, self.model, self.optimizers, self.source.fingerprint)
+        return best
+
+    # Records ---------------------------------------------------------------------------------------------------------
+
+    def record_step(self, report: StepReport, seconds: float) -> None:
+        """metrics.jsonl takes what is the same in every repetition, timings.jsonl what a clock says."""
+        metrics = self.objective.report(report.tally) if report.applied else {}
+        self.display.step(self.progress.step, metrics.get("loss"), report.tokens, seconds)
+        if not report.applied:
+            logger.warning("step %d left out: its gradient is not finite", self.progress.step)
+            self.metrics.append({"step": self.progress.step, "left_out": True})
+        elif self.due(self.config.log_every) or self.progress.step == 1:
+            self.metrics.append(
+                {
+                    "step": self.progress.step,
+                    **metrics,
+                    "gradient_norm": report.gradient_norm,
+                    "rate_multiple": report.rate_multiple,
+                    "units": self.progress.units,
+                }
+            )
+            self.timings.append({"step": self.progress.step, **self.display.speed(), "peak_rss_mb": peak_memory_mb()})
+
+    def record_validation(self) -> bool:
+        """Validates and notes it; whether it is the best so far."""
+        metrics = self.validate()
+        progress, loss = self.progress, metrics["loss"]
+        improved = math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss)
+        if improved:
+            progress = replace(progress, best_step=progress.step, best_loss=loss, validations_without_gain=0)
+        else:
+            progress = replace(progress, validations_without_gain=progress.validations_without_gain + 1)
+        self.progress = progress
+        self.metrics.append(
+            {"step": progress.step, **{f"val_{name}": value for name, value in metrics.items() if math.isfinite(value)}}
+        )
+        self.display.validation(progress.step, metrics)
+        return improved
+

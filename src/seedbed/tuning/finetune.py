@@ -1,0 +1,86 @@
+"""Supervised fine-tuning on conversations: cross-entropy of the assistant's tokens, its end of turn among them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from seedbed.data.conversations import Conversation, read_conversations
+from seedbed.data.packing import Encoded, PackedSource
+from seedbed.errors import ConfigError, DataError
+from seedbed.model.folder import load_model
+from seedbed.model.transformer import Transformer
+from seedbed.tokenizers.chat import encode_conversation, find_template
+from seedbed.tokenizers.tokenizer import Tokenizer
+from seedbed.training.objective import NextToken
+from seedbed.training.stage import Stage, run_stage
+from seedbed.tuning.config import FinetuneConfig
+
+
+def finetune(config: FinetuneConfig) -> dict[str, Any]:
+    """Fine-tunes every weight of a model; returns the result that `result.json` holds."""
+    model, tokenizer = load_model(config.model)
+    if config.template is not None:
+        tokenizer = tokenizer.with_template(find_template(config.template))
+    length = config.length or min(512, model.config.context)
+    if length > model.config.context:
+        raise ConfigError(f"length is {length}, longer than the model's context {model.config.context}")
+    if tokenizer.pad_id is None:
+        raise ConfigError(f"the tokenizer of {config.model} has no padding token, which packed rows need")
+    config = replace(config, length=length)
+    train, held_out = _split(config)
+
+    def packed(conversations: Iterable[Conversation], source: Path) -> PackedSource:
+        encoded, names = _encode(conversations, tokenizer, source)
+        return PackedSource(encoded, length, config.train.seed, tokenizer.pad_id, names)
+
+    def starting_model() -> Transformer:
+        return load_model(config.model)[0]
+
+    stage = Stage(
+        name="finetune",
+        model=starting_model,
+        tokenizer=tokenizer,
+        source=packed(train, config.data),
+        validation=packed(held_out, config.validation or config.data),
+        objective=NextToken(),
+        length=length,
+        inputs={"model": config.model, "data": config.data},
+    )
+    return run_stage(stage, config)
+
+
+def _split(config: FinetuneConfig) -> tuple[list[Conversation], list[Conversation]]:
+    """Training and validation conversations."""
+    conversations = list(read_conversations(config.data))
+    if config.validation is not None:
+        return conversations, list(read_conversations(config.validation))
+    if len(conversations) < 2:
+        raise DataError(f"{config.data} holds one conversation: none is left to validate on", "Give --validation FILE.")
+
+    def place(conversation: Conversation) -> bytes:
+        return hashlib.sha256(repr(conversation.messages).encode("utf-8", "surrogatepass")).digest()
+
+    ordered = sorted(conversations, key=place)
+    kept = max(1, round(config.validation_fraction * len(ordered)))
+    # Equal conversations hash alike and stay together, so that none is on both sides.
+    while kept < len(ordered) - 1 and place(ordered[kept]) == place(ordered[kept - 1]):
+        kept += 1
+    return ordered[kept:], ordered[:kept]
+
+
+def _encode(
+    conversations: Iterable[Conversation], tokenizer: Tokenizer, source: Path
+) -> tuple[list[Encoded], list[str]]:
+    encoded, names = [], []
+    for conversation in conversations:
+        name = f"{source}, row {conversation.row:,}"
+        try:
+            encoded.append(encode_conversation(tokenizer, conversation.messages))
+        except DataError as error:
+            raise DataError(f"{name}: {error.problem}", error.fix) from None
+        names.append(name)
+    return encoded, names
