@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
-import resource
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.disks import small_disk, unprivileged
 
 import seedbed.runs
 from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
@@ -80,7 +77,7 @@ def test_write_atomic_replaces_the_whole_file_and_leaves_no_other(tmp_path):
 def test_write_atomic_that_fails_keeps_the_old_file(tmp_path, monkeypatch):
     write_atomic(tmp_path / "x", "old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(StorageError, match="no space left"):
+    with pytest.raises(StorageError, match=r"no space left"):
         write_atomic(tmp_path / "x", "new")
     assert (tmp_path / "x").read_text() == "old"
     assert os.listdir(tmp_path) == ["x"]
@@ -96,7 +93,7 @@ def test_write_atomic_follows_a_link(tmp_path):
 def test_json_keeps_the_order_of_keys_and_refuses_nan(tmp_path):
     write_json(tmp_path / "x.json", {"b": 1, "a": "é"})
     assert (tmp_path / "x.json").read_text() == '{\n  "b": 1,\n  "a": "é"\n}\n'
-    with pytest.raises(ValueError, match="JSON"):
+    with pytest.raises(ValueError, match=r"JSON"):
         write_json(tmp_path / "y.json", {"a": float("nan")})
     assert os.listdir(tmp_path) == ["x.json"]
 
@@ -146,7 +143,7 @@ def test_an_occupied_folder_is_refused_and_untouched(tmp_path):
         with pytest.raises(ConfigError, match=str(tmp_path / "out")), new_folder(tmp_path / "out", "corpus", **options):
             pytest.fail("the block must not run")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ConfigError, match="is a file"), new_folder(tmp_path / "file", "corpus"):
+    with pytest.raises(ConfigError, match=r"is a file"), new_folder(tmp_path / "file", "corpus"):
         pytest.fail("the block must not run")
     assert sorted(os.listdir(tmp_path)) == ["file", "out"]
     assert os.listdir(tmp_path / "out") == ["mine"]
@@ -172,7 +169,7 @@ def test_overwriting_swaps_only_once_the_new_one_is_whole(tmp_path):
 def test_a_swap_that_was_killed_halfway_is_undone_by_the_next_call(tmp_path):
     out = make(tmp_path / "out", "old")
     os.rename(out, tmp_path / f".out.replaced-{dead_pid()}")
-    with pytest.raises(ConfigError, match="exists"):
+    with pytest.raises(ConfigError, match=r"exists"):
         make(out, "new")
     assert (out / "a.txt").read_text() == "old"
 
@@ -225,64 +222,21 @@ def test_a_live_process_keeps_its_unfinished_folder(tmp_path):
 # Disks that refuse
 
 
-@contextlib.contextmanager
-def small_disk(place: Path) -> Iterator[None]:
-    """A disk of 256 KiB: a real one where this user may mount, else files limited to that size."""
-    place.mkdir()
-    if shutil.which("mount") and os.geteuid() == 0:
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], capture_output=True)
-        if mounted.returncode == 0:
-            try:
-                yield
-            finally:
-                subprocess.run(["umount", "-l", place], check=True)
-            return
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (256 << 10, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, before)
-
-
 def test_a_full_disk_is_named_and_nothing_is_left(tmp_path):
     place = tmp_path / "disk"
     with small_disk(place):
-        with pytest.raises(StorageError, match="no space left|larger than files may be"):
+        with pytest.raises(StorageError, match=r"no space left|larger than files may be"):
             make(place / "out", "x" * (1 << 20))
-        with pytest.raises(StorageError, match="no space left|larger than files may be"):
+        with pytest.raises(StorageError, match=r"no space left|larger than files may be"):
             write_atomic(place / "file", "x" * (1 << 20))
         assert os.listdir(place) == []
         make(place / "small")  # there is room again
 
 
 def test_no_space_left_is_told_as_such():
-    with pytest.raises(StorageError, match="no space left on the disk while writing there"):
-        with writing("there"), open("/dev/full", "wb", buffering=0) as file:
-            file.write(b"x")
-
-
-@contextlib.contextmanager
-def unprivileged(folder: Path) -> Iterator[None]:
-    """As a user who may not write `folder`; root drops its privileges, because mode bits do not stop root."""
-    folder.chmod(0o555)
-    root = os.geteuid() == 0
-    above = folder.parents[:-1]
-    modes = [place.stat().st_mode for place in above]
-    if root:
-        for place, mode in zip(above, modes, strict=True):
-            place.chmod(mode | 0o055)
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
-            for place, mode in zip(above, modes, strict=True):
-                place.chmod(mode)
-        folder.chmod(0o755)
+    told = pytest.raises(StorageError, match=r"no space left on the disk while writing there")
+    with told, writing("there"), open("/dev/full", "wb", buffering=0) as file:
+        file.write(b"x")
 
 
 def test_a_folder_this_user_may_not_write_is_named(tmp_path):
@@ -320,9 +274,9 @@ def test_inputs_are_named_by_their_hashes_and_may_be_learned_on_the_way(tmp_path
     assert manifest.inputs["folder"] == read_manifest(first).hash
     assert manifest.inputs["file"] == "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
     assert manifest.inputs["known"] == "0" * 64
-    with pytest.raises(ValueError, match="Path"), new_folder(tmp_path / "third", "x", inputs={"a": str(first)}):
+    with pytest.raises(ValueError, match=r"Path"), new_folder(tmp_path / "third", "x", inputs={"a": str(first)}):
         pass
-    with pytest.raises(DataError, match="nowhere"), new_folder(tmp_path / "4", "x", inputs={"a": Path("nowhere")}):
+    with pytest.raises(DataError, match=r"nowhere"), new_folder(tmp_path / "4", "x", inputs={"a": Path("nowhere")}):
         pass
 
 
@@ -338,7 +292,7 @@ def test_files_with_clocks_are_left_out_and_may_change(tmp_path):
 
 def test_a_folder_filled_in_place_is_complete_once_sealed(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("{}\n")
-    with pytest.raises(DataError, match="not complete"):
+    with pytest.raises(DataError, match=r"not complete"):
         open_folder(tmp_path, "run")
     manifest = seal(tmp_path, "run", {}, {"steps": (1, 2)})
     assert open_folder(tmp_path, "run") == manifest
@@ -353,11 +307,11 @@ def test_every_changed_byte_of_a_manifest_is_found(tmp_path):
         broken = bytearray(raw)
         broken[position] ^= 1 << chance.randrange(8)
         path.write_bytes(broken)
-        with pytest.raises(CorruptionError, match="manifest.json was changed"):
+        with pytest.raises(CorruptionError, match=r"manifest.json was changed"):
             open_folder(path.parent, "corpus")
     for broken in (raw[:-1], raw + b"\n", raw[: len(raw) // 2], b"", b"[" * 100_000, b"null", b'{"files": 3}'):
         path.write_bytes(broken)
-        with pytest.raises(CorruptionError, match="manifest.json was changed"):
+        with pytest.raises(CorruptionError, match=r"manifest.json was changed"):
             open_folder(path.parent, "corpus")
 
 
@@ -380,11 +334,11 @@ def test_missing_cut_grown_and_changed_files_are_named_with_what_was_promised(tm
     (out / "a.txt").write_bytes(b"jello")
     manifest = open_folder(out, "corpus")
     for check in (lambda: verify_file(out, manifest, "a.txt"), lambda: open_folder(out, "corpus", verify="all")):
-        with pytest.raises(CorruptionError, match="a.txt was changed: its SHA-256 is"):
+        with pytest.raises(CorruptionError, match=r"a.txt was changed: its SHA-256 is"):
             check()
     (out / "a.txt").unlink()
     for check in (lambda: verify_file(out, manifest, "a.txt"), lambda: open_folder(out, "corpus")):
-        with pytest.raises(CorruptionError, match="a.txt"):
+        with pytest.raises(CorruptionError, match=r"a.txt"):
             check()
 
 
@@ -393,20 +347,20 @@ def test_the_command_that_made_a_folder_is_what_makes_it_again(tmp_path):
         (folder / "a").write_text("x")
         write_result(folder, {"command": "seedbed prepare --source books --out out"})
     (tmp_path / "out" / "a").unlink()
-    with pytest.raises(CorruptionError, match="again: seedbed prepare --source books --out out$"):
+    with pytest.raises(CorruptionError, match=r"again: seedbed prepare --source books --out out$"):
         open_folder(tmp_path / "out", "corpus")
 
 
 def test_what_is_not_the_folder_wanted_is_told_apart(tmp_path):
     out = make(tmp_path / "out")
-    with pytest.raises(DataError, match="is a corpus folder; a run or model folder is needed"):
+    with pytest.raises(DataError, match=r"is a corpus folder; a run or model folder is needed"):
         open_folder(out, ("run", "model"))
-    with pytest.raises(DataError, match="does not exist\nMake it: seedbed tokenize"):
+    with pytest.raises(DataError, match=r"does not exist\nMake it: seedbed tokenize"):
         open_folder(tmp_path / "nowhere", "tokens")
-    with pytest.raises(DataError, match="is a file"):
+    with pytest.raises(DataError, match=r"is a file"):
         open_folder(out / "a.txt", "corpus")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no manifest.json"):
+    with pytest.raises(DataError, match=r"no manifest.json"):
         open_folder(tmp_path / "empty", "corpus")
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seedbed.errors import CorruptionError, DataError, MissingExtraError
+from seedbed.errors import CorruptionError, DataError
 from seedbed.shards import parse_json, read_lines
 
 LONGEST_DOCUMENT = 4 << 20
@@ -215,11 +215,9 @@ def _rows(path: Path, name: str) -> Iterator[Document]:
 
 def _parquet(path: Path, name: str) -> Iterator[Document]:
     """The column "text", batch by batch."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "data") from error
+    import pyarrow  # here, because it takes a quarter of a second
+    import pyarrow.parquet
+
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as table:
