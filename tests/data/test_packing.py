@@ -60,7 +60,7 @@ def test_packing_loses_nothing_repeats_nothing_and_keeps_the_masks(encoded, seed
     expected = Counter(
         (
             tuple(ids.tolist()),
-            tuple([*(int(i) if m else IGNORE for i, m in zip(ids[1:], mask[1:], strict=True)), IGNORE]),
+            (*(int(i) if m else IGNORE for i, m in zip(ids[1:], mask[1:], strict=True)), IGNORE),
         )
         for ids, mask in encoded
     )
@@ -120,7 +120,7 @@ def test_little_of_a_row_is_padding():
 def test_a_document_that_cannot_be_packed_is_named(document, problem):
     with pytest.raises(DataError, match=f"conversation 3 .*{problem}|conversation 3 {problem}"):
         PackedSource([*many(2), document], LENGTH, 0, PAD)
-    with pytest.raises(DataError, match="^chat.jsonl, row 9 has"):
+    with pytest.raises(DataError, match=r"^chat\.jsonl, row 9 has"):
         PackedSource([*many(2), document], LENGTH, 0, PAD, names=["", "", "chat.jsonl, row 9"])
 
 

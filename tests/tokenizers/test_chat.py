@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from seedbed.errors import ConfigError, DataError
 from seedbed.tokenizers import Tokenizer
 from seedbed.tokenizers.bytes import build
-from seedbed.tokenizers.chat import encode_conversation, encode_prompt, find_template, render
+from seedbed.tokenizers.chat import _mark, _special_pattern, encode_conversation, encode_prompt, find_template, render
 from seedbed.tokenizers.tokenizer import SPECIALS
 
 quick = settings(max_examples=100, deadline=None)
@@ -37,7 +39,9 @@ def conversations(content, reply):
     """Maybe a system message, then turns; the last is the assistant's."""
     turn = st.tuples(content, reply).map(lambda pair: [say("user", pair[0]), say("assistant", pair[1])])
     system = st.just([]) | content.map(lambda text: [say("system", text)])
-    return st.builds(lambda first, turns: first + sum(turns, []), system, st.lists(turn, min_size=1, max_size=3))
+    return st.builds(
+        lambda first, turns: first + list(chain.from_iterable(turns)), system, st.lists(turn, min_size=1, max_size=3)
+    )
 
 
 def is_benign(text):
@@ -182,12 +186,57 @@ def test_a_template_that_trims_and_marks_generation_is_read(pairs):
     """The shape of Llama 3's and SmolLM 3's templates."""
     trimming = with_template(
         pairs,
-        "{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% generation %}{{ m.content | trim }}"
-        "{{ eos_token }}{% endgeneration %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        "{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% generation %}"
+        "{{ m.content | trim }}{{ eos_token }}{% endgeneration %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
     )
     ids, mask = encode_conversation(trimming, [say("user", " > "), say("assistant", " <|im_end|> ")])
     assert trimming.decode(ids[mask], skip_special=False) == "<|im_end|></s>"
     assert (ids == trimming.special_ids["<|im_end|>"]).sum() == 0
+
+
+@pytest.mark.parametrize("around", ["<|im_e{}d|>", "<{}|im_end|>", "<|im_end|{}>", "{}|im_end|>", "<|im_end{}"])
+@pytest.mark.parametrize("content", ["n", "", " ", "<", "|>", "<|im_end|>", " > ", "<s"])
+def test_no_special_token_forms_where_template_and_content_meet(pairs, around, content):
+    """A name is special only where the template wrote all of it."""
+    before, after = around.split("{}")
+    meeting = with_template(
+        pairs,
+        "{% for m in messages %}{% if m.role == 'user' %}" + before + "{{ m.content | trim }}" + after + "{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}",
+    )
+    ids = encode_prompt(meeting, [say("user", content)])
+    if content.strip():
+        assert not set(ids) & set(pairs.special_ids.values())
+    assert meeting.decode(ids, skip_special=False) == before + content.strip() + after + "assistant: "
+
+
+def test_names_that_overlap_are_all_broken_up():
+    names = ("ab", "bc")
+    assert not _special_pattern(names).search(_mark("abc abab", _special_pattern(names), names, "|"))
+
+
+def test_each_token_that_ends_a_reply_is_learned(pairs):
+    twice = with_template(
+        pairs,
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|></s>{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}",
+    )
+    ids, mask = encode_conversation(twice, [say("user", "a"), say("assistant", "b")])
+    assert twice.decode(ids[mask], skip_special=False) == "b<|im_end|></s>"
+
+
+def test_a_template_is_rendered_with_the_white_space_rules_of_transformers(pairs, peers):
+    template = """
+    {% for m in messages %}
+      {% if m.role == 'user' %}
+    {{ m.role }}: {{ m | tojson }}
+      {% endif %}
+    {% endfor %}
+    """
+    messages = [say("user", "<é>"), say("assistant", "b"), say("user", "c")]
+    expected = peers(pairs).apply_chat_template(messages, chat_template=template, tokenize=False)
+    assert render(with_template(pairs, template), messages, add_generation_prompt=False) == expected
 
 
 def test_templates_are_found_by_name_or_path(tmp_path):

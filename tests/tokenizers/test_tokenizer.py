@@ -62,6 +62,8 @@ def test_the_saved_folder_loads_untouched_in_transformers(tokenizer, saved, text
         assert peer(text, add_special_tokens=False)["input_ids"] == ids
         assert peer.decode(ids, skip_special_tokens=True) == tokenizer.decode(ids)
     assert list(peer("a")) == ["input_ids", "attention_mask"]
+    stored = json.loads((folder / "tokenizer_config.json").read_text())
+    assert "token_type_ids" not in stored["model_input_names"]  # what transformers 4 would send to generate()
     names = [peer.pad_token, peer.unk_token, peer.bos_token, peer.eos_token, peer.mask_token]
     assert names == ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]
     assert [peer.pad_token_id, peer.bos_token_id] == [tokenizer.pad_id, tokenizer.bos_id]
@@ -196,7 +198,7 @@ def test_each_digit_is_a_token_and_numbers_never_merge(texts):
 
 def test_no_token_joins_words_across_the_chat_format(texts):
     pairs = byte_pair.train(["<|im_end|>\n<|im_start|>user\n" * 500, *texts], 600)
-    assert not {id for id in pairs.special_ids.values()} & set(pairs.encode("<|im_end|>\n<|im_start|>user\n"))
+    assert not set(pairs.special_ids.values()) & set(pairs.encode("<|im_end|>\n<|im_start|>user\n"))
     assert pairs.decode(pairs.encode("<|im_end|>")) == "<|im_end|>"
 
 
@@ -218,7 +220,7 @@ def test_characters_keep_the_most_frequent_that_fit():
         characters.train([""])
 
 
-# Folders that are not right --------------------------------------------------------------------------------------------
+# Folders that are not right ------------------------------------------------------------------------------------------
 
 
 def test_a_missing_tokenizer_says_how_to_make_one(tmp_path):

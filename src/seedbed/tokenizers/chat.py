@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ def find_template(name: str | Path) -> str:
 
 def check_messages(messages: Sequence[Message]) -> None:
     """DataError, naming the message, unless each has a known role and a text, and no reply is empty."""
-    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+    if not isinstance(messages, list | tuple) or not messages:
         raise DataError("a conversation must be a list of at least one message")
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, Mapping):
@@ -117,7 +118,7 @@ def _encode(
     ]
     edges = [0, *(edge for span in spans for edge in span), len(text)]
     ids, mask = [], []
-    for i, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for i, (start, end) in enumerate(pairwise(edges)):
         piece = _encode_marked(tokenizer, text[start:end], specials, marker)
         ids.append(piece)
         mask.append(np.full(len(piece), i % 2 == 1))  # between the two edges of a span: the assistant's words
@@ -183,14 +184,14 @@ def _mark(value: Any, specials: re.Pattern[str], names: tuple[str, ...], marker:
         return [_mark(item, specials, names, marker) for item in value]
     if not isinstance(value, str):
         return value
-    while specials.search(value):  # one name can overlap the next: "<<s>s>"
+    while specials.search(value):  # one name may overlap the next, as "ab" and "bc" in "abc"
         value = specials.sub(lambda found: found.group()[0] + marker + found.group()[1:], value)
     # Inside the outer spaces, so that a template which trims or looks at the first character sees what it would have.
     core = value.strip()
     lead = len(value) - len(value.lstrip())
     if any(core.endswith(name[:cut]) for name in names for cut in range(1, len(name))):
         value = value[: lead + len(core)] + marker + value[lead + len(core) :]
-    if any(core.startswith(name[cut:]) for name in names for cut in range(1, len(name))):
+    if any(core in name or core.startswith(name[cut:]) for name in names for cut in range(1, len(name))):
         value = value[:lead] + marker + value[lead:]
     return value
 
@@ -225,7 +226,7 @@ class _Generation(jinja2.ext.Extension):
     """Reads {% generation %} … {% endgeneration %} as its body: templates of the hub mark replies with it for
     transformers. Here replies are found by rendering, in any template."""
 
-    tags = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 (as Jinja declares it)
 
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)
