@@ -22,7 +22,7 @@ help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1:\2/p' Makefile | awk -F: '{ printf "%-9s%s\n", $$1, $$2 }'
 	@echo "Options: PYTHON=python3.12, TORCH_INDEX=https://download.pytorch.org/whl/cpu, ARGS='--minutes 4' for demo."
 
-demo: $(READY) ## the whole way from raw text to a chat model, on a CPU: seedbed quickstart --out runs/demo
+demo: $(READY) ## the whole way from raw text to a chat model, on a CPU (seedbed quickstart --out runs/demo)
 	$(BIN)/seedbed quickstart --out runs/demo $(ARGS)
 
 test: $(READY) ## all tests that take seconds, and the coverage of the package
