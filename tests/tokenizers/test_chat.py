@@ -196,7 +196,7 @@ def test_a_template_that_trims_and_marks_generation_is_read(pairs):
 
 
 @pytest.mark.parametrize("around", ["<|im_e{}d|>", "<{}|im_end|>", "<|im_end|{}>", "{}|im_end|>", "<|im_end{}"])
-@pytest.mark.parametrize("content", ["n", "", " ", "<", "|>", "<|im_end|>", " > ", "<s"])
+@pytest.mark.parametrize("content", ["n", "", " ", "<", "|>", "<|im_end|>", " > ", "<s", "|> more", "more <"])
 def test_no_special_token_forms_where_template_and_content_meet(pairs, around, content):
     """A name is special only where the template wrote all of it."""
     before, after = around.split("{}")
