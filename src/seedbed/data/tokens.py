@@ -157,7 +157,7 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
     with new_folder(config.out, "tokens", inputs=inputs) as folder:
         (folder / TOKENIZER_FOLDER).mkdir()
         tokenizer.save(folder / TOKENIZER_FOLDER)
-        splits = {split: _encode(corpus, split, tokenizer, folder) for split in SPLITS}
+        splits: dict[str, dict[str, int]] = {split: _encode(corpus, split, tokenizer, folder) for split in SPLITS}
         seconds = time.monotonic() - started
         tokens, size = (sum(split[key] for split in splits.values()) for key in ("tokens", "bytes"))
         result = {
