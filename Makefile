@@ -10,6 +10,7 @@ WORKERS ?= 2
 COVERAGE ?= 85
 
 BIN := .venv/bin
+LOCKED := .venv/.locked
 READY := .venv/.ready
 # One thread for each worker: the bits of a result depend on the number of threads, and workers share the cores.
 PYTEST = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
@@ -51,12 +52,15 @@ clean: ## remove .venv and what tools leave; runs/ stays
 	rm -rf .venv build dist src/*.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is written last, so an installation that was broken off is made again.
-$(READY): requirements.lock pyproject.toml
+# Stamps are written last, so an installation that was broken off is made again.
+$(READY): $(LOCKED) pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(LOCKED): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "seedbed needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
 	@echo "Installing into .venv: once, a few minutes"
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@

@@ -394,3 +394,23 @@ class TestPositionals:
     def test_the_last_takes_the_rest_if_it_is_a_list(self):
         config = Parser(ExampleConfig, positionals=("tokens", "stop")).read(["a", "b", "--share", "true", "c"]).config
         assert (config.tokens, config.stop) == ("a", ["b", "c"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class OuterConfig:
+    """A group whose own key must be given."""
+
+    part: PartConfig
+    """The part."""
+
+
+class TestRequiredInsideAGroup:
+    def test_its_full_key_is_named(self):
+        with pytest.raises(ConfigError, match=r"^part\.path is required: Folder\."):
+            from_arguments(OuterConfig, [])
+
+    def test_it_is_marked_in_the_printed_config(self):
+        assert Parser(OuterConfig).read(["--print_config"]).text == "part:\n  # path: required\n  weight: 1.0\n"
+
+    def test_it_can_be_given(self):
+        assert from_arguments(OuterConfig, ["--part.path", "x"]) == OuterConfig(part=PartConfig(path="x"))

@@ -33,10 +33,12 @@ _seedbed() {{
   # A key without counted values, and --config beside its presets, takes a file or folder.
   case "$before" in --*) ;; *) return ;; esac
   if [ -z "$(_seedbed_words "$command $before")" ] || [ "$before" = --config ]; then
+    local IFS=$'\\n'
+    compopt -o filenames 2>/dev/null
     [ "${{word#-}}" != "$word" ] || COMPREPLY+=($(compgen -f -- "$word"))
   fi
 }}
-complete -o filenames -F _seedbed seedbed
+complete {files}-F _seedbed seedbed
 """
 
 
@@ -68,4 +70,5 @@ def completion_script(shell: str) -> str:
         cases[f"{name} +"] = [choice for word in command.positionals for choice in keys[word].choices]
     lines = [f"    '{case}') echo '{' '.join(words)}' ;;" for case, words in cases.items() if words]
     zsh = "autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else ""
-    return SCRIPT.format(shell=shell, zsh=zsh, cases="\n".join(lines))
+    files = "-o filenames " if shell == "zsh" else ""  # bash is told by compopt, only where files are offered
+    return SCRIPT.format(shell=shell, zsh=zsh, files=files, cases="\n".join(lines))

@@ -274,7 +274,7 @@ class Parser:
     It holds a jsonargparse parser rather than being one: jsonargparse makes inner parsers of its own parser's class.
     """
 
-    def __init__(self, cls: type, prog: str = "seedbed", positionals: Sequence[str] = (), skip: Iterable[str] = ()):
+    def __init__(self, cls: type, prog: str = "seedbed", positionals: Sequence[str] = ()):
         self.config_class, self.prog, self.positionals, self.options = cls, prog, tuple(positionals), options(cls)
         self.places: dict[str, str] = {}
         words = "".join(f" [{name.upper()}]" for name in positionals)
@@ -295,7 +295,7 @@ class Parser:
         frame: dict[str, Any] = {"action": "store_true", "default": argparse.SUPPRESS}
         inner.add_argument("--print_config", help="Print the whole config as YAML and stop.", **frame)
         inner.add_argument("--json", help="Print the result as one JSON object, the last line.", **frame)
-        inner.add_class_arguments(cls, as_group=False, skip=set(skip))
+        inner.add_class_arguments(cls, as_group=False)
         for action in inner._actions:
             option = self.options.get(action.dest)
             if (option is None and action.dest.endswith(".help")) or (option and option.group and not option.nullable):
@@ -333,11 +333,15 @@ class Parser:
     def _parse(self, given: _Given) -> tuple[dict[str, Any], set[str]]:
         """Values by jsonargparse, and the keys that must be given and are not."""
         missing = {path for path in self.options if self._must(path, given.keys)}
-        parser = self if not missing else Parser(self.config_class, self.prog, self.positionals, skip=missing)
+        for action in self.inner._actions:
+            action.required = False  # what is missing is told by the caller, or may be missing
         try:
-            values = parser.inner.parse_args([*(f"--config={path}" for path in given.files), *given.arguments])
+            values = self.inner.parse_args([*(f"--config={path}" for path in given.files), *given.arguments])
         except argparse.ArgumentError as error:
             raise self._explain(str(error)) from None
+        for path in missing:
+            above, _, name = path.rpartition(".")
+            (values[above] if above else values).pop(name, None)
         return values.as_dict(), missing
 
     def _explain(self, message: str) -> ConfigError:
