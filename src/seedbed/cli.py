@@ -42,8 +42,8 @@ class Command:
 COMMANDS = {
     "quickstart": Command(
         "the whole way from text to a chat model, in minutes, on a CPU",
-        "seedbed.quickstart:QuickstartConfig",
-        "seedbed.quickstart:quickstart",
+        "seedbed.quickstart.config:QuickstartConfig",
+        "seedbed.quickstart.stages:quickstart",
         speaks=True,
     ),
     "doctor": Command(

@@ -32,12 +32,12 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def set_determinism(wanted: bool) -> None:
-    """Whether torch may only use algorithms that give the same bits every time; an operation without one is then an error."""
+    """Whether torch may only use algorithms that give the same bits every time; one without is then an error."""
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS demands it in this mode
     torch.use_deterministic_algorithms(wanted)
     # On by default in this mode, and costly: it guards against reading memory that was never written, which we do not.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (a module property)
     torch.backends.cudnn.benchmark = not wanted
 
 
@@ -66,6 +66,6 @@ def peak_memory_mb() -> float:
     try:
         import resource
     except ImportError:  # Windows
-        return psutil.Process().memory_info().peak_wset / 1e6
+        return float(psutil.Process().memory_info()._asdict()["peak_wset"]) / 1e6
     unit = 1 if os.uname().sysname == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

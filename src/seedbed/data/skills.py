@@ -3,13 +3,14 @@
 A tiny model cannot know facts, but it can learn to *do* things, and whether it does them is checked exactly. Six skills
 are drawn over random strings of 3 to 8 letters, one- and two-digit sums, lists and sentences.
 
-An item is a skill with its arguments; a question is one wording of it. Items are split by a hash of (skill, arguments), so
-a held-out item is in training in no wording at all.
+An item is a skill with its arguments; a question is one wording of it. Items are split by a hash of (skill,
+arguments), so a held-out item is in training in no wording at all.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -19,17 +20,90 @@ HELD_OUT_SHARE = 10
 """One item in this many is held out."""
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
-NAMES = "Ada Ben Cleo Dan Eva Finn Gus Hana Ivo Jane Kai Lea Max Nora Otto Pia Quin Rosa Sam Tess Uma Vic Wren Yara Zed".split()
-WORDS = (
-    "a the one two my our red green blue old new small big warm cold quiet happy tall "
-    "cat dog bird tree river stone house garden apple bread letter window mountain summer winter teacher doctor farmer "
-    "sees finds likes keeps takes makes opens needs follows paints and near under with"
-).split()
+NAMES = [
+    "Ada",
+    "Ben",
+    "Cleo",
+    "Dan",
+    "Eva",
+    "Finn",
+    "Gus",
+    "Hana",
+    "Ivo",
+    "Jane",
+    "Kai",
+    "Lea",
+    "Max",
+    "Nora",
+    "Otto",
+    "Pia",
+    "Quin",
+    "Rosa",
+    "Sam",
+    "Tess",
+    "Uma",
+    "Vic",
+    "Wren",
+    "Yara",
+    "Zed",
+]
+WORDS = [
+    "a",
+    "the",
+    "one",
+    "two",
+    "my",
+    "our",
+    "red",
+    "green",
+    "blue",
+    "old",
+    "new",
+    "small",
+    "big",
+    "warm",
+    "cold",
+    "quiet",
+    "happy",
+    "tall",
+    "cat",
+    "dog",
+    "bird",
+    "tree",
+    "river",
+    "stone",
+    "house",
+    "garden",
+    "apple",
+    "bread",
+    "letter",
+    "window",
+    "mountain",
+    "summer",
+    "winter",
+    "teacher",
+    "doctor",
+    "farmer",
+    "sees",
+    "finds",
+    "likes",
+    "keeps",
+    "takes",
+    "makes",
+    "opens",
+    "needs",
+    "follows",
+    "paints",
+    "and",
+    "near",
+    "under",
+    "with",
+]
 
 
 @dataclass(frozen=True)
 class SkillItem:
-    """One question: its skill, the arguments that identify it whatever the wording, the prompt and the only right answer."""
+    """One question: its skill, the arguments that identify it in any wording, the prompt and the only right answer."""
 
     skill: str
     arguments: str
@@ -73,12 +147,14 @@ def sorting(rng: random.Random) -> SkillItem:
 
 
 def counting(rng: random.Random) -> SkillItem:
-    """How often a letter stands in a sentence of 2 to 5 words."""
-    sentence = " ".join(rng.choice(WORDS) for _ in range(rng.randint(2, 5)))
+    """How often a letter stands in a sentence of 2 to 4 words."""
+    sentence = " ".join(rng.choice(WORDS) for _ in range(rng.randint(2, 4)))
     # Half the letters come from the sentence, so that zero is not nearly always right.
     letter = rng.choice(sentence.replace(" ", "")) if rng.random() < 0.8 else rng.choice(ALPHABET)
     wording = rng.choice(["Count {c} in: {s}", "How many {c} in: {s}", "How often is {c} in: {s}"])
-    return SkillItem("counting", f"{letter} {sentence}", wording.format(c=letter, s=sentence), str(sentence.count(letter)))
+    return SkillItem(
+        "counting", f"{letter} {sentence}", wording.format(c=letter, s=sentence), str(sentence.count(letter))
+    )
 
 
 def looking_up(rng: random.Random) -> SkillItem:
@@ -88,7 +164,8 @@ def looking_up(rng: random.Random) -> SkillItem:
     table = ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
     asked = rng.randrange(len(names))
     wording = rng.choice(["{t}. Look up {n}.", "{t}. What has {n}?", "{t}. {n}?", "Find {n} in {t}."])
-    return SkillItem("looking_up", f"{names[asked]}: {table}", wording.format(t=table, n=names[asked]), str(values[asked]))
+    prompt = wording.format(t=table, n=names[asked])
+    return SkillItem("looking_up", f"{names[asked]}: {table}", prompt, f"{names[asked]} {values[asked]}")
 
 
 SKILLS: dict[str, Callable[[random.Random], SkillItem]] = {
@@ -96,12 +173,18 @@ SKILLS: dict[str, Callable[[random.Random], SkillItem]] = {
 }
 
 
+TRAINING_TURNS = (
+    *("arithmetic", "copying", "counting", "looking_up", "sorting"),
+    *("arithmetic", "reversing", "counting", "looking_up"),
+)
+"""The skills of training items, over and over: those that take longer to learn come twice."""
+
+
 def training_items(count: int, *, seed: int = 0) -> Iterator[SkillItem]:
-    """`count` items that are not held out, the skills in turn."""
+    """`count` items that are not held out."""
     rng = random.Random(f"training {seed}")
-    draws = list(SKILLS.values())
-    for index in range(count):
-        yield _draw(draws[index % len(draws)], rng, held_out=False)
+    for skill in itertools.islice(itertools.cycle(TRAINING_TURNS), count):
+        yield _draw(SKILLS[skill], rng, held_out=False)
 
 
 def held_out_items(per_skill: int, *, seed: int = 0) -> Iterator[SkillItem]:

@@ -53,14 +53,16 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 def _source(task: str, data_dir: Path) -> Path:
     """The file or folder below `data_dir` that a task reads. DataError when it is not there."""
     if task == "skills":
-        if (data_dir / FILE).is_file():
-            return data_dir / FILE
+        for file in (data_dir / FILE, data_dir / "questions" / FILE):
+            if file.is_file():
+                return file
         raise DataError(f"the task skills needs {data_dir / FILE}", "seedbed quickstart writes one.")
     for folder in (data_dir, data_dir / "corpus"):
         if (folder / MANIFEST).is_file():
             return folder
     raise DataError(
-        f"the task bits_per_byte needs a corpus folder: {data_dir} or {data_dir / 'corpus'}", "seedbed prepare makes one."
+        f"the task bits_per_byte needs a corpus folder: {data_dir} or {data_dir / 'corpus'}",
+        "seedbed prepare makes one.",
     )
 
 

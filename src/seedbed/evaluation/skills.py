@@ -51,7 +51,7 @@ def read_items(path: Path) -> list[SkillItem]:
 
 
 def score_skills(engine: Engine, items: Sequence[SkillItem], *, batch: int) -> SkillScores:
-    """Asks every question through the chat template, greedily; an answer counts when it is the right one to the letter."""
+    """Asks every question through the chat template, greedily; an answer counts when it is right to the letter."""
     prompts = [encode_prompt(engine.tokenizer, [{"role": "user", "content": item.prompt}]) for item in items]
     by_length = sorted(range(len(items)), key=lambda index: len(prompts[index]))
     answers: dict[int, str] = {}

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from seedbed.errors import ConfigError, DataError
+from seedbed.errors import DataError
 from seedbed.inference.config import SamplingConfig
 from seedbed.inference.sampling import choose
 from seedbed.inference.text import StopText
@@ -60,22 +60,24 @@ class Engine:
         return cls(*load_model(Path(path), device=device))
 
     @overload
-    def generate(self, prompts: str, sampling: SamplingConfig | None = None, **settings: object) -> str: ...
+    def generate(self, prompts: str, sampling: SamplingConfig | None = None, **settings: Any) -> str: ...
     @overload
-    def generate(self, prompts: Sequence[str], sampling: SamplingConfig | None = None, **settings: object) -> list[str]: ...
+    def generate(self, prompts: list[str], sampling: SamplingConfig | None = None, **settings: Any) -> list[str]: ...
     def generate(
-        self, prompts: str | Sequence[str], sampling: SamplingConfig | None = None, **settings: object
+        self, prompts: str | list[str], sampling: SamplingConfig | None = None, **settings: Any
     ) -> str | list[str]:
         """Continues one text, or several at once. Settings are those of SamplingConfig: `generate("Once", seed=3)`."""
-        sampling = sampling or SamplingConfig(**settings)  # type: ignore[arg-type]  # its own __init__ checks them
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        sampling = sampling or SamplingConfig(**settings)
+        texts = [prompts] if isinstance(prompts, str) else prompts
         completions = self.complete([self.encode(text) for text in texts], sampling)
         continued = [completion.text for completion in completions]
         return continued[0] if isinstance(prompts, str) else continued
 
-    def chat(self, messages: Sequence[Mapping[str, str]], sampling: SamplingConfig | None = None, **settings: object) -> str:
+    def chat(
+        self, messages: Sequence[Mapping[str, str]], sampling: SamplingConfig | None = None, **settings: Any
+    ) -> str:
         """The assistant's reply to a conversation."""
-        sampling = sampling or SamplingConfig(**settings)  # type: ignore[arg-type]
+        sampling = sampling or SamplingConfig(**settings)
         return self.complete([encode_prompt(self.tokenizer, list(messages))], sampling)[0].text
 
     def encode(self, text: str) -> list[int]:
@@ -111,7 +113,9 @@ class Engine:
 class Batch:
     """Rows that are generated together."""
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], sampling: SamplingConfig):
+    def __init__(
+        self, model: Transformer, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], sampling: SamplingConfig
+    ):
         self.model = model
         self.tokenizer = tokenizer
         self.sampling = sampling

@@ -16,8 +16,11 @@ from seedbed.inference.config import SamplingConfig
 
 
 def choose(logits_BV: Tensor, config: SamplingConfig, positions: list[int], seen_BV: Tensor | None) -> Tensor:
-    """The next token (B) of each row. `positions` are those of the tokens to be chosen, `seen_BV` is True for every token
-    that occurred in a row, or None when no penalty asks for it."""
+    """The next token (B) of each row.
+
+    `positions` are those of the tokens to be chosen; `seen_BV` is True for every token that occurred in a row, None
+    when no penalty asks for it.
+    """
     logits_BV = logits_BV.float()
     if seen_BV is not None and config.repetition_penalty != 1.0:
         logits_BV = penalise(logits_BV, seen_BV, config.repetition_penalty)
@@ -65,4 +68,6 @@ def invert(probabilities_BV: Tensor, uniform_B: Tensor) -> Tensor:
     cumulative_BV = probabilities_BV.cumsum(-1)
     # Scaled by the last sum, which rounding leaves beside 1, so that no number falls behind the end.
     target_B1 = uniform_B[:, None] * cumulative_BV[:, -1:]
-    return torch.searchsorted(cumulative_BV, target_B1, right=True).squeeze(-1).clamp_(max=probabilities_BV.shape[-1] - 1)
+    return (
+        torch.searchsorted(cumulative_BV, target_B1, right=True).squeeze(-1).clamp_(max=probabilities_BV.shape[-1] - 1)
+    )

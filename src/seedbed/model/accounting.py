@@ -1,8 +1,8 @@
 """What a model costs before it is built: parameters, floating-point operations, memory.
 
 A multiplication with an addition counts as two operations. Only matrix products are counted: norms, activations and the
-softmax are below one percent and bound by memory. Causal attention is counted in full, as in the common 6·N + 12·L·H·K·T
-(Chowdhery et al. 2022, arXiv:2204.02311, appendix B), so that figures compare with published ones.
+softmax are below one percent and bound by memory. Causal attention is counted in full, as in the common
+6·N + 12·L·H·K·T (Chowdhery et al. 2022, arXiv:2204.02311, appendix B), so that figures compare with published ones.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245, §2.2): H query heads share G key/value heads.
 Queries and keys are normalised per head before they are turned (Henry et al. 2020, arXiv:2010.04245; Qwen3).
 
-Shape suffixes: B batch, T query positions, S key positions, D model width, H query heads, G key/value heads, K head width.
+Shape suffixes: B batch, T query positions, S key positions, D model width, H query heads, G key/value heads, K head
+width, X query positions with their group folded in.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ DERIVED = cast(int, None)
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The default architecture: RMSNorm, RoPE, grouped-query attention with per-head QK-norm, SwiGLU, no bias (Qwen3)."""
+    """The default architecture (Qwen3): RMSNorm, RoPE, grouped queries with per-head QK-norm, SwiGLU, no bias."""
 
     vocab_size: int = DERIVED
     """Number of token ids. Left out: taken from the tokenizer."""
@@ -74,17 +74,22 @@ class ModelConfig:
             raise ConfigError(f"head_width must be even: RoPE rotates pairs, got {self.head_width}")
 
     def with_tokenizer(self, tokenizer: Tokenizer) -> ModelConfig:
-        """Vocabulary and special ids of the tokenizer, and every derived size. ConfigError when another vocabulary is set."""
+        """With the vocabulary and special ids of the tokenizer, and resolved. ConfigError when another one is set."""
         if self.vocab_size not in (None, tokenizer.vocab_size):
             raise ConfigError(
                 f"vocab_size is {self.vocab_size:,}, but the tokenizer has {tokenizer.vocab_size:,} tokens",
                 "Leave model.vocab_size out: it is taken from the tokenizer.",
             )
-        ids = {"pad_id": tokenizer.pad_id, "bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id}
-        return replace(self, vocab_size=tokenizer.vocab_size, **ids).resolve()
+        return replace(
+            self,
+            vocab_size=tokenizer.vocab_size,
+            pad_id=tokenizer.pad_id,
+            bos_id=tokenizer.bos_id,
+            eos_id=tokenizer.eos_id,
+        ).resolve()
 
     def resolve(self) -> ModelConfig:
-        """Every derived size filled in. Raises ConfigError when the sizes do not fit together or the vocabulary is unknown."""
+        """Every derived size filled in. ConfigError when the sizes do not fit together or the vocabulary is unknown."""
         if self.vocab_size is None:
             raise ConfigError("vocab_size is not set and there is no tokenizer to take it from")
         heads = self.heads or max(1, self.width // 64)

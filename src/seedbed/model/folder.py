@@ -40,7 +40,7 @@ def save_model(
     card: Mapping[str, str],
     overwrite: bool = False,
 ) -> Manifest:
-    """Writes the whole folder, or nothing. `inputs` are what the model was made of, `card` the sections of its README."""
+    """Writes the whole folder, or nothing. `inputs`: what the model was made of; `card`: sections of its README."""
     with new_folder(folder, "model", inputs=inputs, config=asdict(model.config), overwrite=overwrite) as staging:
         names = to_huggingface(dict(model.named_parameters()))
         weights = {names[name]: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
@@ -106,7 +106,9 @@ def load_weights(model: Transformer, weights: Mapping[str, Tensor], source: Path
     """Copies `weights`, by our names, into the model. Raises DataError unless they are exactly the model's."""
     own = dict(model.named_parameters())
     for name in sorted(own.keys() ^ weights.keys()):
-        raise DataError(f"{source}: the weight {name} is {'missing' if name in own else 'not one of this architecture'}")
+        raise DataError(
+            f"{source}: the weight {name} is {'missing' if name in own else 'not one of this architecture'}"
+        )
     with torch.no_grad():
         for name, weight in own.items():
             if weight.shape != weights[name].shape:

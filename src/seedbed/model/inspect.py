@@ -18,7 +18,8 @@ from seedbed.runs import open_folder
 
 def inspect_model(config: InspectConfig) -> dict[str, Any]:
     """Prints sizes, parameters by part, operations a token and memory; returns the same numbers."""
-    model = replace(_find(config), **({} if config.vocab_size is None else {"vocab_size": config.vocab_size})).resolve()
+    model = _find(config)
+    model = replace(model, vocab_size=config.vocab_size or model.vocab_size).resolve()
     length = config.length or model.context
     count = count_parameters(model)
     result = {

@@ -1,4 +1,4 @@
-"""Root-mean-square normalisation (Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4): x / rms(x) · weight, no mean, no bias.
+"""Root-mean-square normalisation (Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4): x / rms(x) · weight, no bias.
 
 Shape suffixes: D the width that is normalised, always last.
 """

@@ -1,7 +1,7 @@
 """Rotary position embedding (Su et al. 2021, arXiv:2104.09864, §3.2.2).
 
-Coordinate i of a head is paired with coordinate i + K/2 and the pair is turned by the angle position · base^(−2i/K): the
-"rotate-half" pairing of the Hugging Face classes, so that weights pass to and from them unchanged.
+Coordinate i of a head is paired with coordinate i + K/2 and the pair is turned by the angle position · base^(−2i/K):
+the "rotate-half" pairing of the Hugging Face classes, so that weights pass to and from them unchanged.
 
 Shape suffixes: B batch, H heads, T positions, K head width, S the longest sequence.
 """
@@ -27,7 +27,7 @@ class RotaryPositions(nn.Module):
         angles = torch.arange(context, dtype=torch.float64)[:, None] * frequencies
         angles_SK = torch.cat([angles, angles], dim=-1)
         self.register_buffer("cosine_SK", angles_SK.cos().float(), persistent=False)
-        # The sign of rotate-half is folded into the sine, which leaves one roll instead of a negation and a concatenation.
+        # The sign of rotate-half is folded into the sine: one roll instead of a negation and a concatenation.
         sign_K = torch.cat([-torch.ones(head_width // 2), torch.ones(head_width // 2)])
         self.register_buffer("sine_SK", angles_SK.sin().float() * sign_K, persistent=False)
 

@@ -12,7 +12,6 @@ Shape suffixes: B batch, T positions, D model width, V vocabulary.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -72,8 +71,8 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Normed residual stream (B, T, D) of whole sequences.
 
-        `segments_BT` numbers the documents of packed rows, `positions_BT` restarts at 0 in each of them; left out, a row
-        is one document.
+        `segments_BT` numbers the documents of packed rows, `positions_BT` restarts at 0 in each of them; left out, a
+        row is one document.
         """
         mask = AttentionMask.causal() if segments_BT is None else AttentionMask.within_documents(segments_BT)
         angles = self.positions.angles(tokens_BT.shape[1], positions_BT)
@@ -88,7 +87,9 @@ class Transformer(nn.Module):
         mask = AttentionMask.up_to(positions_BT, seen)
         return self.run(tokens_BT, angles, mask, cache.layers(positions_BT, seen))
 
-    def run(self, tokens_BT: Tensor, angles: Angles, mask: AttentionMask, caches: list[LayerCache] | list[None]) -> Tensor:
+    def run(
+        self, tokens_BT: Tensor, angles: Angles, mask: AttentionMask, caches: list[LayerCache] | list[None]
+    ) -> Tensor:
         x_BTD = self.embedding(tokens_BT)
         for block, cache in zip(self.blocks, caches, strict=True):
             x_BTD = block(x_BTD, angles, mask, cache)

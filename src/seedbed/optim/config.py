@@ -13,7 +13,7 @@ class OptimizerConfig:
     """Which optimizer, and its rates."""
 
     name: Literal["muon", "adamw"] = "muon"
-    """Muon orthogonalises the update of every matrix (Jordan 2024); other parameters take AdamW. adamw: AdamW for all."""
+    """muon orthogonalises the update of every matrix (Jordan 2024), AdamW moves the rest. adamw: AdamW for all."""
 
     rate: float = 1e-3
     """Peak learning rate of adamw. Under muon it is not used."""

@@ -57,7 +57,7 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
 
 
 def kind_of(name: str, parameter: torch.Tensor) -> str:
-    """"embedding", "head", "vector" (norm weights and other one-dimensional parameters) or "matrix"."""
+    """ "embedding", "head", "vector" (norm weights and other one-dimensional parameters) or "matrix"."""
     if name.startswith("embedding."):
         return "embedding"
     if name.startswith("head."):

@@ -1,7 +1,7 @@
 """Muon: momentum whose update is orthogonalised (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
 
-The momentum M = UΣVᵀ of a matrix is replaced by about UVᵀ: every direction moves by the same amount. UVᵀ comes from five
-Newton–Schulz steps, an odd polynomial in M that draws each singular value towards 1.
+The momentum M = UΣVᵀ of a matrix is replaced by about UVᵀ: every direction moves by the same amount. UVᵀ comes from
+five Newton–Schulz steps, an odd polynomial in M that draws each singular value towards 1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-# Chosen to have the steepest slope at zero; singular values land in about [0.7, 1.2] rather than at 1, which trains as well.
+# Steepest at zero: singular values land in about [0.7, 1.2] rather than at 1, which trains as well.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
@@ -31,8 +31,8 @@ def orthogonalise(matrix: Tensor, steps: int) -> Tensor:
 class Muon(Optimizer):
     """Nesterov momentum, orthogonalised, for parameters with two dimensions.
 
-    The update is scaled by √max(1, rows/columns), so that one rate serves matrices of every shape. Matrices of one shape
-    are orthogonalised together as a stack. Weight decay is decoupled: each step multiplies by 1 − rate·decay.
+    The update is scaled by √max(1, rows/columns), so that one rate serves matrices of every shape. Matrices of one
+    shape are orthogonalised together as a stack. Weight decay is decoupled: each step multiplies by 1 − rate·decay.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Muon(Optimizer):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": steps})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure: the loop runs the model
         for group in self.param_groups:
             for matrices in _by_shape(group["params"]):
                 updates = torch.stack([self._momentum(matrix, group["momentum"]) for matrix in matrices])
@@ -61,8 +61,10 @@ class Muon(Optimizer):
         state = self.state[matrix]
         if not state:
             state["momentum"] = torch.zeros_like(matrix)
-        state["momentum"].lerp_(matrix.grad, 1 - decay)
-        return matrix.grad.lerp(state["momentum"], decay)
+        gradient = matrix.grad
+        assert gradient is not None  # those without are not stacked
+        state["momentum"].lerp_(gradient, 1 - decay)
+        return gradient.lerp(state["momentum"], decay)
 
 
 def _by_shape(parameters: list[Tensor]) -> list[list[Tensor]]:

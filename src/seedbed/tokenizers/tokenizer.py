@@ -104,6 +104,10 @@ class Tokenizer:
         template = "" if self.chat_template is None else "\0" + self.chat_template
         return hashlib.sha256((self._source + template).encode("utf-8")).hexdigest()
 
+    def with_template(self, template: str) -> Tokenizer:
+        """The same tokenizer with another chat template, given as Jinja source."""
+        return Tokenizer(self._source, self._config, template)
+
     # Text to ids -----------------------------------------------------------------------------------------------------
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False) -> list[int]:

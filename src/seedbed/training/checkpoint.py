@@ -1,8 +1,8 @@
 """The whole state of a run, written so that it is there completely or not at all.
 
-A checkpoint is a folder of kind "checkpoint": tensors through torch.distributed.checkpoint in safetensors (no pickle, and
-readable by another number of processes), plain numbers in state.json, the model's config in seedbed.json, and a manifest
-written last that holds every file's hash. Everything is verified before anything is loaded.
+A checkpoint is a folder of kind "checkpoint": tensors through torch.distributed.checkpoint in safetensors (no pickle,
+readable by another number of processes), plain numbers in state.json, the model's config in seedbed.json, and a
+manifest written last that holds every file's hash. Everything is verified before anything is loaded.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.optim import Optimizer
 
 from seedbed.errors import CorruptionError, DataError, SeedbedError
@@ -80,8 +81,11 @@ class Checkpoints:
         logger.info("saved %s", target.name)
 
     def load(self, step: int, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> Progress:
-        """Puts model and optimizers where they were. Raises CorruptionError when a byte has changed and DataError when the
-        checkpoint belongs to other data or another architecture; the model is then untouched."""
+        """Puts model and optimizers where they were.
+
+        Raises CorruptionError when a byte has changed and DataError when the checkpoint belongs to other data or
+        another architecture; the model is then untouched.
+        """
         folder = self.path(step)
         manifest = open_folder(folder, "checkpoint", verify="all")
         if manifest.config.get("data") != fingerprint:
@@ -99,7 +103,7 @@ class Checkpoints:
         return progress
 
     def newest(self, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> Progress | None:
-        """Loads the newest checkpoint that is whole, passing over corrupt ones with a warning; None when there is none."""
+        """Loads the newest whole checkpoint, passing over corrupt ones with a warning; None when there is none."""
         for step in reversed(self.steps()):
             try:
                 return self.load(step, model, optimizers, fingerprint)
@@ -141,6 +145,7 @@ def _load_tensors(folder: Path, model: nn.Module, optimizers: list[Optimizer]) -
     for name, metadata in saved.items():
         part, _, rest = name.partition(".")
         device = own[rest.partition(":")[0]].device if part != "random" else torch.device("cpu")
+        assert isinstance(metadata, TensorStorageMetadata)  # all that save() writes
         loaded[name] = torch.empty(metadata.size, dtype=metadata.properties.dtype, device=device)
         if part == "optimizer":
             parameter, _, key = rest.partition(":")

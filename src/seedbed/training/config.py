@@ -14,7 +14,7 @@ from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When the whole state is written, and how much of it is kept. A run also saves when it is stopped and at its end."""
+    """When the whole state is written, and how much is kept. A run also saves when it is stopped and at its end."""
 
     steps: int | None = None
     """Save every so many steps."""

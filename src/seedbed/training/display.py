@@ -82,4 +82,8 @@ class Display:
         tokens = sum(tokens for tokens, _ in self.recent)
         seconds = sum(seconds for _, seconds in self.recent) or 1e-9
         rate = tokens / seconds
-        return {"tokens_per_s": rate, "seconds_per_step": seconds / len(self.recent), "mfu": rate * self.flops_per_token / self.peak_flops}
+        return {
+            "tokens_per_s": rate,
+            "seconds_per_step": seconds / len(self.recent),
+            "mfu": rate * self.flops_per_token / self.peak_flops,
+        }

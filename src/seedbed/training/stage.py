@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from seedbed.configuration import load_config, save_config, to_dict
 from seedbed.data.batch import BatchSource
+from seedbed.devices import choose_device, gemm_peak, peak_memory_mb, set_determinism
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.accounting import count_parameters, training_flops
 from seedbed.model.config import ModelConfig
@@ -23,7 +22,6 @@ from seedbed.model.transformer import Transformer
 from seedbed.runs import MANIFEST, lock, seal, write_card, write_result, writing
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.config import StageConfig
-from seedbed.devices import choose_device, gemm_peak, peak_memory_mb, set_determinism
 from seedbed.training.display import Display
 from seedbed.training.objective import Objective
 from seedbed.training.trainer import Trainer
@@ -130,7 +128,7 @@ def _trainer(stage: Stage, config: C, *, quiet: bool = False) -> Trainer:
     )
 
 
-# The config of a run -----------------------------------------------------------------------------------------------------
+# The config of a run -------------------------------------------------------------------------------------------------
 
 
 def _settle(config: C, stage: Stage) -> C:
@@ -197,7 +195,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-# Records -----------------------------------------------------------------------------------------------------------------
+# Records -------------------------------------------------------------------------------------------------------------
 
 
 def _last_metrics(trainer: Trainer) -> dict[str, float]:
@@ -208,19 +206,27 @@ def _last_metrics(trainer: Trainer) -> dict[str, float]:
 
 
 def _card(stage: Stage, model: ModelConfig, result: Mapping[str, Any]) -> dict[str, str]:
-    lines = [f"- {key}: {value}" for key, value in result.items() if key in ("steps", "units", "val_loss", "val_bits_per_byte")]
+    lines = [
+        f"- {key}: {value}"
+        for key, value in result.items()
+        if key in ("steps", "units", "val_loss", "val_bits_per_byte")
+    ]
+    parameters = count_parameters(model).total
     return {
-        "What": f"A Qwen3-style language model of {count_parameters(model).total:,} parameters, made by `seedbed {stage.name}`.",
+        "What": f"A Qwen3-style language model of {parameters:,} parameters, made by `seedbed {stage.name}`.",
         "Measured": "\n".join(lines),
         "Made from": "\n".join(f"- {name}: `{path}`" for name, path in stage.inputs.items()),
-        "Use": '`seedbed generate --model FOLDER --prompt "Once"`, or `AutoModelForCausalLM.from_pretrained(FOLDER)` in transformers.',
+        "Use": '`seedbed generate --model FOLDER --prompt "Once"`, or, in transformers, '
+        "`AutoModelForCausalLM.from_pretrained(FOLDER)`.",
     }
 
 
 @contextlib.contextmanager
 def _log_to(path: Path) -> Iterator[None]:
     """Everything that seedbed logs also goes to the run's own rotating log."""
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=10_000_000, backupCount=3, encoding="utf-8", delay=True)
+    handler = logging.handlers.RotatingFileHandler(
+        path, maxBytes=10_000_000, backupCount=3, encoding="utf-8", delay=True
+    )
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     package = logging.getLogger("seedbed")
     package.addHandler(handler)

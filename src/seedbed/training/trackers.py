@@ -11,7 +11,7 @@ from seedbed.runs import write_atomic, writing
 
 
 class JsonLines:
-    """One JSON object a line, each with its "step". Lines beyond a step can be cut off, for a run that goes back to it."""
+    """One JSON object a line, each with its "step". Lines beyond a step can be cut off, for a run that goes back."""
 
     def __init__(self, path: Path):
         self.path = path

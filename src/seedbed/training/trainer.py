@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from seedbed.data.batch import BatchSource, TokenBatch
+from seedbed.devices import peak_memory_mb, synchronise
 from seedbed.errors import TrainingError
 from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
@@ -25,7 +26,6 @@ from seedbed.optim.groups import build_optimizers, set_rates
 from seedbed.optim.schedules import rate_multiple
 from seedbed.training.checkpoint import Checkpoints, Progress
 from seedbed.training.config import TrainConfig
-from seedbed.devices import peak_memory_mb, synchronise
 from seedbed.training.display import Display
 from seedbed.training.interruption import Interruption
 from seedbed.training.objective import Objective, Tally
@@ -125,7 +125,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """The objective's metrics over the first rows of the validation data, whose seeded order makes them a sample of it."""
+        """The objective's metrics over the first rows of the validation data, whose order makes them a sample of it."""
         assert self.validation is not None
         self.model.eval()
         rows = min(self.config.validation_rows, self.validation.samples)
@@ -171,7 +171,7 @@ class Trainer:
         self.record_step(report, time.perf_counter() - start)
         if self.progress.skipped_in_row >= self.config.nonfinite_limit:
             raise TrainingError(
-                f"the gradient was not finite in {self.progress.skipped_in_row} steps in a row, up to step {self.progress.step}",
+                f"the gradient was not finite {self.config.nonfinite_limit} times in a row, to step {self.progress.step}",
                 "Lower the learning rates (optimizer.matrix_rate, optimizer.rate); the last checkpoint is untouched.",
             )
         improved = self.validation is not None and self.due(self.validation_interval) and self.record_validation()
@@ -257,4 +257,3 @@ class Trainer:
         )
         self.display.validation(progress.step, metrics)
         return improved
-

@@ -33,9 +33,11 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     config = replace(config, length=length)
     train, held_out = _split(config)
 
+    pad_id = tokenizer.pad_id
+
     def packed(conversations: Iterable[Conversation], source: Path) -> PackedSource:
         encoded, names = _encode(conversations, tokenizer, source)
-        return PackedSource(encoded, length, config.train.seed, tokenizer.pad_id, names)
+        return PackedSource(encoded, length, config.train.seed, pad_id, names)
 
     def starting_model() -> Transformer:
         return load_model(config.model)[0]
@@ -75,7 +77,8 @@ def _split(config: FinetuneConfig) -> tuple[list[Conversation], list[Conversatio
 def _encode(
     conversations: Iterable[Conversation], tokenizer: Tokenizer, source: Path
 ) -> tuple[list[Encoded], list[str]]:
-    encoded, names = [], []
+    encoded: list[Encoded] = []
+    names: list[str] = []
     for conversation in conversations:
         name = f"{source}, row {conversation.row:,}"
         try:

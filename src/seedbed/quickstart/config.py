@@ -1,0 +1,34 @@
+"""What `seedbed quickstart` is told. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from seedbed.configuration import at_least, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartConfig:
+    """The whole way: prepare → tokenizer → tokenize → pretrain → finetune → evaluate → generate → report."""
+
+    corpus: str = "stdlib"
+    """The text to learn from: stdlib (Python's own library), or a file or folder of .txt, .md, .jsonl, .jsonl.zst or
+    .parquet."""
+
+    minutes: float = 8.0
+    """Time for all of it, about. Training steps are counted out to fit this machine."""
+
+    out: Path = Path("runs/quickstart")
+    """Folder for everything that is made. The same command goes on in it after a stop."""
+
+    seed: int = 0
+    """Of data, weights and samples."""
+
+    device: Literal["auto", "cuda", "mps", "xpu", "cpu"] = "auto"
+    """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""
+
+    def __post_init__(self) -> None:
+        positive(self, "minutes")
+        at_least(self, 0, "seed")

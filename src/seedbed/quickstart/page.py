@@ -1,0 +1,107 @@
+"""The report of a quickstart: what was done, how well it went, what the model says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as TerminalTable
+
+from seedbed.inference.config import SamplingConfig
+from seedbed.inference.engine import Engine
+from seedbed.inference.generate import DEMO
+from seedbed.training.trackers import JsonLines
+from seedbed.visual.curves import line_chart
+from seedbed.visual.page import Block, Heading, Page, Paragraph, Picture, Table, Verbatim
+
+ANSWERS_SHOWN = 2
+"""Questions of each skill that the report shows."""
+
+
+def build_page(out: Path, result: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> Page:
+    """The report on the folder `out`. `result` is the quickstart's, `stages` holds that of each stage."""
+    pretrained, tuned = result["stages"]
+    blocks: list[Block] = [
+        Paragraph(
+            f"Made in {result['seconds'] / 60:.1f} minutes with at most {result['peak_rss_mb']:,.0f} MB of memory. "
+            f"The fine-tuned model answers {tuned['skills_exact']:.0%} of the held-out questions exactly; always "
+            f"giving the commonest answer would reach {result['baseline']['skills_exact']:.0%}."
+        ),
+        Heading("Learning to predict text"),
+        Picture(
+            "loss", _loss_chart(out), "Bits per byte on training and validation text over the steps of pretraining"
+        ),
+        Paragraph(
+            f"Held-out text costs {pretrained['val_bits_per_byte']:.3f} bits per byte after pretraining (8 is knowing "
+            f"nothing) and {tuned['val_bits_per_byte']:.3f} after fine-tuning, which teaches something else."
+        ),
+        Heading("Held-out questions answered exactly"),
+        _skills_table(result),
+        Heading("Stages"),
+        _stages_table(stages),
+        Heading("What it says"),
+        *_samples(out),
+    ]
+    return Page("From raw text to a chat model", blocks)
+
+
+def print_summary(out: Path, result: Mapping[str, Any]) -> None:
+    """The table of skills and where everything is, for the terminal."""
+    console = Console(highlight=False)
+    table = _skills_table(result)
+    shown = TerminalTable(title="Held-out questions answered exactly")
+    for column, name in enumerate(table.header):
+        shown.add_column(name, justify="left" if column == 0 else "right")
+    for row in table.rows:
+        shown.add_row(*row)
+    console.print(shown)
+    console.print(f"{result['seconds'] / 60:.1f} minutes, {result['peak_rss_mb']:,.0f} MB at most")
+    console.print(f"report  {out / 'report.html'}")
+    console.print(f"talk    seedbed chat --model {out / result['model']}")
+
+
+def _loss_chart(out: Path) -> str:
+    records = JsonLines(out / "pretrain" / "metrics.jsonl").records()
+    lines = {
+        label: [(record["step"], record[key]) for record in records if key in record]
+        for label, key in (("training", "bits_per_byte"), ("validation", "val_bits_per_byte"))
+    }
+    return line_chart(lines, title="Pretraining", x_label="optimizer steps", y_label="bits per byte")
+
+
+def _skills_table(result: Mapping[str, Any]) -> Table:
+    columns = [result["baseline"], *result["stages"]]
+    skills = list(result["baseline"]["by_skill"])
+    rows = [[skill.replace("_", " "), *(f"{column['by_skill'][skill]:.0%}" for column in columns)] for skill in skills]
+    rows.append(["all", *(f"{column['skills_exact']:.0%}" for column in columns)])
+    return Table(["skill", "commonest answer", "pretrained", "fine-tuned"], rows)
+
+
+def _stages_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:
+    rows = []
+    for name, stage in stages.items():
+        steps = f"{stage['steps']:,}" if "steps" in stage else ""
+        loss = f"{stage['val_loss']:.3f}" if "val_loss" in stage else ""
+        rows.append([f"{name}/", f"{stage['seconds']:.1f}", steps, loss])
+    return Table(["folder", "seconds", "steps", "validation loss"], rows)
+
+
+def _samples(out: Path) -> list[Block]:
+    engine = Engine.load(out / "pretrain" / "model")
+    continued = engine.generate(list(DEMO), SamplingConfig(max_tokens=200))
+    blocks: list[Block] = [Paragraph("The pretrained model continues a text:")]
+    blocks += [Verbatim(opening + text) for opening, text in zip(DEMO, continued, strict=True)]
+    blocks.append(
+        Paragraph("The fine-tuned model answers held-out questions, the first of each skill, right or wrong:")
+    )
+    with (out / "evaluation" / "finetune" / "skills.jsonl").open(encoding="utf-8") as lines:
+        answers = [json.loads(line) for line in lines]
+    shown: list[str] = []
+    for skill in dict.fromkeys(answer["skill"] for answer in answers):
+        for answer in [answer for answer in answers if answer["skill"] == skill][:ANSWERS_SHOWN]:
+            wrong = "" if answer["given"].strip() == answer["answer"] else f"    (right: {answer['answer']})"
+            shown.append(f"{answer['prompt']}\n→ {answer['given']}{wrong}")
+    return [*blocks, Verbatim("\n".join(shown))]

@@ -1,0 +1,182 @@
+"""The stages of `seedbed quickstart`, in order.
+
+Each stage is the same function that its own command calls, and writes the same folder. Given again after it was
+stopped, the command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from seedbed.configuration import from_arguments, load_config, save_config, to_dict
+from seedbed.data.config import PrepareConfig, TokenizeConfig
+from seedbed.data.corpus import prepare
+from seedbed.data.skills import constant_answers, held_out_items, training_items
+from seedbed.data.tokens import tokenize
+from seedbed.devices import peak_memory_mb
+from seedbed.errors import ConfigError
+from seedbed.evaluation.config import EvaluateConfig
+from seedbed.evaluation.evaluate import evaluate
+from seedbed.evaluation.skills import FILE, read_items, score_constant, write_items
+from seedbed.quickstart.config import QuickstartConfig
+from seedbed.quickstart.page import build_page, print_summary
+from seedbed.runs import MANIFEST, lock, new_folder, write_result
+from seedbed.tokenizers.config import TokenizerConfig
+from seedbed.tokenizers.training import train_tokenizer
+from seedbed.training.config import PretrainConfig
+from seedbed.training.pretrain import pretrain
+from seedbed.tuning.config import FinetuneConfig
+from seedbed.tuning.finetune import finetune
+
+PRETRAIN_SHARE, FINETUNE_SHARE = 0.30, 0.52
+"""Of the minutes; the rest is for preparing, measuring and writing."""
+
+BYTES_PER_MINUTE = 2_000_000
+"""A sample of a large corpus is enough: a CPU reads far less than this in a minute of training."""
+
+TRAINING_QUESTIONS_PER_MINUTE = 7_500
+HELD_OUT_PER_SKILL = 200
+CONVERSATIONS = "train.jsonl"
+"""In the folder of questions: what is learned from."""
+
+
+def quickstart(config: QuickstartConfig) -> dict[str, Any]:
+    """Runs what is not done yet and returns the result that `result.json` holds."""
+    with lock(config.out):
+        _remember(config)
+        return Quickstart(config).run()
+
+
+def _remember(config: QuickstartConfig) -> None:
+    """Writes the config to the folder, or checks that it is the one the folder was begun with."""
+    path = config.out / "quickstart.yaml"
+    if path.exists():
+        for key, began in to_dict(load_config(path, QuickstartConfig)).items():
+            if key not in ("out", "device") and to_dict(config)[key] != began:
+                raise ConfigError(
+                    f"{config.out} was begun with {key} {began}, now it is {to_dict(config)[key]}",
+                    "Give the same settings to go on with it, or another --out.",
+                )
+        return
+    if any(not entry.name.startswith(".lock") for entry in config.out.iterdir()):
+        raise ConfigError(f"{config.out} exists and is not empty", "Choose another --out, or remove that folder first.")
+    save_config(path, config)
+
+
+class Quickstart:
+    """The stages in order, each skipped when its folder is complete."""
+
+    def __init__(self, config: QuickstartConfig):
+        self.config = config
+        self.out = config.out
+        self.results: dict[str, dict[str, Any]] = {}
+
+    def run(self) -> dict[str, Any]:
+        """The result of the whole; `"finished": false` when a stage was asked to stop."""
+        self.stage("corpus", self.prepare)
+        self.stage("tokenizer", self.tokenizer)
+        self.stage("tokens", self.tokenize)
+        self.stage("questions", self.questions)
+        for name, train in (("pretrain", self.pretrain), ("finetune", self.finetune)):
+            if not self.stage(name, train).get("finished", True):
+                return {"finished": False, "stopped_in": name, "go_on": f"seedbed quickstart --out {self.out}"}
+            self.stage(f"evaluation/{name}", functools.partial(self.evaluate, name))
+        return self.report()
+
+    def stage(self, folder: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Does the work of a stage unless its folder is complete; its result, with the seconds it took."""
+        path = self.out / folder
+        if (path / MANIFEST).is_file() and (path / "result.json").is_file():
+            self.results[folder] = json.loads((path / "result.json").read_text(encoding="utf-8"))
+            return self.results[folder]
+        print(f"→ {folder}", file=sys.stderr)
+        began = time.perf_counter()
+        result = work()
+        self.results[folder] = {**result, "seconds": round(time.perf_counter() - began, 2)}
+        if path.is_dir():
+            write_result(path, self.results[folder])
+        return self.results[folder]
+
+    # The stages ------------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> dict[str, Any]:
+        limit = max(100_000, int(BYTES_PER_MINUTE * self.config.minutes))
+        return prepare(
+            PrepareConfig(source=self.config.corpus, out=self.out / "corpus", max_bytes=limit, seed=self.config.seed)
+        )
+
+    def tokenizer(self) -> dict[str, Any]:
+        return train_tokenizer(TokenizerConfig(corpus=self.out / "corpus", kind="bytes", out=self.out / "tokenizer"))
+
+    def tokenize(self) -> dict[str, Any]:
+        folders = {"corpus": self.out / "corpus", "tokenizer": self.out / "tokenizer"}
+        return tokenize(TokenizeConfig(**folders, out=self.out / "tokens"))
+
+    def questions(self) -> dict[str, Any]:
+        """Conversations to fine-tune on, and held-out questions to measure with."""
+        count = max(600, int(TRAINING_QUESTIONS_PER_MINUTE * self.config.minutes))
+        settings = {"count": count, "held_out_per_skill": HELD_OUT_PER_SKILL, "seed": self.config.seed}
+        items = list(training_items(count, seed=self.config.seed))
+        with new_folder(self.out / "questions", "questions", config=settings) as staging:
+            rows = ({"skill": item.skill, "prompt": item.prompt, "response": item.answer} for item in items)
+            lines = (json.dumps(row) + "\n" for row in rows)
+            (staging / CONVERSATIONS).write_text("".join(lines), encoding="utf-8")
+            write_items(staging / FILE, held_out_items(HELD_OUT_PER_SKILL, seed=self.config.seed))
+        return settings | {"constant_answers": constant_answers(items)}
+
+    def pretrain(self) -> dict[str, Any]:
+        arguments = self.training("pretrain", PRETRAIN_SHARE)
+        return pretrain(from_arguments(PretrainConfig, [*arguments, f"--data.tokens={self.out / 'tokens'}"]))
+
+    def finetune(self) -> dict[str, Any]:
+        sources = [f"--model={self.out / 'pretrain'}", f"--data={self.out / 'questions' / CONVERSATIONS}"]
+        return finetune(from_arguments(FinetuneConfig, [*self.training("finetune", FINETUNE_SHARE), *sources]))
+
+    def training(self, stage: str, share: float) -> list[str]:
+        """The preset of a training stage with its part of the minutes, as its command would be told."""
+        return [
+            f"--config={stage}/quickstart",
+            f"--out={self.out / stage}",
+            f"--train.minutes={share * self.config.minutes}",
+            f"--train.seed={self.config.seed}",
+            f"--train.device={self.config.device}",
+        ]
+
+    def evaluate(self, stage: str) -> dict[str, Any]:
+        return evaluate(
+            EvaluateConfig(
+                model=self.out / stage,
+                data_dir=self.out,
+                out=self.out / "evaluation" / stage,
+                device=self.config.device,
+            )
+        )
+
+    def report(self) -> dict[str, Any]:
+        """Writes report.md, report.html and result.json."""
+        result = {
+            "finished": True,
+            "stages": [self.stage_summary(stage) for stage in ("pretrain", "finetune")],
+            "baseline": self.baseline(),
+            "seconds": round(sum(result["seconds"] for result in self.results.values()), 2),
+            "peak_rss_mb": round(peak_memory_mb(), 1),
+            "model": "finetune/model",
+        }
+        build_page(self.out, result, self.results).write(self.out, "report")
+        write_result(self.out, result)
+        print_summary(self.out, result)
+        return result
+
+    def stage_summary(self, stage: str) -> dict[str, Any]:
+        tasks = self.results[f"evaluation/{stage}"]["tasks"]
+        return {"stage": stage, "val_bits_per_byte": tasks["bits_per_byte"]["bits_per_byte"], **tasks["skills"]}
+
+    def baseline(self) -> dict[str, Any]:
+        """What always giving the commonest training answer of a skill would score."""
+        items = read_items(self.out / "questions" / FILE)
+        return score_constant(items, self.results["questions"]["constant_answers"])
