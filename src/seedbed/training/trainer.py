@@ -171,7 +171,7 @@ class Trainer:
         self.record_step(report, time.perf_counter() - start)
         if self.progress.skipped_in_row >= self.config.nonfinite_limit:
             raise TrainingError(
-                f"the gradient was not finite {self.config.nonfinite_limit} times in a row, to step {self.progress.step}",
+                f"no finite gradient {self.config.nonfinite_limit} times in a row, up to step {self.progress.step}",
                 "Lower the learning rates (optimizer.matrix_rate, optimizer.rate); the last checkpoint is untouched.",
             )
         improved = self.validation is not None and self.due(self.validation_interval) and self.record_validation()
