@@ -1,3 +1,24 @@
-"""seedbed grows a language model from raw text to an aligned, served chat model."""
+"""seedbed grows a language model from raw text to an aligned, served chat model.
+
+    import seedbed
+    model = seedbed.load("runs/demo/finetune")
+    model.generate("Once upon a time")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seedbed.inference.engine import Engine
 
 __version__ = "0.1.0"
+
+
+def load(path: str | Path, *, device: str = "auto") -> Engine:
+    """The model of a model folder, a run or a checkpoint, ready to `generate`, `chat` and `stream`."""
+    from seedbed.devices import choose_device
+    from seedbed.inference.engine import Engine
+
+    return Engine.load(path, device=choose_device(device))

@@ -1,0 +1,58 @@
+"""Claim: one command goes from raw text to a chat model within 10 minutes on 2 CPU cores and under 3 GB, and the model
+answers ≥ 70% of held-out questions exactly, ≥ 90% of those that ask it to copy.
+
+Peers: none goes the whole way; the baseline beside it is the commonest answer of each skill.
+Run: python benchmarks/quickstart.py --json   (add --corpus FILE --minutes 8 for another text)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", default="stdlib")
+    parser.add_argument("--minutes", type=float, help="left out: the default of the command")
+    parser.add_argument("--out", type=Path, help="left out: a temporary folder")
+    parser.add_argument("--json", action="store_true", help="print only one JSON object")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        out = arguments.out or Path(temporary) / "quickstart"
+        command = [sys.executable, "-m", "seedbed", "quickstart", f"--corpus={arguments.corpus}", f"--out={out}"]
+        command += [] if arguments.minutes is None else [f"--minutes={arguments.minutes}"]
+        began = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL if arguments.json else None)
+        seconds = time.perf_counter() - began
+        result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+        curve = [json.loads(line) for line in (out / "pretrain" / "metrics.jsonl").read_text().splitlines()]
+    validation = [record["val_bits_per_byte"] for record in curve if "val_bits_per_byte" in record]
+    tuned = result["stages"][1]
+    print(
+        json.dumps(
+            {
+                "seconds": round(seconds, 1),
+                "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6, 1),
+                "val_bits_per_byte": validation[-1],
+                "val_bits_per_byte_first": validation[0],
+                "pretrained_exact": result["stages"][0]["skills_exact"],
+                "skills_exact": tuned["skills_exact"],
+                "copying": tuned["by_skill"]["copying"],
+                "by_skill": tuned["by_skill"],
+                "baseline_exact": result["baseline"]["skills_exact"],
+                "machine": f"{platform.machine()} {platform.system()}, Python {platform.python_version()}",
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
