@@ -20,85 +20,13 @@ HELD_OUT_SHARE = 10
 """One item in this many is held out."""
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
-NAMES = [
-    "Ada",
-    "Ben",
-    "Cleo",
-    "Dan",
-    "Eva",
-    "Finn",
-    "Gus",
-    "Hana",
-    "Ivo",
-    "Jane",
-    "Kai",
-    "Lea",
-    "Max",
-    "Nora",
-    "Otto",
-    "Pia",
-    "Quin",
-    "Rosa",
-    "Sam",
-    "Tess",
-    "Uma",
-    "Vic",
-    "Wren",
-    "Yara",
-    "Zed",
-]
-WORDS = [
-    "a",
-    "the",
-    "one",
-    "two",
-    "my",
-    "our",
-    "red",
-    "green",
-    "blue",
-    "old",
-    "new",
-    "small",
-    "big",
-    "warm",
-    "cold",
-    "quiet",
-    "happy",
-    "tall",
-    "cat",
-    "dog",
-    "bird",
-    "tree",
-    "river",
-    "stone",
-    "house",
-    "garden",
-    "apple",
-    "bread",
-    "letter",
-    "window",
-    "mountain",
-    "summer",
-    "winter",
-    "teacher",
-    "doctor",
-    "farmer",
-    "sees",
-    "finds",
-    "likes",
-    "keeps",
-    "takes",
-    "makes",
-    "opens",
-    "needs",
-    "follows",
-    "paints",
-    "and",
-    "near",
-    "under",
-    "with",
-]
+WORDS = (
+    *("a", "the", "one", "two", "my", "our", "red", "green", "blue", "old", "new", "small", "big", "warm"),
+    *("cold", "quiet", "happy", "tall", "cat", "dog", "bird", "tree", "river", "stone", "house", "garden"),
+    *("apple", "bread", "letter", "window", "mountain", "summer", "winter", "teacher", "doctor", "farmer"),
+    *("sees", "finds", "likes", "keeps", "takes", "makes", "opens", "needs", "follows", "paints", "and"),
+    *("near", "under", "with"),
+)
 
 
 @dataclass(frozen=True)
@@ -147,9 +75,9 @@ def sorting(rng: random.Random) -> SkillItem:
 
 
 def counting(rng: random.Random) -> SkillItem:
-    """How often a letter stands in a sentence of 2 to 4 words."""
-    sentence = " ".join(rng.choice(WORDS) for _ in range(rng.randint(2, 4)))
-    # Half the letters come from the sentence, so that zero is not nearly always right.
+    """How often a letter stands in a sentence of 2 or 3 words."""
+    sentence = " ".join(rng.choice(WORDS) for _ in range(rng.randint(2, 3)))
+    # Most letters come from the sentence, so that zero is not nearly always right.
     letter = rng.choice(sentence.replace(" ", "")) if rng.random() < 0.8 else rng.choice(ALPHABET)
     wording = rng.choice(["Count {c} in: {s}", "How many {c} in: {s}", "How often is {c} in: {s}"])
     return SkillItem(
@@ -158,14 +86,14 @@ def counting(rng: random.Random) -> SkillItem:
 
 
 def looking_up(rng: random.Random) -> SkillItem:
-    """Finding the number that belongs to a name in a list of 2 to 5."""
-    names = rng.sample(NAMES, rng.randint(2, 5))
-    values = [rng.randrange(100) for _ in names]
-    table = ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
-    asked = rng.randrange(len(names))
-    wording = rng.choice(["{t}. Look up {n}.", "{t}. What has {n}?", "{t}. {n}?", "Find {n} in {t}."])
-    prompt = wording.format(t=table, n=names[asked])
-    return SkillItem("looking_up", f"{names[asked]}: {table}", prompt, f"{names[asked]} {values[asked]}")
+    """Finding the number that belongs to a letter in a table of 2 to 5."""
+    letters = rng.sample(ALPHABET, rng.randint(2, 5))
+    values = [rng.randrange(100) for _ in letters]
+    table = ", ".join(f"{letter} {value}" for letter, value in zip(letters, values, strict=True))
+    asked = rng.randrange(len(letters))
+    wording = rng.choice(["{t}. Look up {n}.", "{t}. What has {n}?", "{t}. And {n}?", "Find {n} in {t}."])
+    prompt = wording.format(t=table, n=letters[asked])
+    return SkillItem("looking_up", f"{letters[asked]}: {table}", prompt, f"{letters[asked]} {values[asked]}")
 
 
 SKILLS: dict[str, Callable[[random.Random], SkillItem]] = {
