@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from seedbed.model.cache import KVCache
-from tests.tiny import random_model
+from tests.random_models import random_model
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 SHAPES = {"grouped": {}, "each its own": {"kv_heads": 4}, "one for all": {"kv_heads": 1, "tied": True}}

@@ -19,7 +19,7 @@ from seedbed.model.feedforward import FeedForward
 from seedbed.model.norms import RMSNorm
 from seedbed.model.positions import RotaryPositions, rotate
 from seedbed.model.transformer import Block, Transformer
-from tests.tiny import GQA, random_model, randomise
+from tests.random_models import GQA, random_model, randomise
 
 
 def draw(*shape, seed=0):

@@ -8,7 +8,7 @@ import torch
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.model.transformer import Transformer
-from tests.tiny import GQA, random_model
+from tests.random_models import GQA, random_model
 
 DOCUMENTS = [[3, 14, 15, 9, 2], [6], [5, 35, 8, 9, 7, 9, 3], [2, 3, 8]]
 
