@@ -177,7 +177,7 @@ def generation_config(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, An
     return {
         "bos_token_id": config.bos_id,
         "pad_token_id": config.pad_id,
-        "eos_token_id": list(tokenizer.end_ids),
+        "eos_token_id": list(tokenizer.end_ids) or None,
         "max_new_tokens": 100,
         "do_sample": True,
         "temperature": 0.8,
