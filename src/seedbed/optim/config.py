@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seedbed.configuration import at_least, between, positive
+from seedbed.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,3 +74,6 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         between(self, 0, 1, "warmup", "decay", "final")
+        together = self.warmup + self.decay
+        if self.name == "warmup_stable_decay" and together > 1 + 1e-9:  # 0.7 + 0.3 may round to more than 1
+            raise ConfigError(f"warmup and decay together must not exceed the run, 1; they take {together:g}")

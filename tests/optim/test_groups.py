@@ -1,0 +1,104 @@
+"""Every parameter is moved by one optimizer, at the rate and decay that the config promises it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.optim import AdamW
+
+from seedbed.errors import ConfigError
+from seedbed.optim.config import OptimizerConfig
+from seedbed.optim.groups import build_optimizers, set_rates
+from seedbed.optim.muon import Muon
+from tests.random_models import random_model
+
+RATES = {"rate": 0.1, "matrix_rate": 0.2, "embedding_rate": 0.3, "head_rate": 0.4, "vector_rate": 0.5}
+
+
+def moved_by(model, config):
+    """{parameter's name: [(optimizer's class, group)]}."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {name: [] for name in names.values()}
+    for optimizer in build_optimizers(model, config):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                found[names[id(parameter)]].append((type(optimizer), group))
+    return found
+
+
+def promised(name, config):
+    """Optimizer, rate and decay by what the docstrings of OptimizerConfig say."""
+    if name == "embedding.weight":
+        kind, rate, decay = AdamW, config.embedding_rate, 0
+    elif name == "head.weight":
+        kind, rate, decay = AdamW, config.head_rate, config.weight_decay
+    elif "norm" in name:
+        kind, rate, decay = AdamW, config.vector_rate, 0
+    else:
+        kind, rate, decay = Muon, config.matrix_rate, config.weight_decay
+    return (kind, rate, decay) if config.name == "muon" else (AdamW, config.rate, decay)
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["own head", "tied head"])
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_each_parameter_has_one_optimizer_and_its_promised_rate(name, tied):
+    config = OptimizerConfig(name=name, weight_decay=0.01, **RATES)
+    for parameter, places in moved_by(random_model(tied=tied), config).items():
+        assert len(places) == 1, parameter
+        kind, group = places[0]
+        assert (kind, group["lr"], group["weight_decay"]) == promised(parameter, config), parameter
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_settings_reach_the_optimizer(name):
+    config = OptimizerConfig(name=name, momentum=0.5, newton_schulz_steps=3, beta1=0.6, beta2=0.7, epsilon=1e-3)
+    for places in moved_by(random_model(), config).values():
+        for kind, group in places:
+            if kind is Muon:
+                assert (group["momentum"], group["steps"]) == (0.5, 3)
+            else:
+                assert (group["betas"], group["eps"]) == ((0.6, 0.7), 1e-3)
+
+
+def test_frozen_parameters_are_left_alone():
+    model = random_model()
+    model.embedding.requires_grad_(False)
+    model.blocks[0].requires_grad_(False)
+    found = moved_by(model, OptimizerConfig())
+    for name, parameter in model.named_parameters():
+        assert len(found[name]) == parameter.requires_grad, name
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_one_step_moves_every_parameter(name):
+    model = random_model()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    model(torch.arange(20)[None]).square().mean().backward()
+    for optimizer in build_optimizers(model, OptimizerConfig(name=name)):
+        optimizer.step()
+    assert [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])] == []
+
+
+def test_rates_are_a_multiple_of_their_peaks_however_often_they_are_set():
+    optimizers = build_optimizers(random_model(), OptimizerConfig(**RATES))
+    for multiple in (0.5, 0.25, 1.0):
+        set_rates(optimizers, multiple)
+        rates = {group["lr"] for optimizer in optimizers for group in optimizer.param_groups}
+        assert rates == {rate * multiple for name, rate in RATES.items() if name != "rate"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ({"rate": 0}, "rate must be > 0, got 0"),
+        ({"matrix_rate": float("nan")}, "matrix_rate must be > 0, got nan"),
+        ({"head_rate": float("inf")}, "head_rate must be > 0, got inf"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        ({"newton_schulz_steps": 0}, "newton_schulz_steps must be at least 1"),
+        ({"momentum": 1.0}, "momentum must be between 0 and 0.9999"),
+        ({"beta2": float("nan")}, "beta2 must be between 0 and 0.9999"),
+    ],
+)
+def test_a_rate_that_cannot_be_used_is_refused(setting, problem):
+    with pytest.raises(ConfigError, match=problem):
+        OptimizerConfig(**setting)
