@@ -1,40 +1,148 @@
-"""Models small enough for a test, with random weights everywhere: also where a fresh model begins at zero or one."""
+"""Things small enough to train in a second: a corpus, its tokens, runs, and sources of batches made by hand."""
 
 from __future__ import annotations
 
+import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from seedbed.configuration import from_arguments
+from seedbed.data.batch import IGNORE, TokenBatch
+from seedbed.data.config import PrepareConfig, TokenizeConfig
+from seedbed.data.corpus import prepare
+from seedbed.data.tokens import tokenize
 from seedbed.model.config import ModelConfig
-from seedbed.model.folder import save_model
 from seedbed.model.transformer import Transformer
-from seedbed.tokenizers.tokenizer import Tokenizer
+from seedbed.optim.config import OptimizerConfig, ScheduleConfig
+from seedbed.runs import new_folder
+from seedbed.tokenizers import bytes as byte_tokenizer
+from seedbed.training.config import PretrainConfig, TrainConfig
+from seedbed.training.display import Display
+from seedbed.training.objective import NextToken
+from seedbed.training.pretrain import pretrain
+from seedbed.training.trainer import Trainer
 
-GQA = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "head_width": 8, "ff_width": 48, "context": 64}
-"""Two query heads share each key/value head."""
+VOCABULARY = 263
+"""Of the byte tokenizer."""
+
+TINY = ModelConfig(vocab_size=VOCABULARY, layers=1, width=16, heads=2, ff_width=32, context=32, pad_id=0).resolve()
+
+TINY_ARGUMENTS = (
+    *("--data.length=16", "--model.layers=1", "--model.width=16", "--model.heads=2", "--model.ff_width=32"),
+    *("--model.context=32", "--train.batch=4", "--train.validation_rows=8", "--train.log_every=1"),
+    "--train.device=cpu",
+)
+
+WORDS = [
+    "the",
+    "seed",
+    "of",
+    "a",
+    "small",
+    "tree",
+    "lies",
+    "in",
+    "dark",
+    "soil",
+    "and",
+    "waits",
+    "for",
+    "rain",
+    "näh",
+    "—",
+    "木",
+]
 
 
-def randomise(model: torch.nn.Module, seed: int = 0) -> None:
-    """Every parameter is drawn anew: matrices by their fan-in, norm weights around 1."""
+def write_text(path: Path, documents: int = 12, words: int = 60) -> Path:
+    """A .jsonl file of nonsense."""
+    chance = random.Random(0)
+    texts = (" ".join(chance.choices(WORDS, k=words)) for _ in range(documents))
+    path.write_text("".join(json.dumps({"text": f"{i}: {text}"}) + "\n" for i, text in enumerate(texts)))
+    return path
+
+
+def make_tokens(place: Path) -> Path:
+    """Corpus, byte tokenizer and tokens, as folders of `place`; the tokens folder."""
+    source = write_text(place / "source.jsonl")
+    prepare(PrepareConfig(source=str(source), out=place / "corpus", validation_fraction=0.2))
+    with new_folder(place / "tokenizer", "tokenizer") as folder:
+        byte_tokenizer.build().save(folder)
+    tokenize(TokenizeConfig(corpus=place / "corpus", tokenizer=place / "tokenizer", out=place / "tokens"))
+    return place / "tokens"
+
+
+def pretrain_config(tokens: Path, out: Path, *arguments: str) -> PretrainConfig:
+    """Of a run that takes milliseconds a step."""
+    return from_arguments(PretrainConfig, [f"--data.tokens={tokens}", f"--out={out}", *TINY_ARGUMENTS, *arguments])
+
+
+def tiny_run(tokens: Path, out: Path, *arguments: str) -> dict[str, Any]:
+    return pretrain(pretrain_config(tokens, out, *arguments))
+
+
+def records(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / name).read_text().splitlines()]
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
+# Trainers made by hand -----------------------------------------------------------------------------------------------
+
+
+class Rows:
+    """A batch source over given rows, over and over."""
+
+    def __init__(self, tokens_NT: torch.Tensor, targets_NT: torch.Tensor, fingerprint: str = "rows"):
+        self.tokens_NT, self.targets_NT = tokens_NT, targets_NT
+        self.fingerprint = fingerprint
+
+    @property
+    def samples(self) -> int:
+        return len(self.tokens_NT)
+
+    def batch(self, first: int, count: int) -> TokenBatch:
+        index = torch.arange(first, first + count) % self.samples
+        return TokenBatch(self.tokens_NT[index], self.targets_NT[index])
+
+
+def random_rows(count: int, length: int = 12, *, seed: int = 0, targets: Sequence[int] | None = None) -> Rows:
+    """Row i has targets at `targets[i]` places; everywhere when left out."""
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
-            parameter.copy_(1 + 0.2 * noise if parameter.ndim == 1 else noise * parameter.shape[1] ** -0.5 * 2)
+    tokens_NT = torch.randint(7, VOCABULARY, (count, length), generator=generator)
+    targets_NT = torch.randint(7, VOCABULARY, (count, length), generator=generator)
+    for row, kept in enumerate(targets or []):
+        places = torch.randperm(length, generator=generator)[: length - kept]
+        targets_NT[row, places] = IGNORE
+    return Rows(tokens_NT, targets_NT)
 
 
-def random_model(seed: int = 0, *, tokenizer: Tokenizer | None = None, **config) -> Transformer:
-    """A model of the shape GQA, unless `config` says otherwise; the vocabulary is the tokenizer's, else 50."""
-    if tokenizer is None:
-        model = Transformer(ModelConfig(**{"vocab_size": 50, **GQA, **config}))
-    else:
-        model = Transformer(ModelConfig(**{**GQA, **config}).with_tokenizer(tokenizer))
-    randomise(model, seed)
-    return model.eval()
-
-
-def saved(folder: Path, model: Transformer, tokenizer: Tokenizer) -> Path:
-    """The model folder, without lineage."""
-    save_model(folder, model, tokenizer, inputs={}, card={"What it is": "a test's"})
-    return folder
+def tiny_trainer(
+    run: Path,
+    source: Rows | None = None,
+    *,
+    validation: Rows | None = None,
+    model: ModelConfig = TINY,
+    optimizer: OptimizerConfig | None = None,
+    **train: Any,
+) -> Trainer:
+    """A trainer of the same fresh model each time; keyword arguments are those of TrainConfig."""
+    torch.manual_seed(0)
+    run.mkdir(exist_ok=True)
+    return Trainer(
+        Transformer(model),
+        NextToken(),
+        source or random_rows(16),
+        validation,
+        config=TrainConfig(**{"steps": 4, "batch": 4, "log_every": 1} | train),
+        optimizer=optimizer or OptimizerConfig(),
+        schedule=ScheduleConfig(),
+        run=run,
+        display=Display("test", flops_per_token=1, peak_flops=1, quiet=True),
+    )

@@ -122,12 +122,14 @@ class Quickstart:
         count = max(600, int(TRAINING_QUESTIONS_PER_MINUTE * self.config.minutes))
         settings = {"count": count, "held_out_per_skill": HELD_OUT_PER_SKILL, "seed": self.config.seed}
         items = list(training_items(count, seed=self.config.seed))
+        result = {"stage": "questions", **settings, "constant_answers": constant_answers(items)}
         with new_folder(self.out / "questions", "questions", config=settings) as staging:
             rows = ({"skill": item.skill, "prompt": item.prompt, "response": item.answer} for item in items)
             lines = (json.dumps(row) + "\n" for row in rows)
             (staging / CONVERSATIONS).write_text("".join(lines), encoding="utf-8")
             write_items(staging / FILE, held_out_items(HELD_OUT_PER_SKILL, seed=self.config.seed))
-        return settings | {"constant_answers": constant_answers(items)}
+            write_result(staging, result)
+        return result
 
     def pretrain(self) -> dict[str, Any]:
         arguments = self.training("pretrain", PRETRAIN_SHARE)

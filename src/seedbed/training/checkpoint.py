@@ -24,9 +24,9 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.optim import Optimizer
 
 from seedbed.errors import CorruptionError, DataError, SeedbedError
-from seedbed.model.folder import CHECKPOINTS
+from seedbed.model.folder import CHECKPOINTS, read_config
 from seedbed.model.transformer import Transformer
-from seedbed.runs import new_folder, open_folder, write_json
+from seedbed.runs import MANIFEST, new_folder, open_folder, write_json, writing
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,11 @@ class Progress:
     validations_without_gain: int = 0
     """Validations in a row that were not the best."""
 
+    @property
+    def validated(self) -> bool:
+        """Whether there has been a validation."""
+        return self.best_step is not None or self.validations_without_gain > 0
+
 
 class Checkpoints:
     """The checkpoints of one run."""
@@ -64,8 +69,21 @@ class Checkpoints:
         return self.folder / f"step_{step:08d}"
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, oldest first."""
-        return sorted(int(path.name.removeprefix("step_")) for path in self.folder.glob("step_*"))
+        """Steps that have a complete checkpoint, oldest first."""
+        return [step for step in self._all_steps() if (self.path(step) / MANIFEST).is_file()]
+
+    def _all_steps(self) -> list[int]:
+        """Also those whose folder has lost its manifest: a process died while it removed them."""
+        names = (path.name.removeprefix("step_") for path in self.folder.glob("step_*"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def step_of(self, path: Path) -> int:
+        """The step of one of this run's checkpoints, given by its path. DataError when it is none."""
+        for step in self.steps():
+            if path.resolve() == self.path(step).resolve():
+                return step
+        names = ", ".join(self.path(step).name for step in self.steps()) or "none"
+        raise DataError(f"{path} is no checkpoint of this run", f"Complete checkpoints in {self.folder}: {names}")
 
     def save(self, model: Transformer, optimizers: list[Optimizer], progress: Progress, fingerprint: str) -> None:
         """Writes the checkpoint of `progress.step`; StorageError, and nothing left behind, when that is impossible."""
@@ -88,6 +106,7 @@ class Checkpoints:
         """
         folder = self.path(step)
         manifest = open_folder(folder, "checkpoint", verify="all")
+        _refuse_architecture(folder, model)
         if manifest.config.get("data") != fingerprint:
             raise DataError(
                 f"{folder} was trained on other data, or in another order, than is given now",
@@ -95,6 +114,8 @@ class Checkpoints:
             )
         try:
             progress = Progress(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
+            if progress.step != step:
+                raise CorruptionError(f"{folder} holds the state of step {progress.step}: it was renamed")
             _load_tensors(folder, model, optimizers)
         except SeedbedError:
             raise
@@ -104,7 +125,10 @@ class Checkpoints:
 
     def newest(self, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> Progress | None:
         """Loads the newest whole checkpoint, passing over corrupt ones with a warning; None when there is none."""
-        for step in reversed(self.steps()):
+        for step in reversed(self._all_steps()):
+            if step not in self.steps():
+                logger.warning("passing over an incomplete checkpoint: %s has no manifest", self.path(step))
+                continue
             try:
                 return self.load(step, model, optimizers, fingerprint)
             except CorruptionError as error:
@@ -113,15 +137,30 @@ class Checkpoints:
 
     def prune(self, keep: int, best: int | None) -> None:
         """Removes all but the `keep` newest and the best."""
-        for step in self.steps()[:-keep]:
-            if step != best:
-                shutil.rmtree(self.path(step))
+        kept = {*self.steps()[-keep:], best}
+        for step in self._all_steps():
+            if step not in kept:
+                self._remove(step)
 
     def drop_after(self, step: int) -> None:
         """Removes checkpoints of later steps, which a run that goes back to `step` will write anew."""
-        for later in self.steps():
+        for later in self._all_steps():
             if later > step:
-                shutil.rmtree(self.path(later))
+                self._remove(later)
+
+    def _remove(self, step: int) -> None:
+        """The manifest goes first: whatever interrupts this, no half of a checkpoint claims to be complete."""
+        with writing(self.path(step)):
+            (self.path(step) / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(self.path(step))
+
+
+def _refuse_architecture(folder: Path, model: Transformer) -> None:
+    """DataError, naming the key, when the checkpoint's model is made otherwise than `model`."""
+    saved, own = asdict(read_config(folder / "seedbed.json")), asdict(model.config)
+    for key, value in own.items():
+        if saved[key] != value:
+            raise DataError(f"{folder} holds another architecture: its {key} is {saved[key]}, the model's is {value}")
 
 
 def _tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Tensor]:

@@ -30,6 +30,12 @@ logger = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=StageConfig)
 
+CONFIG = "config.yaml"
+"""In a run's folder: its exact config."""
+
+FREE = ("device", "log_every", "checkpoint")
+"""Settings of `train` that a run may go on with differently: they move no weight, up to a device's rounding."""
+
 MEASURED_STEPS = 8
 """Steps that are timed to turn minutes into a step count, after two that warm the machine up."""
 
@@ -58,6 +64,9 @@ def run_stage(stage: Stage, config: C) -> dict[str, Any]:
     `"finished": false`, and goes on when the same command is given again.
     """
     run = config.out
+    choose_device(config.train.device)  # refused, like a missing budget, before anything is written
+    if not (run / CONFIG).exists():
+        _refuse_foreign(config)
     with lock(run):
         config = _settle(config, stage)
         with _log_to(run / "training.log"):
@@ -78,10 +87,12 @@ def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
         "steps": trainer.progress.step,
         "resumed_at": resumed_at,
         "units": trainer.progress.units,
-        **_last_metrics(trainer),
+        **_metrics(trainer, trainer.progress.step),
     }
     if finished:
-        selected = trainer.load_best() if config.train.select == "best" else None
+        best = trainer.load_best() if config.train.select == "best" else None
+        selected = trainer.progress.step if best is None else best
+        result |= _metrics(trainer, selected)
         save_model(
             run / "model",
             trainer.model,
@@ -90,7 +101,7 @@ def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
             card=_card(stage, trainer.model.config, result),
             overwrite=True,
         )
-        result |= {"model": str(run / "model"), "selected_step": selected or trainer.progress.step}
+        result |= {"model": str(run / "model"), "selected_step": selected}
         write_card(run, f"Run {run.name}", _card(stage, trainer.model.config, result))
         seal(run, "run", stage.inputs, to_dict(replace(config, out=Path(run.name))))
     result |= {"seconds": round(time.perf_counter() - began, 2), "peak_rss_mb": round(peak_memory_mb(), 1)}
@@ -133,18 +144,28 @@ def _trainer(stage: Stage, config: C, *, quiet: bool = False) -> Trainer:
 
 def _settle(config: C, stage: Stage) -> C:
     """The config with its budget as a step count, written to the run; that of the run itself when it goes on."""
-    path = config.out / "config.yaml"
+    path = config.out / CONFIG
     if path.exists():
         if config.resume == "never":
             raise ConfigError(f"{config.out} holds a run and resume is never", "Choose another --out.")
         earlier = load_config(path, type(config))
         _refuse_difference(config, earlier)
-        return replace(earlier, out=config.out, resume=config.resume)
-    if config.resume not in ("auto", "never"):
-        raise DataError(f"{config.out} holds no run that could go on from {config.resume}")
+        free = {key: getattr(config.train, key) for key in FREE}
+        return replace(earlier, out=config.out, resume=config.resume, train=replace(earlier.train, **free))
     config = replace(config, train=replace(config.train, steps=_steps(config, stage)))
     save_config(path, config)
     return config
+
+
+def _refuse_foreign(config: StageConfig) -> None:
+    """DataError or ConfigError when no run can begin in `config.out`."""
+    train = config.train
+    if config.resume not in ("auto", "never"):
+        raise DataError(f"{config.out} holds no run that could go on from {config.resume}")
+    if train.steps is None and train.epochs is None and train.minutes is None:
+        raise ConfigError("train needs a budget", "Give --train.steps, --train.epochs or --train.minutes.")
+    if config.out.is_dir() and any(not entry.name.startswith(".") for entry in config.out.iterdir()):
+        raise ConfigError(f"{config.out} is not empty and holds no run", "Choose another --out.")
 
 
 def _steps(config: C, stage: Stage) -> int:
@@ -153,11 +174,10 @@ def _steps(config: C, stage: Stage) -> int:
         return train.steps
     if train.epochs is not None:
         return max(1, round(train.epochs * stage.source.samples / train.batch))
-    if train.minutes is not None:
-        step, validation = measure_seconds(stage, config)
-        # One step in a hundred is left for checkpoints and for a machine that slows down as it warms.
-        return max(1, int(0.99 * (60 * train.minutes - 21 * validation) / step))
-    raise ConfigError("train needs a budget", "Give --train.steps, --train.epochs or --train.minutes.")
+    assert train.minutes is not None  # one budget is given
+    step, validation = measure_seconds(stage, config)
+    # One step in a hundred is left for checkpoints and for a machine that slows down as it warms.
+    return max(1, int(0.99 * (60 * train.minutes - 21 * validation) / step))
 
 
 def measure_seconds(stage: Stage, config: C) -> tuple[float, float]:
@@ -176,12 +196,13 @@ def measure_seconds(stage: Stage, config: C) -> tuple[float, float]:
 
 def _refuse_difference(config: StageConfig, earlier: StageConfig) -> None:
     """ConfigError when a run is asked to go on with other settings than it began with."""
-    free = {"out", "resume", "train.device", "train.log_every", "train.checkpoint"}
+    free = ("out", "resume", *(f"train.{key}" for key in FREE))
     asked, began = _flat(to_dict(config)), _flat(to_dict(earlier))
     for key, value in asked.items():
-        if key in free or key.startswith("train.checkpoint."):
+        counted = key == "train.steps" and value is None  # steps were counted out from epochs or minutes
+        if counted or key.startswith(free):
             continue
-        if value is not None and began.get(key) != value:
+        if began.get(key) != value:
             raise ConfigError(
                 f"{config.out} was begun with {key} {began.get(key)}, now it is {value}",
                 "Give the same settings to go on with it, or another --out for a new run.",
@@ -198,11 +219,13 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 # Records -------------------------------------------------------------------------------------------------------------
 
 
-def _last_metrics(trainer: Trainer) -> dict[str, float]:
-    last: dict[str, float] = {}
+def _metrics(trainer: Trainer, step: int) -> dict[str, float]:
+    """The newest ones up to a step."""
+    newest: dict[str, float] = {}
     for record in trainer.metrics.records():
-        last |= {key: value for key, value in record.items() if key.startswith("val_") or key == "loss"}
-    return last
+        if record["step"] <= step:
+            newest |= {key: value for key, value in record.items() if key.startswith("val_") or key == "loss"}
+    return newest
 
 
 def _card(stage: Stage, model: ModelConfig, result: Mapping[str, Any]) -> dict[str, str]:

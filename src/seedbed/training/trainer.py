@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -145,8 +145,9 @@ class Trainer:
         Raises TrainingError when too many gradients in a row are not finite.
         """
         with Interruption() as interruption, self.display.open(self.steps, self.progress.step):
-            if self.progress.step == 0 and self.validation is not None:
-                self.record_validation()
+            begins = self.validation is not None and not self.progress.validated
+            if begins and self.record_validation() and self.saves_improvements:
+                self.save()
             while not self.finished:
                 self.run_step()
                 if interruption.requested:
@@ -185,9 +186,13 @@ class Trainer:
     def validation_interval(self) -> int:
         return self.config.validate_every or max(1, self.steps // 20)
 
+    @property
+    def saves_improvements(self) -> bool:
+        return self.config.checkpoint.on_improvement or self.config.select == "best"
+
     def checkpoint_due(self, improved: bool) -> bool:
         when = self.config.checkpoint
-        if improved and (when.on_improvement or self.config.select == "best"):
+        if improved and self.saves_improvements:
             return True
         epochs = None
         if when.epochs is not None:
@@ -205,12 +210,13 @@ class Trainer:
         if where == "auto":
             progress = self.checkpoints.newest(self.model, self.optimizers, self.source.fingerprint)
         else:
-            step = int(Path(where).name.removeprefix("step_"))
+            step = self.checkpoints.step_of(Path(where))
             progress = self.checkpoints.load(step, self.model, self.optimizers, self.source.fingerprint)
         self.progress = progress or Progress()
+        # Checkpoints go first: one that is left must never claim steps whose records are gone.
+        self.checkpoints.drop_after(self.progress.step)
         self.metrics.cut(self.progress.step if progress else -1)
         self.timings.cut(self.progress.step)
-        self.checkpoints.drop_after(self.progress.step)
         return self.progress.step
 
     def load_best(self) -> int | None:
@@ -225,7 +231,7 @@ class Trainer:
 
     def record_step(self, report: StepReport, seconds: float) -> None:
         """metrics.jsonl takes what is the same in every repetition, timings.jsonl what a clock says."""
-        metrics = self.objective.report(report.tally) if report.applied else {}
+        metrics = finite(self.objective.report(report.tally)) if report.applied else {}
         self.display.step(self.progress.step, metrics.get("loss"), report.tokens, seconds)
         if not report.applied:
             logger.warning("step %d left out: its gradient is not finite", self.progress.step)
@@ -252,8 +258,11 @@ class Trainer:
         else:
             progress = replace(progress, validations_without_gain=progress.validations_without_gain + 1)
         self.progress = progress
-        self.metrics.append(
-            {"step": progress.step, **{f"val_{name}": value for name, value in metrics.items() if math.isfinite(value)}}
-        )
+        self.metrics.append({"step": progress.step, **{f"val_{key}": value for key, value in finite(metrics).items()}})
         self.display.validation(progress.step, metrics)
         return improved
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those that are numbers: JSON has no NaN, and a step without any target has no mean loss."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}

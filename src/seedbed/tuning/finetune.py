@@ -11,7 +11,7 @@ from typing import Any
 from seedbed.data.conversations import Conversation, read_conversations
 from seedbed.data.packing import Encoded, PackedSource
 from seedbed.errors import ConfigError, DataError
-from seedbed.model.folder import load_model
+from seedbed.model.folder import find_model, load_model
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.chat import encode_conversation, find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
@@ -50,7 +50,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         validation=packed(held_out, config.validation or config.data),
         objective=NextToken(),
         length=length,
-        inputs={"model": config.model, "data": config.data},
+        inputs={"model": find_model(config.model), "data": config.data},
     )
     return run_stage(stage, config)
 

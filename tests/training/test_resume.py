@@ -1,0 +1,352 @@
+"""A run that is killed, stopped or taken up again ends in the same bits as one that was left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seedbed.data.config import PrepareConfig, TokenizeConfig
+from seedbed.data.corpus import prepare
+from seedbed.data.tokens import tokenize
+from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
+from seedbed.runs import MANIFEST, lock, open_folder
+from seedbed.training.interruption import Interruption
+from seedbed.training.pretrain import pretrain
+from tests.tiny import TINY_ARGUMENTS, pretrain_config, records, tiny_run, weights
+
+STEPS = 30
+COMMON = (
+    *(f"--train.steps={STEPS}", "--train.micro_batch=3", "--train.validate_every=6", "--train.patience=50"),
+    *("--train.checkpoint.steps=5", "--train.checkpoint.on_improvement=true", "--train.clip=0.5"),
+)
+ARGUMENTS = {
+    "muon": (*COMMON, "--optimizer.name=muon", "--optimizer.weight_decay=0.1"),
+    "adamw": (*COMMON, "--optimizer.name=adamw", "--schedule.name=cosine", "--train.select=best"),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tokens, tmp_path_factory) -> dict[str, Path]:
+    """A run with each optimizer that nobody disturbed."""
+    place = tmp_path_factory.mktemp("whole")
+    for name, arguments in ARGUMENTS.items():
+        tiny_run(tokens, place / name, *arguments)
+    return {name: place / name for name in ARGUMENTS}
+
+
+def same(run: Path, other: Path) -> bool:
+    """Every byte of the weights and of the metrics."""
+    lines = [(place / "metrics.jsonl").read_bytes() for place in (run, other)]
+    return weights(run) == weights(other) and lines[0] == lines[1]
+
+
+# Kill -9 -------------------------------------------------------------------------------------------------------------
+
+
+def steps_done(run: Path) -> int:
+    """As the run's own records say."""
+    try:
+        return max(0, (run / "metrics.jsonl").read_bytes().count(b'"loss"'))
+    except FileNotFoundError:
+        return 0
+
+
+def at_step(step: int, pause: float) -> Callable[[Path], bool]:
+    """So many seconds after that step was noted."""
+
+    def reached(run: Path) -> bool:
+        if steps_done(run) < step:
+            return False
+        time.sleep(pause)
+        return True
+
+    return reached
+
+
+def in_checkpoint(step: int) -> Callable[[Path], bool]:
+    """While a checkpoint is being written, of that step or a later one."""
+
+    def reached(run: Path) -> bool:
+        return steps_done(run) >= step and any((run / "checkpoints").glob(".step_*.partial-*"))
+
+    return reached
+
+
+def random_moments(seed: int, count: int) -> list[tuple[str, int, float]]:
+    chance = random.Random(seed)
+    kinds = ["step", "step", "checkpoint"]
+    return [(chance.choice(kinds), chance.randrange(1, STEPS - 6), chance.uniform(0, 0.02)) for _ in range(count)]
+
+
+def train_and_kill(tokens: Path, run: Path, arguments: tuple[str, ...], moment: tuple[str, int, float]) -> bool:
+    """Trains in a process of its own and kills it at the moment; whether the process was still at work.
+
+    The child is a fork, so torch need not be imported again; what it does is what the command does.
+    """
+    kind, step, pause = moment
+    reached = at_step(step, pause) if kind == "step" else in_checkpoint(step)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        with contextlib.suppress(BaseException):
+            pretrain(pretrain_config(tokens, run, *arguments))
+            code = 0
+        os._exit(code)
+    deadline = time.monotonic() + 60
+    while not reached(run) and time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            assert os.waitstatus_to_exitcode(status) == 0, "the run failed by itself"
+            return False
+        time.sleep(0.0005)
+    os.kill(child, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("moment", random_moments(seed=7, count=10), ids=lambda moment: f"{moment[0]} {moment[1]}")
+def test_a_killed_run_resumes_to_the_same_bits(moment, whole, tokens, tmp_path):
+    optimizer = ["muon", "adamw"][moment[1] % 2]
+    killed = train_and_kill(tokens, tmp_path / optimizer, ARGUMENTS[optimizer], moment)
+    assert killed and not (tmp_path / optimizer / MANIFEST).exists()
+    result = tiny_run(tokens, tmp_path / optimizer, *ARGUMENTS[optimizer])
+    assert result["finished"] and result["resumed_at"] <= STEPS
+    assert same(tmp_path / optimizer, whole[optimizer])
+
+
+def test_a_run_killed_again_and_again_ends_in_the_same_bits(whole, tokens, tmp_path):
+    run = tmp_path / "adamw"
+    kills = 0
+    for kind, step, pause in random_moments(seed=3, count=8):
+        moment = (kind, min(STEPS - 2, max(step, steps_done(run))), pause)
+        kills += train_and_kill(tokens, run, ARGUMENTS["adamw"], moment)
+    assert kills >= 3
+    tiny_run(tokens, run, *ARGUMENTS["adamw"])
+    assert same(run, whole["adamw"])
+
+
+def start(tokens: Path, run: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The real command in the background."""
+    command = [sys.executable, "-m", "seedbed", "pretrain", f"--data.tokens={tokens}", f"--out={run}"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return subprocess.Popen([*command, *TINY_ARGUMENTS, *arguments], env=env, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_the_command_killed_then_asked_to_stop_goes_on_to_the_same_bits(whole, tokens, tmp_path):
+    run = tmp_path / "muon"
+    process = start(tokens, run, *ARGUMENTS["muon"])
+    wait_until(lambda: steps_done(run) >= 7)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    process = start(tokens, run, *ARGUMENTS["muon"])
+    wait_until(lambda: steps_done(run) >= 12)
+    process.terminate()
+    assert process.wait(30) == 0, process.stderr.read()
+    assert not (run / MANIFEST).exists()
+    tiny_run(tokens, run, *ARGUMENTS["muon"])
+    assert same(run, whole["muon"])
+
+
+# Asked to stop -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_asked_to_stop_saves_ends_well_and_goes_on_to_the_same_bits(number, tokens, tmp_path, whole):
+    run = tmp_path / "muon"
+    child = os.fork()
+    if child == 0:
+        code = 9
+        with contextlib.suppress(BaseException):
+            result = pretrain(pretrain_config(tokens, run, *ARGUMENTS["muon"]))
+            code = 0 if not result["finished"] else 1
+        os._exit(code)
+    wait_until(lambda: steps_done(run) >= 7)
+    os.kill(child, number)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    saved = max(path.name for path in (run / "checkpoints").glob("step_*"))
+    assert int(saved.removeprefix("step_")) == records(run)[-1]["step"] < STEPS  # nothing done is lost
+    tiny_run(tokens, run, *ARGUMENTS["muon"])
+    assert same(run, whole["muon"])
+
+
+def test_a_second_interrupt_stops_at_once():
+    with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        wait_until(lambda: interruption.requested)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigterm_twice_still_waits_for_the_step():
+    with Interruption() as interruption:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait_until(lambda: interruption.requested)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+# What a run goes on from ---------------------------------------------------------------------------------------------
+
+SHORT = ("--train.steps=6", "--train.checkpoint.steps=2", "--train.checkpoint.keep=9", "--train.validate_every=3")
+
+
+@pytest.fixture(scope="module")
+def short(tokens, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("short") / "run"
+    tiny_run(tokens, run, *SHORT)
+    return run
+
+
+@pytest.fixture
+def copied(short, tmp_path) -> Path:
+    shutil.copytree(short, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_finished_run_given_again_gives_its_result_without_training(copied, short, tokens):
+    result = tiny_run(tokens, copied, *SHORT)
+    assert result["resumed_at"] == result["steps"] == 6 and result["finished"]
+    assert same(copied, short)
+    assert open_folder(copied, "run", verify="all").hash == open_folder(short, "run").hash
+
+
+def test_a_corrupt_newest_checkpoint_is_passed_over_with_a_warning(copied, short, tokens, caplog):
+    state = copied / "checkpoints" / "step_00000006" / "state.json"
+    state.write_text(state.read_text().replace("6", "7", 1))
+    result = tiny_run(tokens, copied, *SHORT)
+    assert result["resumed_at"] == 4
+    assert "passing over a corrupt checkpoint" in caplog.text and "step_00000006" in caplog.text
+    assert same(copied, short)
+    assert open_folder(copied, "run", verify="all").hash == open_folder(short, "run").hash
+
+
+def test_a_checkpoint_without_its_manifest_is_passed_over_with_a_warning(copied, short, tokens, caplog):
+    """So looks one whose removal was cut short."""
+    (copied / "checkpoints" / "step_00000006" / MANIFEST).unlink()
+    assert tiny_run(tokens, copied, *SHORT)["resumed_at"] == 4
+    assert "step_00000006" in caplog.text
+    assert same(copied, short)
+
+
+def test_a_staging_folder_that_a_killed_process_left_is_ignored(copied, short, tokens):
+    (copied / "checkpoints" / "step_00000006").rename(copied / "checkpoints" / ".step_00000006.partial-999999999")
+    assert tiny_run(tokens, copied, *SHORT)["resumed_at"] == 4
+    assert same(copied, short)
+
+
+def test_a_run_whose_checkpoints_are_all_corrupt_begins_again(copied, short, tokens):
+    for state in copied.glob("checkpoints/*/state.json"):
+        state.unlink()
+    assert tiny_run(tokens, copied, *SHORT)["resumed_at"] == 0
+    assert same(copied, short)
+
+
+def test_a_run_goes_back_to_the_checkpoint_that_is_named(copied, short, tokens):
+    where = copied / "checkpoints" / "step_00000002"
+    result = tiny_run(tokens, copied, *SHORT, f"--resume={where}")
+    assert result["resumed_at"] == 2
+    assert same(copied, short)
+
+
+@pytest.mark.parametrize("where", ["nowhere", "step_00000002", "checkpoints/step_00000003", "checkpoints/step_x"])
+def test_a_path_that_is_no_checkpoint_of_the_run_is_refused(where, copied, tokens):
+    with pytest.raises(DataError, match="no checkpoint of this run"):
+        tiny_run(tokens, copied, *SHORT, f"--resume={copied / where}")
+
+
+def test_a_corrupt_checkpoint_that_is_named_is_refused(copied, tokens):
+    (copied / "checkpoints" / "step_00000004" / "state.json").write_text("{}")
+    with pytest.raises(CorruptionError, match=r"step_00000004/state\.json"):
+        tiny_run(tokens, copied, *SHORT, f"--resume={copied / 'checkpoints' / 'step_00000004'}")
+
+
+def test_resume_never_refuses_a_folder_that_holds_a_run(copied, tokens):
+    before = (copied / "metrics.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match="resume is never"):
+        tiny_run(tokens, copied, *SHORT, "--resume=never")
+    assert (copied / "metrics.jsonl").read_bytes() == before
+
+
+def test_resume_never_begins_in_an_empty_folder(tokens, tmp_path):
+    assert tiny_run(tokens, tmp_path / "run", "--train.steps=1", "--resume=never")["resumed_at"] == 0
+
+
+def test_a_checkpoint_cannot_be_resumed_where_there_is_no_run(tokens, tmp_path):
+    with pytest.raises(DataError, match="holds no run"):
+        tiny_run(tokens, tmp_path / "run", *SHORT, f"--resume={tmp_path / 'x'}")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.seed", "1"),
+        ("model.width", "32"),
+        ("optimizer.matrix_rate", "0.5"),
+        ("data.length", "8"),
+        ("train.steps", "7"),
+        ("train.patience", "3"),
+    ],
+)
+def test_other_settings_than_the_run_began_with_are_refused_with_the_key(key, value, copied, tokens):
+    with pytest.raises(ConfigError, match=rf"was begun with {key} .*, now it is {value}"):
+        tiny_run(tokens, copied, *SHORT, f"--{key}={value}")
+
+
+def test_leaving_out_a_setting_that_the_run_began_with_is_refused(tokens, tmp_path):
+    tiny_run(tokens, tmp_path / "run", "--train.steps=1", "--train.patience=3")
+    with pytest.raises(ConfigError, match=r"train\.patience 3, now it is None"):
+        tiny_run(tokens, tmp_path / "run", "--train.steps=1")
+
+
+def test_a_run_may_go_on_with_other_checkpoints_and_logs(copied, short, tokens):
+    for step in (4, 6):
+        shutil.rmtree(copied / "checkpoints" / f"step_{step:08d}")
+    tiny_run(tokens, copied, *SHORT, "--train.checkpoint.steps=1", "--train.log_every=3")
+    assert {path.name for path in (copied / "checkpoints").iterdir()} == {f"step_{n:08d}" for n in (2, 3, 4, 5, 6)}
+    assert [record["step"] for record in records(copied) if "loss" in record] == [1, 2, 3, 6]
+    assert weights(copied) == weights(short)
+
+
+def test_other_data_of_the_same_name_is_refused(copied, tokens):
+    shutil.copytree(tokens.parent, copied.parent / "mine")
+    mine = copied.parent / "mine" / "tokens"
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace(str(tokens), str(mine)))
+    (copied / MANIFEST).unlink()
+    assert tiny_run(mine, copied, *SHORT)["resumed_at"] == 6  # a copy is the same data
+    shutil.rmtree(mine)
+    other = copied.parent / "other"
+    prepare(PrepareConfig(source=str(tokens.parent / "source.jsonl"), out=other, seed=5, validation_fraction=0.2))
+    tokenize(TokenizeConfig(corpus=other, tokenizer=tokens.parent / "tokenizer", out=mine))
+    with pytest.raises(DataError, match="trained on other data"):
+        tiny_run(mine, copied, *SHORT)
+
+
+def test_two_processes_cannot_train_in_one_folder(tokens, tmp_path):
+    with lock(tmp_path / "run"), pytest.raises(StorageError, match="in use by process"):
+        tiny_run(tokens, tmp_path / "run", *SHORT)
+
+
+def test_a_folder_of_something_else_is_not_trained_into(tokens):
+    corpus = tokens.parent / "corpus"
+    with pytest.raises(ConfigError, match="not empty and holds no run"):
+        tiny_run(tokens, corpus, *SHORT)
+    open_folder(corpus, "corpus", verify="all")
