@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -65,7 +66,7 @@ def test_rates_move_without_a_jump(config, steps):
     if config.name == "cosine":
         slopes[1] = math.pi / 2 / max(1, steps - round(config.warmup * steps))
     got = multiples(config, steps)
-    for before, after in zip(got, got[1:], strict=False):
+    for before, after in itertools.pairwise(got):
         assert abs(after - before) <= max(slopes) + 1e-9
 
 
