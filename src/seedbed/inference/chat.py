@@ -34,7 +34,10 @@ def chat(config: ChatConfig) -> dict[str, Any]:
             continue
         messages.append({"role": "user", "content": text})
         try:
-            messages.append({"role": "assistant", "content": _reply(engine, messages, config)})
+            if reply := _reply(engine, messages, config):
+                messages.append({"role": "assistant", "content": reply})
+            else:  # a conversation holds no empty reply: the next question stands in this one's place
+                messages.pop()
         except DataError as error:  # a conversation longer than the context: the person goes on without it
             print(f"{error.problem} /new begins again.")
             messages.pop()

@@ -40,7 +40,8 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "max_tokens", "top_k")
-        at_least(self, 0, "temperature", "seed")
+        at_least(self, 0, "temperature")
+        between(self, 0, 2**63 - 1, "seed")
         between(self, 0, 1, "top_p", "min_p")
         positive(self, "repetition_penalty", "top_p")
         if "" in self.stop:

@@ -9,7 +9,7 @@ Shape suffixes: B rows, T positions, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -66,8 +66,9 @@ class Engine:
     def generate(
         self, prompts: str | list[str], sampling: SamplingConfig | None = None, **settings: Any
     ) -> str | list[str]:
-        """Continues one text, or several at once. Settings are those of SamplingConfig: `generate("Once", seed=3)`."""
-        sampling = sampling or SamplingConfig(**settings)
+        """Continues one text, or several at once. Settings are those of SamplingConfig, `generate("Once", seed=3)`, and
+        go before what `sampling` says."""
+        sampling = replace(sampling or SamplingConfig(), **settings)
         texts = [prompts] if isinstance(prompts, str) else prompts
         completions = self.complete([self.encode(text) for text in texts], sampling)
         continued = [completion.text for completion in completions]
@@ -77,7 +78,7 @@ class Engine:
         self, messages: Sequence[Mapping[str, str]], sampling: SamplingConfig | None = None, **settings: Any
     ) -> str:
         """The assistant's reply to a conversation."""
-        sampling = sampling or SamplingConfig(**settings)
+        sampling = replace(sampling or SamplingConfig(), **settings)
         return self.complete([encode_prompt(self.tokenizer, list(messages))], sampling)[0].text
 
     def encode(self, text: str) -> list[int]:

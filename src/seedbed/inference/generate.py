@@ -51,7 +51,7 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
 def read_prompts(path: Path) -> list[str]:
     """The lines of a file that are not empty. DataError when there is none or it is not text."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

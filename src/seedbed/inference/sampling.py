@@ -26,9 +26,17 @@ def choose(logits_BV: Tensor, config: SamplingConfig, positions: list[int], seen
         logits_BV = penalise(logits_BV, seen_BV, config.repetition_penalty)
     if config.temperature == 0:
         return logits_BV.argmax(-1)
-    logits_BV = restrict(logits_BV / config.temperature, config)
+    exact_BV = _exact(logits_BV)
+    # The likeliest token's logit becomes 0, so that a low temperature makes the others −∞ and never itself NaN.
+    scaled_BV = (exact_BV - exact_BV.amax(-1, keepdim=True)) / config.temperature
     uniform_B = torch.tensor([uniform(config.seed, position) for position in positions], dtype=torch.float64)
-    return invert(logits_BV.double().softmax(-1), uniform_B.to(logits_BV.device))
+    tokens_B = invert(restrict(scaled_BV, config).softmax(-1), uniform_B.to(scaled_BV.device))
+    return tokens_B.to(logits_BV.device)
+
+
+def _exact(logits_BV: Tensor) -> Tensor:
+    """In float64; on the CPU where the device has none."""
+    return (logits_BV.cpu() if logits_BV.device.type == "mps" else logits_BV).double()
 
 
 def penalise(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
@@ -42,8 +50,8 @@ def restrict(logits_BV: Tensor, config: SamplingConfig) -> Tensor:
     arXiv:2407.01082, §3): what is left out becomes −∞; the likeliest token always stays."""
     vocabulary = logits_BV.shape[-1]
     if config.top_k is not None and config.top_k < vocabulary:
-        smallest_B1 = logits_BV.topk(config.top_k).values[..., -1:]
-        logits_BV = logits_BV.masked_fill(logits_BV < smallest_B1, -torch.inf)
+        likeliest = logits_BV.topk(config.top_k)  # k of them, also when more are equally likely
+        logits_BV = torch.full_like(logits_BV, -torch.inf).scatter(-1, likeliest.indices, likeliest.values)
     if config.top_p is not None and config.top_p < 1:
         sorted_BV, order_BV = logits_BV.sort(descending=True, stable=True)
         probabilities_BV = sorted_BV.softmax(-1)

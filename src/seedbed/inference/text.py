@@ -28,10 +28,10 @@ class StopText:
 
     def _give(self, text: str, *, last: bool) -> str:
         self.held += text
-        found = [place for stop in self.stops if (place := self.held.find(stop)) >= 0]
-        if found:
+        found = [(place + len(stop), place) for stop in self.stops if (place := self.held.find(stop)) >= 0]
+        if found:  # the one that is complete first counts, wherever the borders of tokens are
             self.stopped = True
-            given, self.held = self.held[: min(found)], ""
+            given, self.held = self.held[: min(found)[1]], ""
         else:
             keep = 0 if last else self._beginning_of_stop()
             cut = len(self.held) - keep

@@ -1,0 +1,142 @@
+"""What `generate` and `chat` print and return."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from seedbed.errors import ConfigError, DataError
+from seedbed.inference.chat import chat
+from seedbed.inference.config import ChatConfig, GenerateConfig
+from seedbed.inference.engine import Engine
+from seedbed.inference.generate import DEMO, ROWS_AT_ONCE, generate, read_prompts
+from seedbed.tokenizers import bytes as byte_tokenizer
+from seedbed.tokenizers.chat import encode_prompt
+from tests.random_models import random_model, saved
+
+TOKENIZER = byte_tokenizer.build()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    model = random_model(3, tokenizer=TOKENIZER, context=256)
+    return saved(tmp_path_factory.mktemp("run") / "model", model, TOKENIZER)
+
+
+@pytest.fixture(scope="module")
+def engine(folder):
+    return Engine.load(folder)
+
+
+def config_of(folder, **settings):
+    return GenerateConfig(**{"model": folder, "max_tokens": 8, "device": "cpu", **settings})
+
+
+def test_a_prompt_is_printed_with_its_continuation(folder, engine, capsys):
+    result = generate(config_of(folder, prompt="Once"))
+    text = engine.generate("Once", max_tokens=8)
+    assert capsys.readouterr().out == f"Once{text}\n"
+    assert result["completions"] == [{"prompt": "Once", "text": text, "tokens": 8, "reason": "length"}]
+
+
+def test_a_file_of_prompts_gives_a_json_object_a_line(folder, engine, tmp_path, capsys):
+    prompts = [f"number {i} 木" for i in range(ROWS_AT_ONCE + 3)]
+    (tmp_path / "prompts.txt").write_text("\n\n".join(prompts) + "\n", encoding="utf-8")
+    result = generate(config_of(folder, prompts=tmp_path / "prompts.txt"))
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert rows == result["completions"]
+    assert [row["prompt"] for row in rows] == prompts
+    assert [row["text"] for row in rows] == [engine.generate(prompt, max_tokens=8) for prompt in prompts]
+
+
+def test_the_demo_continues_every_opening(folder, capsys):
+    result = generate(config_of(folder, demo=True))
+    out = capsys.readouterr().out
+    assert [row["prompt"] for row in result["completions"]] == list(DEMO)
+    for row in result["completions"]:
+        assert row["prompt"] + row["text"] in out
+
+
+def test_a_prompt_is_a_line_and_nothing_less(tmp_path):
+    """Only a line break ends a line: not the form feeds and separators that str.splitlines takes for one."""
+    (tmp_path / "prompts.txt").write_bytes("one\x0ctwo\u2028three\x85\r\n  \n four ".encode())
+    assert read_prompts(tmp_path / "prompts.txt") == ["one\x0ctwo\u2028three\x85", " four "]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(b"\n \n", "every line is empty"), (b"", "every line is empty"), (b"ok\n\xff", "not UTF-8: byte 3 is 0xff")],
+)
+def test_a_file_without_a_prompt_is_refused(tmp_path, content, problem):
+    (tmp_path / "prompts.txt").write_bytes(content)
+    with pytest.raises(DataError, match=rf"prompts\.txt .*{problem}"):
+        read_prompts(tmp_path / "prompts.txt")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"cannot read .*nowhere\.txt: No such file"):
+        read_prompts(tmp_path / "nowhere.txt")
+
+
+@pytest.mark.parametrize("given", [{}, {"prompt": "a", "demo": True}, {"prompt": "a", "prompts": "b"}])
+def test_exactly_one_source_of_prompts_is_asked_for(given):
+    with pytest.raises(ConfigError, match="give one of prompt, prompts and demo"):
+        GenerateConfig(model="m", **given)
+
+
+def talk(monkeypatch, folder, typed, **settings):
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    return chat(ChatConfig(**{"model": folder, "max_tokens": 8, "device": "cpu", **settings}))["messages"]
+
+
+def contents(messages, role):
+    return [message["content"] for message in messages if message["role"] == role]
+
+
+def test_piped_lines_are_messages_of_one_conversation(monkeypatch, folder, engine, capsys):
+    messages = talk(monkeypatch, folder, "Hi\n\n  there  \n")
+    assert contents(messages, "user") == ["Hi", "there"]
+    replies = contents(messages, "assistant")
+    assert replies == [engine.chat(messages[:1], max_tokens=8), engine.chat(messages[:3], max_tokens=8)]
+    assert capsys.readouterr().out == "".join(f"{reply}\n" for reply in replies)
+
+
+def test_new_forgets_all_but_the_system_message(monkeypatch, folder):
+    messages = talk(monkeypatch, folder, "Hi\n/new\nYou\n", system="Be brief.")
+    assert [message["role"] for message in messages] == ["system", "user", "assistant"]
+    assert contents(messages, "user") == ["You"]
+
+
+def test_exit_ends(monkeypatch, folder):
+    assert contents(talk(monkeypatch, folder, "Hi\n/exit\nmore\n"), "user") == ["Hi"]
+
+
+def test_a_template_of_ones_own_is_used(monkeypatch, folder, engine, tmp_path):
+    template = tmp_path / "plain.jinja"
+    template.write_text("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>\n{% endfor %}assistant:")
+    messages = talk(monkeypatch, folder, "Hi\n", template=str(template))
+    other = TOKENIZER.with_template(template.read_text())
+    ids = encode_prompt(other, messages[:1])
+    assert messages[1]["content"] == Engine(engine.model, other).chat(messages[:1], max_tokens=8)
+    assert ids != encode_prompt(TOKENIZER, messages[:1])
+
+
+def test_a_template_that_is_not_there_is_refused(monkeypatch, folder):
+    with pytest.raises(ConfigError, match="no chat template named 'nonsense'"):
+        talk(monkeypatch, folder, "Hi\n", template="nonsense")
+
+
+def test_a_message_too_long_is_told_and_the_conversation_goes_on(monkeypatch, folder, capsys):
+    messages = talk(monkeypatch, folder, f"Hi\n{'x' * 300}\nBye\n")
+    assert contents(messages, "user") == ["Hi", "Bye"]
+    assert "the model's context is 256 /new begins again." in capsys.readouterr().out
+
+
+def test_an_empty_reply_does_not_end_the_conversation(monkeypatch, folder, capsys):
+    """Every letter is a stop text: the model says nothing, and the next question is answered all the same."""
+    letters = [chr(code) for code in range(128)] + ["\ufffd"]
+    messages = talk(monkeypatch, folder, "Hi\nBye\n", temperature=0, stop=letters)
+    assert messages == []
+    assert capsys.readouterr().out == "\n\n"

@@ -1,0 +1,228 @@
+"""The engine: rows that do not disturb one another, text as it comes, and every way to end."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from seedbed.errors import DataError
+from seedbed.inference.config import SamplingConfig
+from seedbed.inference.engine import Engine
+from seedbed.inference.sampling import choose
+from seedbed.tokenizers import byte_pair
+from seedbed.tokenizers import bytes as byte_tokenizer
+from seedbed.tokenizers.chat import encode_prompt
+from tests.random_models import random_model, saved
+
+TOKENIZER = byte_tokenizer.build()
+PROMPTS = ["Once", "A much longer opening than that", "x", "木 and 🌱", "Once"]
+SAMPLINGS = {
+    "plain": {},
+    "greedy": {"temperature": 0},
+    "all filters": {"top_k": 40, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.3, "seed": 5},
+    "stops": {"stop": ["a", "e", "\n"], "seed": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return Engine(random_model(3, tokenizer=TOKENIZER), TOKENIZER)
+
+
+class Recited(torch.nn.Module):
+    """Stands for a model: after any token at position p it says script[p], whatever the row holds."""
+
+    def __init__(self, script, vocabulary=TOKENIZER.vocab_size, context=64):
+        super().__init__()
+        self.config = random_model(tokenizer=TOKENIZER, context=context).config
+        self.script = torch.tensor(script)
+        self.anchor = torch.nn.Parameter(torch.zeros(1))
+        self.vocabulary = vocabulary
+
+    def extend(self, tokens_BT, positions_BT, cache, seen):
+        return torch.nn.functional.one_hot(self.script[positions_BT.clamp(max=len(self.script) - 1)], self.vocabulary)
+
+    def logits(self, x):
+        return x.float() * 50
+
+
+def recite(said, **settings):
+    """The completion of a prompt of one token by a model that says the token ids `said`."""
+    context = settings.pop("context", 64)
+    sampling = SamplingConfig(**{"temperature": 0, **settings})
+    return list(Engine(Recited(said, context=context), TOKENIZER).stream([[65]], sampling))
+
+
+def said(events):
+    return "".join(event.text for event in events), events[-1].completion
+
+
+@torch.no_grad()
+def test_tokens_are_those_of_full_forward_passes(engine):
+    """The engine with its cache against the plainest loop."""
+    ids = engine.encode("Once upon")
+    for setting in SAMPLINGS.values():
+        sampling = SamplingConfig(max_tokens=20, **{**setting, "stop": []})
+        made = engine.complete([ids], sampling)[0].tokens
+        row = list(ids)
+        for _ in made:
+            seen_BV = torch.zeros(1, TOKENIZER.vocab_size, dtype=torch.bool)
+            seen_BV[0, row] = True
+            row.append(choose(engine.model(torch.tensor([row]))[:, -1], sampling, [len(row)], seen_BV).item())
+        assert tuple(row[len(ids) :]) == made
+
+
+@pytest.mark.parametrize("setting", SAMPLINGS.values(), ids=list(SAMPLINGS))
+def test_a_request_gives_the_same_alone_and_among_others(engine, setting):
+    sampling = SamplingConfig(max_tokens=25, **setting)
+    prompts = [engine.encode(prompt) for prompt in PROMPTS]
+    together = engine.complete(prompts, sampling)
+    assert together == [engine.complete([prompt], sampling)[0] for prompt in prompts]
+    assert together[::-1] == engine.complete(prompts[::-1], sampling)
+
+
+def test_the_seed_decides(engine):
+    first, again, other = (engine.generate("Once", seed=seed, max_tokens=30) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("setting", SAMPLINGS.values(), ids=list(SAMPLINGS))
+def test_pieces_join_to_the_whole_text(engine, setting):
+    prompts = [engine.encode(prompt) for prompt in PROMPTS]
+    pieces = [""] * len(prompts)
+    finished = {}
+    for event in engine.stream(prompts, SamplingConfig(max_tokens=25, **setting)):
+        assert event.row not in finished
+        pieces[event.row] += event.text
+        if event.completion is not None:
+            finished[event.row] = event.completion.text
+    assert pieces == [finished[row] for row in range(len(prompts))]
+
+
+def test_one_text_in_is_one_text_out_and_a_list_is_a_list(engine):
+    alone = engine.generate("Once", max_tokens=5)
+    assert engine.generate(["Once", "x"], max_tokens=5)[0] == alone
+    assert engine.generate([], max_tokens=5) == []
+
+
+def test_settings_go_before_the_sampling_they_come_with(engine):
+    sampling = SamplingConfig(max_tokens=9, temperature=0)
+    shorter = engine.generate("Once", sampling, max_tokens=4)
+    assert shorter == engine.generate("Once", max_tokens=4, temperature=0) != engine.generate("Once", sampling)
+
+
+@pytest.mark.parametrize("end", TOKENIZER.end_ids)
+def test_each_end_token_ends(end):
+    text, done = said(recite([ord("h"), ord("i"), end, ord("!")]))
+    assert (text, done.text, done.tokens, done.reason) == ("hi", "hi", (104, 105), "end")
+
+
+def test_an_answer_can_be_empty():
+    text, done = said(recite([TOKENIZER.eos_id]))
+    assert (text, done.text, done.tokens, done.reason) == ("", "", (), "end")
+
+
+def test_rows_that_end_at_once_leave_the_others_alone(engine):
+    """The token that the first row chooses first is made an end token: that row is over before the others."""
+    prompts = [engine.encode(prompt) for prompt in PROMPTS]
+    first = [done.tokens[0] for done in engine.complete(prompts, SamplingConfig(max_tokens=1, temperature=0))]
+    assert len(set(first)) > 1
+    tokenizer = byte_tokenizer.build()
+    tokenizer.end_ids = (first[0],)
+    ending, sampling = Engine(engine.model, tokenizer), SamplingConfig(max_tokens=12, temperature=0)
+    together = ending.complete(prompts, sampling)
+    assert together[0].tokens == ()
+    assert together == [ending.complete([prompt], sampling)[0] for prompt in prompts]
+
+
+def test_max_tokens_is_the_most(engine):
+    script = list(b"abcdefghij")
+    text, done = said(recite(script, max_tokens=4))
+    assert (text, len(done.tokens), done.reason) == ("abcd", 4, "length")
+
+
+def test_the_context_is_the_most():
+    text, done = said(recite(list(b"abcdefghij"), max_tokens=100, context=6))
+    assert (text, done.reason) == ("abcde", "length")  # and the one token of the prompt: 6
+
+
+def test_a_real_model_fills_its_context_to_the_end():
+    model = random_model(3, tokenizer=TOKENIZER, context=16)
+    done = Engine(model, TOKENIZER).complete([[65] * 15, [66] * 4], SamplingConfig(max_tokens=50, seed=3))
+    assert [len(row.tokens) for row in done] == [1, 12]
+
+
+def test_a_stop_text_across_tokens_never_leaks():
+    for stop in ("END", "D", "xEND"):
+        events = recite(list(b"abxENDyz"), stop=[stop])
+        text, done = said(events)
+        assert text == done.text == "abxENDyz".split(stop)[0]
+        assert done.reason == "stop"
+
+
+def test_half_a_stop_text_is_told_at_the_end():
+    assert said(recite([*b"abEN", TOKENIZER.eos_id], stop=["END"]))[0] == "abEN"
+    assert said(recite(list(b"abEN"), stop=["END"], max_tokens=4))[0] == "abEN"
+
+
+def test_a_character_of_several_tokens_comes_whole():
+    events = recite([*"é木🌱".encode(), TOKENIZER.eos_id])
+    assert [event.text for event in events] == ["é", "木", "🌱", ""]
+
+
+def test_a_character_cut_by_max_tokens_is_marked():
+    text, done = said(recite(list("a🌱".encode()), max_tokens=3))
+    assert text == done.text == "a\ufffd"
+
+
+def test_special_tokens_have_no_text():
+    assert said(recite([97, TOKENIZER.special_ids["<mask>"], 98, TOKENIZER.eos_id]))[0] == "ab"
+
+
+def test_the_penalty_sees_the_prompt(engine):
+    """An endless penalty forbids every token of prompt and answer: no token comes twice."""
+    ids = engine.encode("abcabc")
+    for temperature in (0, 1.0):
+        sampling = SamplingConfig(max_tokens=40, temperature=temperature, repetition_penalty=1e30)
+        logits = engine.model(torch.tensor([ids]))[0, -1]
+        assert logits[ids].max() > 0  # one of them might have been chosen
+        tokens = engine.complete([ids], sampling)[0].tokens
+        assert not set(tokens) & {token for token in ids if logits[token] != 0}
+        assert len(set(tokens)) == len(tokens)
+
+
+def test_an_empty_prompt_begins_with_the_beginning_of_a_text(engine):
+    assert engine.encode("") == [TOKENIZER.bos_id]
+    assert engine.generate("", max_tokens=3, temperature=0) == engine.generate([""], max_tokens=3, temperature=0)[0]
+
+
+def test_an_empty_prompt_without_a_first_token_is_refused():
+    tokenizer = byte_tokenizer.build(specials=False)
+    with pytest.raises(DataError, match="the prompt is empty"):
+        Engine(random_model(tokenizer=tokenizer), tokenizer).generate("")
+
+
+@pytest.mark.parametrize("length", [63, 64, 2000])
+def test_a_prompt_beyond_the_context_is_refused(engine, length):
+    with pytest.raises(DataError, match=f"the prompt has {length + 1:,} tokens, the model's context is 64"):
+        engine.generate("x" * length)
+
+
+def test_a_chat_is_the_templates_prompt_completed(engine):
+    messages = [{"role": "user", "content": "Hi"}]
+    ids = encode_prompt(TOKENIZER, messages)
+    sampling = SamplingConfig(max_tokens=8)
+    assert engine.chat(messages, max_tokens=8) == engine.complete([ids], sampling)[0].text
+
+
+def test_byte_pairs_stream_as_they_decode():
+    texts = [f"{word} naïve 木 {word}s" for word in ("seed", "grows", "slowly", "soil", "waits", "rain")]
+    tokenizer = byte_pair.train(texts, 275)
+    engine = Engine(random_model(3, tokenizer=tokenizer), tokenizer)
+    done = engine.complete([engine.encode("grows slowly")], SamplingConfig(max_tokens=50, temperature=2.0))[0]
+    assert done.text == tokenizer.decode(done.tokens)
+
+
+def test_a_folder_answers_as_the_model_it_holds(engine, tmp_path):
+    folder = saved(tmp_path / "model", engine.model, TOKENIZER)
+    assert Engine.load(folder).generate("Once", max_tokens=20) == engine.generate("Once", max_tokens=20)
