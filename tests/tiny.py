@@ -37,25 +37,7 @@ TINY_ARGUMENTS = (
     "--train.device=cpu",
 )
 
-WORDS = [
-    "the",
-    "seed",
-    "of",
-    "a",
-    "small",
-    "tree",
-    "lies",
-    "in",
-    "dark",
-    "soil",
-    "and",
-    "waits",
-    "for",
-    "rain",
-    "näh",
-    "—",
-    "木",
-]
+WORDS = "the seed of a small tree lies in dark soil and waits for rain näh — 木".split()  # noqa: SIM905 (shorter)
 
 
 def write_text(path: Path, documents: int = 12, words: int = 60) -> Path:
@@ -123,6 +105,17 @@ def random_rows(count: int, length: int = 12, *, seed: int = 0, targets: Sequenc
     return Rows(tokens_NT, targets_NT)
 
 
+def tiny_model(config: ModelConfig = TINY) -> Transformer:
+    """The same fresh model each time, but no weight begins at nought, so that every gradient is a number."""
+    torch.manual_seed(0)
+    model = Transformer(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    return model
+
+
 def tiny_trainer(
     run: Path,
     source: Rows | None = None,
@@ -132,11 +125,10 @@ def tiny_trainer(
     optimizer: OptimizerConfig | None = None,
     **train: Any,
 ) -> Trainer:
-    """A trainer of the same fresh model each time; keyword arguments are those of TrainConfig."""
-    torch.manual_seed(0)
+    """A trainer of `tiny_model`; keyword arguments are those of TrainConfig."""
     run.mkdir(exist_ok=True)
     return Trainer(
-        Transformer(model),
+        tiny_model(model),
         NextToken(),
         source or random_rows(16),
         validation,

@@ -23,9 +23,9 @@ from tests.tiny import TINY, random_rows, tiny_trainer
 def state(trainer: Trainer) -> list[torch.Tensor]:
     """Copies of all tensors that training moves."""
     tensors = list(trainer.model.parameters())
-    for optimizer in trainer.optimizers:
-        for values in optimizer.state.values():
-            tensors += values.values()
+    for parameter in trainer.model.parameters():
+        for optimizer in trainer.optimizers:
+            tensors += [value for _, value in sorted(optimizer.state.get(parameter, {}).items())]
     return [tensor.detach().clone() for tensor in tensors]
 
 

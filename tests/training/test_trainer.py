@@ -16,7 +16,7 @@ from seedbed.model.transformer import Transformer
 from seedbed.training.config import CheckpointConfig, TrainConfig
 from seedbed.training.objective import Loss, NextToken, Tally
 from seedbed.training.trainer import StepReport, Trainer
-from tests.tiny import TINY, Rows, random_rows, records, tiny_trainer
+from tests.tiny import Rows, random_rows, records, tiny_model, tiny_trainer
 
 UNEVEN = [12, 1, 0, 7, 3, 12, 0, 0, 5, 2, 1, 12, 9, 0, 4, 6] * 2
 """Targets of 32 rows, some of them none at all."""
@@ -36,8 +36,7 @@ def gradients_of_step(trainer: Trainer, monkeypatch) -> tuple[StepReport, dict[s
 
 def plain_gradients(rows: Rows, count: int) -> tuple[float, dict[str, torch.Tensor]]:
     """Of the mean over all targets, by the formula, without accumulation."""
-    torch.manual_seed(0)
-    model = Transformer(TINY)
+    model = tiny_model()
     logits_BTV = model(rows.tokens_NT[:count])
     loss = torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), rows.targets_NT[:count].flatten())
     loss.backward()
@@ -107,7 +106,7 @@ def test_rates_follow_the_schedule(tmp_path):
 
 def test_a_run_learns_its_rows(tmp_path):
     rows = random_rows(4)
-    trainer = tiny_trainer(tmp_path, rows, steps=60)
+    trainer = tiny_trainer(tmp_path, rows, steps=100)
     trainer.train()
     losses = [record["loss"] for record in records(tmp_path)]
     assert losses[0] > 4 and losses[-1] < 0.5
@@ -121,7 +120,8 @@ def test_the_model_validates_without_dropping_its_training_mode(tmp_path):
     whole = trainer.validate()
     assert modes == [False] * 3 and trainer.model.training
     rows = random_rows(6, seed=1)
-    logits_BTV = trainer.model(rows.tokens_NT[:5])
+    with torch.no_grad():
+        logits_BTV = trainer.model(rows.tokens_NT[:5])
     expected = torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), rows.targets_NT[:5].flatten())
     assert whole["loss"] == pytest.approx(float(expected), abs=1e-5)
 
@@ -345,12 +345,11 @@ def test_bits_per_byte_are_the_loss_over_the_bytes():
     token_bytes = torch.arange(263)
     objective = NextToken(token_bytes)
     rows = random_rows(2, targets=[3, 5])
-    torch.manual_seed(0)
-    loss = objective.loss(Transformer(TINY), rows.batch(0, 2))
+    loss = objective.loss(tiny_model(), rows.batch(0, 2))
     bytes_ = int(rows.targets_NT[rows.targets_NT != IGNORE].sum())
     report = objective.report(Tally() + loss)
-    assert report["bits_per_byte"] == pytest.approx(float(loss.sum) / math.log(2) / bytes_)
-    assert report["loss"] == pytest.approx(float(loss.sum) / 8)
+    assert report["bits_per_byte"] == pytest.approx(float(loss.sum.detach()) / math.log(2) / bytes_)
+    assert report["loss"] == pytest.approx(float(loss.sum.detach()) / 8)
 
 
 @pytest.fixture
@@ -368,7 +367,6 @@ def test_a_step_needs_no_algorithm_that_is_not_deterministic(deterministic, tmp_
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"steps": 1, "epochs": 1.0}, "give one of steps, epochs and minutes, got steps and epochs"),
         ({"epochs": 1.0, "minutes": 1.0}, "got epochs and minutes"),
         ({"batch": 0}, "batch"),
         ({"clip": 0.0}, "clip"),

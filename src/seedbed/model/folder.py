@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -44,13 +46,24 @@ def save_model(
     with new_folder(folder, "model", inputs=inputs, config=asdict(model.config), overwrite=overwrite) as staging:
         names = to_huggingface(dict(model.named_parameters()))
         weights = {names[name]: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
-        save_file(weights, staging / WEIGHTS, metadata={"format": "pt"})
+        _write_weights(staging / WEIGHTS, weights)
         write_json(staging / "config.json", huggingface_config(model.config, weights))
         write_json(staging / "generation_config.json", generation_config(model.config, tokenizer))
         write_json(staging / "seedbed.json", {"format": 1, "model": asdict(model.config), "tokenizer": tokenizer.hash})
         tokenizer.save(staging)
         write_card(staging, f"{folder.parent.name}/{folder.name}", card)
     return open_folder(folder, "model")
+
+
+def _write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
+    """Writes a safetensors file; an error of the operating system, which safetensors tells in words, as an OSError."""
+    try:
+        save_file(dict(weights), file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
 
 
 def find_model(path: Path) -> Path:

@@ -7,11 +7,12 @@ manifest written last that holds every file's hash. Everything is verified befor
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.optim import Optimizer
 
@@ -91,8 +93,7 @@ class Checkpoints:
         if target.exists():
             return
         with new_folder(target, "checkpoint", config={"data": fingerprint}) as staging:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that there is no process group is meant
+            with _plain_errors():
                 dcp.save(_tensors(model, optimizers), storage_writer=HuggingFaceStorageWriter(str(staging)))
             write_json(staging / "seedbed.json", {"format": 1, "model": asdict(model.config)})
             write_json(staging / "state.json", asdict(progress))
@@ -163,6 +164,18 @@ def _refuse_architecture(folder: Path, model: Transformer) -> None:
             raise DataError(f"{folder} holds another architecture: its {key} is {saved[key]}, the model's is {value}")
 
 
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """DCP wraps what goes wrong, such as a full disk, in an exception that `except Exception` does not catch; unwraps
+    it. And it warns that there is no process group, which is meant."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except CheckpointException as error:
+        raise next(iter(error.failures.values()))[0] from None
+
+
 def _tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Tensor]:
     """Everything that has to be the same bit for bit after a resume, by name."""
     tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
@@ -189,8 +202,7 @@ def _load_tensors(folder: Path, model: nn.Module, optimizers: list[Optimizer]) -
         if part == "optimizer":
             parameter, _, key = rest.partition(":")
             states[parameter][key] = loaded[name]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _plain_errors():
         dcp.load(loaded, storage_reader=HuggingFaceStorageReader(str(folder)))
     _copy(own, loaded, folder)
     for optimizer in optimizers:

@@ -91,9 +91,13 @@ class TrainConfig:
         at_least(self, 1, "nonfinite_limit")
         at_least(self, 0, "seed")
         positive(self, "epochs", "minutes", "clip")
-        budgets = [name for name in ("steps", "epochs", "minutes") if getattr(self, name) is not None]
-        if len(budgets) > 1 and budgets != ["steps", "minutes"]:
-            raise ConfigError(f"give one of steps, epochs and minutes, got {' and '.join(budgets)}")
+        if self.epochs is not None and self.minutes is not None:
+            raise ConfigError("give one of steps, epochs and minutes, got epochs and minutes")
+
+    @property
+    def budgets(self) -> list[str]:
+        """Which of the three are set. The config of a run holds steps beside what they were counted from."""
+        return [name for name in ("steps", "epochs", "minutes") if getattr(self, name) is not None]
 
 
 @dataclass(frozen=True, kw_only=True)

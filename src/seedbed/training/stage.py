@@ -66,7 +66,7 @@ def run_stage(stage: Stage, config: C) -> dict[str, Any]:
     run = config.out
     choose_device(config.train.device)  # refused, like a missing budget, before anything is written
     if not (run / CONFIG).exists():
-        _refuse_foreign(config)
+        _check_beginning(config)
     with lock(run):
         config = _settle(config, stage)
         with _log_to(run / "training.log"):
@@ -157,13 +157,14 @@ def _settle(config: C, stage: Stage) -> C:
     return config
 
 
-def _refuse_foreign(config: StageConfig) -> None:
+def _check_beginning(config: StageConfig) -> None:
     """DataError or ConfigError when no run can begin in `config.out`."""
-    train = config.train
+    budgets = config.train.budgets
     if config.resume not in ("auto", "never"):
         raise DataError(f"{config.out} holds no run that could go on from {config.resume}")
-    if train.steps is None and train.epochs is None and train.minutes is None:
-        raise ConfigError("train needs a budget", "Give --train.steps, --train.epochs or --train.minutes.")
+    if len(budgets) != 1:
+        problem = f"a run has one budget, not {' and '.join(budgets)}" if budgets else "train needs a budget"
+        raise ConfigError(problem, "Give --train.steps, --train.epochs or --train.minutes.")
     if config.out.is_dir() and any(not entry.name.startswith(".") for entry in config.out.iterdir()):
         raise ConfigError(f"{config.out} is not empty and holds no run", "Choose another --out.")
 
