@@ -116,15 +116,20 @@ def training_items(count: int, *, seed: int = 0) -> Iterator[SkillItem]:
 
 
 def held_out_items(per_skill: int, *, seed: int = 0) -> Iterator[SkillItem]:
-    """`per_skill` different held-out items of each skill."""
+    """`per_skill` different held-out items of each skill. ValueError when a skill seems to have fewer: there are some
+    500 different sums."""
     for skill, draw in SKILLS.items():
         rng = random.Random(f"held out {seed} {skill}")
         seen: set[str] = set()
+        repeated = 0
         while len(seen) < per_skill:
             item = _draw(draw, rng, held_out=True)
             if item.arguments not in seen:
                 seen.add(item.arguments)
+                repeated = 0
                 yield item
+            elif (repeated := repeated + 1) == 10_000:
+                raise ValueError(f"{skill} has not {per_skill:,} different held-out items")
 
 
 def constant_answers(items: Iterable[SkillItem]) -> dict[str, str]:

@@ -52,8 +52,10 @@ def line_chart(series: Mapping[str, Points], *, title: str, x_label: str, y_labe
     parts.append(f'<text transform="translate(16 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
     for index, (name, points) in enumerate(lines.items()):
         colour = COLOURS[index % len(COLOURS)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        ends = points * 2 if len(points) == 1 else points  # a round dot
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in ends))
+        style = f'fill="none" stroke="{colour}" stroke-width="2" stroke-linecap="round"'
+        parts.append(f'<polyline points="{path}" {style}/>')
         parts.append(f'<rect x="{LEFT + 150 * index}" y="30" width="12" height="4" fill="{colour}"/>')
         parts.append(f'<text x="{LEFT + 150 * index + 18}" y="36">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>"])

@@ -55,7 +55,8 @@ class Table:
 
     def markdown(self, folder: Path) -> str:
         rule = ["---"] + ["---:" if self.numbers else "---"] * (len(self.header) - 1)
-        lines = [self.header, rule, *([cell.replace("|", "\\|") for cell in row] for row in self.rows)]
+        cells = [[" ".join(cell.splitlines()).replace("|", "\\|") for cell in row] for row in (self.header, *self.rows)]
+        lines = [cells[0], rule, *cells[1:]]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def html(self) -> str:
