@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedbed.errors import ConfigError
+from seedbed.errors import ConfigError, DataError
 from seedbed.inference.config import SamplingConfig
 from seedbed.inference.sampling import choose, invert, penalise, uniform
 
@@ -186,6 +186,21 @@ def test_numbers_are_uniform_and_neighbours_unrelated():
     assert ((counts - 1000) ** 2 / 1000).sum() < CHI_SQUARE[9]
     for first, second in ((numbers[:, :-1], numbers[:, 1:]), (numbers[:-1], numbers[1:])):
         assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_scores_that_are_not_numbers_are_refused(broken, temperature):
+    logits_BV = torch.tensor([[0.0, 1.0, 2.0], [0.0, broken, 2.0]])
+    with pytest.raises(DataError, match="scores are not numbers"):
+        choose(logits_BV, SamplingConfig(temperature=temperature), [0, 1], None)
+
+
+def test_a_forbidden_token_is_not_chosen():
+    """A constraint writes −∞ into the logits."""
+    assert set(draws(SamplingConfig(temperature=5.0), [1.0, -math.inf, 0.0], rows=200)) == {0, 2}
+    with pytest.raises(DataError, match="scores are not numbers"):
+        draws(SamplingConfig(), [-math.inf, -math.inf])
 
 
 def test_a_row_is_chosen_as_if_it_were_alone():

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seedbed.errors import DataError
 from seedbed.inference.config import SamplingConfig
 
 
@@ -19,9 +20,11 @@ def choose(logits_BV: Tensor, config: SamplingConfig, positions: list[int], seen
     """The next token (B) of each row.
 
     `positions` are those of the tokens to be chosen; `seen_BV` is True for every token that occurred in a row, None
-    when no penalty asks for it.
+    when no penalty asks for it. Raises DataError for logits that hold NaN or no token that is possible.
     """
     logits_BV = logits_BV.float()
+    if not logits_BV.amax(-1).isfinite().all():
+        raise DataError("the model's scores are not numbers: its weights are broken", "Use an earlier checkpoint.")
     if seen_BV is not None and config.repetition_penalty != 1.0:
         logits_BV = penalise(logits_BV, seen_BV, config.repetition_penalty)
     if config.temperature == 0:

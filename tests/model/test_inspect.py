@@ -1,0 +1,75 @@
+"""`inspect` tells the same numbers of a preset, a file and a folder."""
+
+from __future__ import annotations
+
+import pytest
+
+from seedbed.errors import ConfigError, DataError
+from seedbed.model.accounting import training_bytes
+from seedbed.model.config import InspectConfig, ModelConfig
+from seedbed.model.inspect import inspect_model
+from seedbed.tokenizers import bytes as byte_tokenizer
+from tests.random_models import random_model, saved
+
+TOKENIZER = byte_tokenizer.build()
+
+
+def test_a_folder_is_told_as_it_is(tmp_path, capsys):
+    model = random_model(tokenizer=TOKENIZER)
+    folder = saved(tmp_path / "model", model, TOKENIZER)
+    result = inspect_model(InspectConfig(model=str(folder)))
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert result["parameters"]["total"] == total
+    assert result["parameters"]["without_embedding"] == total - model.embedding.weight.numel()
+    assert result["weight_bytes"] == 4 * total
+    assert result["length"] == 64
+    assert result["training_flops_per_token"] == 3 * result["forward_flops_per_token"]
+    assert f"{total:,}" in capsys.readouterr().out
+
+
+def test_a_file_is_told_before_it_is_trained(tmp_path):
+    (tmp_path / "small.yaml").write_text("model:\n  layers: 1\n  width: 64\n  tied: true\n")
+    result = inspect_model(InspectConfig(model=str(tmp_path / "small.yaml"), vocab_size=100, length=10))
+    assert result["parameters"]["total"] == 100 * 64 + 4 * 64 * 64 + 3 * 64 * 192 + 2 * 64 + 2 * 64 + 64
+    assert result["cache_bytes_per_sequence"] == 2 * 64 * 10 * 4
+
+
+def test_a_preset_without_a_vocabulary_asks_for_its_size(tmp_path):
+    (tmp_path / "small.yaml").write_text("model: {layers: 1}\n")
+    with pytest.raises(ConfigError, match="leaves the vocabulary to the tokenizer"):
+        inspect_model(InspectConfig(model=str(tmp_path / "small.yaml")))
+
+
+@pytest.mark.parametrize("content", [b"model: [", b"\xff\xfe\x00"])
+def test_a_file_that_is_not_yaml_is_refused(tmp_path, content):
+    (tmp_path / "small.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"small\.yaml is not YAML"):
+        inspect_model(InspectConfig(model=str(tmp_path / "small.yaml"), vocab_size=9))
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(DataError):
+        inspect_model(InspectConfig(model=str(tmp_path)))
+
+
+def test_training_memory_grows_with_the_tokens_and_the_optimizer():
+    config = ModelConfig(vocab_size=100, layers=1, width=64).resolve()
+    assert training_bytes(config, 20) - training_bytes(config, 10) == training_bytes(config, 10) - training_bytes(
+        config, 0
+    )
+    weights = sum(
+        p.numel()
+        for p in random_model(
+            **{
+                "vocab_size": 100,
+                "layers": 1,
+                "width": 64,
+                "heads": 1,
+                "kv_heads": 1,
+                "head_width": 64,
+                "ff_width": 192,
+            }
+        ).parameters()
+    )
+    assert training_bytes(config, 0) == 4 * 4 * weights
+    assert training_bytes(config, 0, optimizer_numbers=1) == 3 * 4 * weights
