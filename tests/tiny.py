@@ -16,6 +16,7 @@ from seedbed.data.config import PrepareConfig, TokenizeConfig
 from seedbed.data.corpus import prepare
 from seedbed.data.tokens import tokenize
 from seedbed.model.config import ModelConfig
+from seedbed.model.folder import save_model
 from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 from seedbed.runs import new_folder
@@ -114,6 +115,14 @@ def tiny_model(config: ModelConfig = TINY) -> Transformer:
             if not parameter.any():
                 parameter.normal_(std=0.1)
     return model
+
+
+def save_tiny_model(folder: Path, **sizes: Any) -> Path:
+    """A fresh model over bytes as a model folder."""
+    tokenizer = byte_tokenizer.build()
+    config = ModelConfig(**{"layers": 1, "width": 16, "heads": 2, "ff_width": 64, "context": 32} | sizes)
+    save_model(folder, tiny_model(config.with_tokenizer(tokenizer)), tokenizer, inputs={}, card={})
+    return folder
 
 
 def tiny_trainer(

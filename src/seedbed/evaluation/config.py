@@ -40,6 +40,8 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "batch", "max_bytes")
+        if not self.tasks:
+            raise ConfigError("tasks: none is given", f"Tasks: {', '.join(TASKS)}")
         for task in self.tasks:
             if task not in TASKS:
                 raise ConfigError(f"tasks: there is no task {task!r}", f"Tasks: {', '.join(TASKS)}")

@@ -47,9 +47,10 @@ def measure_likelihood(
     windows: list[list[int]] = []
     left = max_bytes
     for text in texts:
-        ids = tokenizer.encode(text[:left], bos=tokenizer.bos_id is not None)
+        read = text.encode()[:left].decode(errors="ignore")  # whole characters
+        ids = tokenizer.encode(read, bos=tokenizer.bos_id is not None)
         windows += [ids[first : first + context + 1] for first in range(0, len(ids) - 1, context)]
-        left -= len(text[:left].encode())
+        left -= len(text.encode())
         if left <= 0:
             break
     token_bytes = torch.from_numpy(tokenizer.token_bytes())

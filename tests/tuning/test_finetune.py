@@ -1,0 +1,262 @@
+"""Fine-tuning learns what the assistant says, from conversations that validation never sees, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import seedbed.tuning.finetune as room
+from seedbed.configuration import from_arguments
+from seedbed.data.batch import IGNORE
+from seedbed.data.packing import PackedSource
+from seedbed.errors import ConfigError, CorruptionError, DataError, SeedbedError
+from seedbed.inference.engine import Engine
+from seedbed.model.folder import load_model
+from seedbed.runs import read_manifest, sha256_file
+from seedbed.training.stage import Stage
+from seedbed.tuning.config import FinetuneConfig
+from seedbed.tuning.finetune import finetune
+from tests.tiny import records
+
+FACTS = {"color?": "green", "2+3?": "5", "copy ab": "ab", "bye": "see you"}
+
+
+def write_rows(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def facts(path: Path, facts: dict[str, str] = FACTS) -> Path:
+    return write_rows(path, [{"prompt": prompt, "response": response} for prompt, response in facts.items()])
+
+
+def config(base: Path, data: Path, out: Path, *arguments: str) -> FinetuneConfig:
+    settings = (f"--model={base}", f"--data={data}", f"--out={out}", "--train.batch=2", "--train.log_every=1")
+    return from_arguments(FinetuneConfig, [*settings, "--train.device=cpu", *arguments])
+
+
+@pytest.fixture
+def stages(monkeypatch) -> list[Stage]:
+    """What finetune hands to the loop, which is left out."""
+    seen: list[Stage] = []
+    monkeypatch.setattr(room, "run_stage", lambda stage, config: seen.append(stage) or {})
+    return seen
+
+
+def texts(stage: Stage, source: PackedSource, *, learned: bool) -> set[str]:
+    """The documents of all rows, or those parts of them that carry loss."""
+    batch = source.batch(0, source.samples)
+    found = set()
+    for row in range(source.samples):
+        for segment in range(int(batch.segments_BT[row].max()) + 1):
+            here = batch.segments_BT[row] == segment
+            ids = batch.targets_BT[row][here] if learned else batch.tokens_BT[row][here]
+            found.add(stage.tokenizer.decode(ids[ids != IGNORE].tolist(), skip_special=False))
+    return found
+
+
+# What is learned -----------------------------------------------------------------------------------------------------
+
+
+def test_only_what_the_assistant_says_carries_loss(base, tmp_path, stages):
+    rows = [
+        {"messages": [{"role": "system", "content": "Be brief."}, *turns("hi", "ho"), *turns("and?", "so")]},
+        {"messages": turns("1+1?", "2")},
+        {"messages": turns("1+2?", "3")},
+    ]
+    validation = write_rows(tmp_path / "v.jsonl", rows[2:])
+    finetune(config(base, write_rows(tmp_path / "d.jsonl", rows[:2]), tmp_path / "out", f"--validation={validation}"))
+    (stage,) = stages
+    assert texts(stage, stage.source, learned=True) == {"ho<|im_end|>so<|im_end|>", "2<|im_end|>"}
+    assert texts(stage, stage.validation, learned=True) == {"3<|im_end|>"}
+
+
+def turns(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def test_what_the_user_says_does_not_move_the_loss(base, tmp_path, stages):
+    """Not the targets alone: the loss itself is that of the reply given what came before."""
+    data = write_rows(tmp_path / "d.jsonl", [{"messages": turns("1+1?", "2")}, {"messages": turns("1+2?", "3")}])
+    finetune(config(base, data, tmp_path / "out", f"--validation={data}"))
+    (stage,) = stages
+    model = stage.model()
+    batch = stage.source.batch(0, stage.source.samples)
+    loss = stage.objective.loss(model, batch)
+    logits_BTV = model(batch.tokens_BT, segments_BT=batch.segments_BT, positions_BT=batch.positions_BT)
+    logprobs_BTV = logits_BTV.log_softmax(-1)
+    places = (batch.targets_BT != IGNORE).nonzero().tolist()
+    by_hand = -sum(float(logprobs_BTV[b, t, batch.targets_BT[b, t]].detach()) for b, t in places)
+    assert loss.units == len(places) == 4  # two replies of one letter, each with its end
+    assert float(loss.sum.detach()) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_a_model_learns_its_conversations_by_heart(base, tmp_path):
+    data = facts(tmp_path / "d.jsonl")
+    arguments = (f"--validation={data}", "--train.steps=70", "--train.validate_every=70", "--length=64")
+    result = finetune(config(base, data, tmp_path / "out", *arguments))
+    assert result["finished"] and result["val_loss"] < 0.1
+    engine = Engine.load(tmp_path / "out")
+    assert {prompt: answer(engine, prompt) for prompt in FACTS} == FACTS
+    assert Engine.load(base).chat(turns("color?", "")[:1], temperature=0, max_tokens=12) != "green"
+
+
+def answer(engine: Engine, prompt: str) -> str:
+    return engine.chat([{"role": "user", "content": prompt}], temperature=0, max_tokens=12)
+
+
+def test_every_weight_moves(base, tmp_path):
+    data = facts(tmp_path / "d.jsonl")
+    finetune(config(base, data, tmp_path / "out", "--train.steps=2", "--validation_fraction=0.3"))
+    before, after = load_model(base)[0].state_dict(), load_model(tmp_path / "out")[0].state_dict()
+    assert [name for name, weight in before.items() if torch.equal(weight, after[name])] == []
+
+
+def test_a_fine_tuned_model_names_its_base_and_its_data(base, tmp_path):
+    data = facts(tmp_path / "d.jsonl")
+    finetune(config(base, data, tmp_path / "out", "--train.steps=1"))
+    expected = {"model": read_manifest(base).hash, "data": sha256_file(data)}
+    assert read_manifest(tmp_path / "out").inputs == read_manifest(tmp_path / "out" / "model").inputs == expected
+
+
+def test_a_run_of_the_base_is_named_by_its_model(base, tmp_path, stages):
+    import shutil
+
+    shutil.copytree(base, tmp_path / "run" / "model")
+    finetune(config(tmp_path / "run", facts(tmp_path / "d.jsonl"), tmp_path / "out"))
+    assert stages[0].inputs["model"] == tmp_path / "run" / "model"
+
+
+def test_a_fine_tuning_that_was_stopped_goes_on_to_the_same_bits(base, tmp_path):
+    data = facts(tmp_path / "d.jsonl")
+    arguments = ("--train.steps=6", "--train.checkpoint.steps=2", "--train.validate_every=2")
+    for name in ("whole", "broken"):
+        finetune(config(base, data, tmp_path / name, *arguments))
+    (tmp_path / "broken" / "checkpoints" / "step_00000006" / "manifest.json").unlink()
+    result = finetune(config(base, data, tmp_path / "broken", *arguments))
+    assert result["resumed_at"] == 4
+    one, other = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "broken"))
+    assert one == other
+    assert records(tmp_path / "whole") == records(tmp_path / "broken")
+
+
+# Which conversations -------------------------------------------------------------------------------------------------
+
+
+def test_held_out_conversations_are_in_training_nowhere_not_even_as_repeats(base, tmp_path, stages):
+    rows = [{"prompt": f"say {i % 60}", "response": str(i % 60)} for i in range(180)]  # each of them three times
+    finetune(config(base, write_rows(tmp_path / "d.jsonl", rows), tmp_path / "out", "--validation_fraction=0.1"))
+    (stage,) = stages
+    training, held_out = (texts(stage, source, learned=False) for source in (stage.source, stage.validation))
+    assert not training & held_out
+    assert len(training) + len(held_out) == 60
+    assert 6 <= len(held_out) <= 7 and stage.validation.documents % 3 == 0
+    assert stage.source.documents + stage.validation.documents == 180
+
+
+def test_the_held_out_share_does_not_depend_on_the_order_of_the_file(base, tmp_path, stages):
+    rows = [{"prompt": f"say {i}", "response": str(i)} for i in range(50)]
+    for name, given in (("a", rows), ("b", rows[::-1])):
+        finetune(config(base, write_rows(tmp_path / f"{name}.jsonl", given), tmp_path / name))
+    one, other = (texts(stage, stage.validation, learned=False) for stage in stages)
+    assert one == other and len(one) == 1
+
+
+def test_a_file_for_validation_leaves_all_the_data_to_training(base, tmp_path, stages):
+    data, validation = facts(tmp_path / "d.jsonl"), facts(tmp_path / "v.jsonl", {"you?": "me"})
+    finetune(config(base, data, tmp_path / "out", f"--validation={validation}"))
+    assert stages[0].source.documents == 4 and stages[0].validation.documents == 1
+
+
+# Templates -----------------------------------------------------------------------------------------------------------
+
+PLAIN = """{% for m in messages %}{% if m.role == 'user' %}Q: {{ m.content }}
+{% else %}A: {{ m.content }}</s>
+{% endif %}{% endfor %}{% if add_generation_prompt %}A: {% endif %}"""
+
+
+def test_another_template_is_learned_and_stored_with_the_model(base, tmp_path):
+    (tmp_path / "plain.jinja").write_text(PLAIN)
+    data = facts(tmp_path / "d.jsonl")
+    arguments = (f"--template={tmp_path / 'plain.jinja'}", "--train.steps=1", f"--validation={data}")
+    finetune(config(base, data, tmp_path / "out", *arguments))
+    tokenizer = load_model(tmp_path / "out")[1]
+    assert tokenizer.chat_template == PLAIN != load_model(base)[1].chat_template
+
+
+def test_a_template_decides_what_carries_loss(base, tmp_path, stages):
+    (tmp_path / "plain.jinja").write_text(PLAIN)
+    data = facts(tmp_path / "d.jsonl", {"a?": "b", "c?": "d"})
+    finetune(config(base, data, tmp_path / "o", f"--template={tmp_path / 'plain.jinja'}", f"--validation={data}"))
+    assert texts(stages[0], stages[0].source, learned=True) == {"b</s>", "d</s>"}
+
+
+def test_a_template_that_nobody_knows_is_refused(base, tmp_path):
+    with pytest.raises(ConfigError, match="no chat template named 'nothing'"):
+        finetune(config(base, facts(tmp_path / "d.jsonl"), tmp_path / "out", "--template=nothing", "--train.steps=1"))
+    assert not (tmp_path / "out").exists()
+
+
+# What is refused -----------------------------------------------------------------------------------------------------
+
+GOOD = {"prompt": "a", "response": "b"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([GOOD, {"prompt": "a"}], r"d\.jsonl, row 2: response must be a text, got nothing"),
+        ([GOOD, GOOD, {"messages": []}], r"d\.jsonl, row 3: .*at least one message"),
+        ([{"text": "a"}, GOOD], r"d\.jsonl, row 1: it has neither messages nor prompt"),
+        ([GOOD, [1]], r"d\.jsonl, row 2: an object is needed, got a list"),
+        ([GOOD, {"prompt": "a", "response": "b" * 200}, GOOD], r"d\.jsonl, row 2.* but a row holds 96"),
+        ([GOOD, {"messages": [{"role": "user", "content": "hi"}]}], r"d\.jsonl, row 2: "),
+        ([GOOD, {"messages": [{"role": "robot", "content": "hi"}]}], r"d\.jsonl, row 2: .*robot"),
+        ([GOOD], "holds one conversation: none is left to validate on"),
+        ([], "no conversation|empty"),
+    ],
+)
+def test_data_that_cannot_be_learned_from_is_named(rows, said, base, tmp_path):
+    data = write_rows(tmp_path / "d.jsonl", rows)
+    with pytest.raises(DataError, match=said):
+        finetune(config(base, data, tmp_path / "out", "--train.steps=1"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_longer_than_the_context_are_refused(base, tmp_path):
+    with pytest.raises(ConfigError, match="length is 97, longer than the model's context 96"):
+        finetune(config(base, facts(tmp_path / "d.jsonl"), tmp_path / "out", "--length=97", "--train.steps=1"))
+
+
+def test_a_tokenizer_without_padding_is_refused(base, tmp_path, monkeypatch):
+    model, tokenizer = load_model(base)
+    tokenizer.pad_id = None
+    monkeypatch.setattr(room, "load_model", lambda path: (model, tokenizer))
+    with pytest.raises(ConfigError, match="has no padding token"):
+        finetune(config(base, facts(tmp_path / "d.jsonl"), tmp_path / "out", "--train.steps=1"))
+
+
+def test_a_model_that_is_not_there_or_not_whole_is_refused(base, tmp_path):
+    import shutil
+
+    data = facts(tmp_path / "d.jsonl")
+    with pytest.raises(DataError, match="nowhere"):
+        finetune(config(tmp_path / "nowhere", data, tmp_path / "out", "--train.steps=1"))
+    shutil.copytree(base, tmp_path / "broken")
+    raw = bytearray((tmp_path / "broken" / "model.safetensors").read_bytes())
+    raw[-9] ^= 4
+    (tmp_path / "broken" / "model.safetensors").write_bytes(raw)
+    with pytest.raises(CorruptionError, match=r"model\.safetensors was changed"):
+        finetune(config(tmp_path / "broken", data, tmp_path / "out", "--train.steps=1"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_goes_on_only_from_the_model_it_began_with(base, tmp_path):
+    data = facts(tmp_path / "d.jsonl")
+    finetune(config(base, data, tmp_path / "out", "--train.steps=1"))
+    with pytest.raises(SeedbedError, match="was begun with model"):
+        finetune(config(tmp_path / "out", data, tmp_path / "out", "--train.steps=1"))
