@@ -15,7 +15,7 @@ import seedbed.evaluation.evaluate as room
 from seedbed.data.config import PrepareConfig
 from seedbed.data.corpus import Corpus, prepare
 from seedbed.data.skills import SKILLS, SkillItem, constant_answers, held_out_items, training_items
-from seedbed.errors import ConfigError, DataError
+from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.evaluation.config import EvaluateConfig
 from seedbed.evaluation.evaluate import evaluate
 from seedbed.evaluation.likelihood import measure_likelihood
@@ -171,7 +171,7 @@ def test_questions_come_back_from_their_file(tmp_path):
 )
 def test_a_file_without_proper_questions_is_named(lines, said, tmp_path):
     (tmp_path / "skills.jsonl").write_text(lines)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises((DataError, CorruptionError), match=said):
         read_items(tmp_path / "skills.jsonl")
 
 
