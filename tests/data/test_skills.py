@@ -190,6 +190,7 @@ def test_counting_reads_sentences_and_is_not_nearly_always_zero(training):
     assert {len(read(item)["s"].split(" ")) for item in items} == {2, 3}
     answers = Counter(item.answer for item in items)
     assert {"0", "1", "2"} <= answers.keys()
+    assert answers["0"] < 0.25 * len(items)
     assert max(answers.values()) < 0.75 * len(items)
 
 
