@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -54,7 +53,6 @@ def test_text_that_cannot_be_read_is_named(name, content, said, seedbed, tmp_pat
     [
         (("--data.tokens=nowhere",), "nowhere does not exist"),
         (("--model.vocab_size=300",), "vocab_size is 300, but the tokenizer has 263"),
-        (("--data.length=9000", "--model.context=9000"), "fewer than one window"),
         (("--train.stepps=3",), "train.stepps"),
         (("--train.batch=viele",), "train.batch"),
     ],
@@ -117,20 +115,3 @@ def test_a_folder_that_this_user_may_not_write_is_told(tmp_path):
             os._exit(main(["prepare", "--source", str(source), "--out", str(place / "corpus")]))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
     assert list(place.iterdir()) == []
-
-
-def test_two_processes_cannot_train_in_one_folder(seedbed, tmp_path, tokens):
-    from seedbed.runs import lock
-
-    with lock(tmp_path / "run"):
-        line = told(seedbed("pretrain", f"--data.tokens={tokens}", "--out=run", "--train.steps=1", *TINY_ARGUMENTS))
-    assert f"run is in use by process {os.getpid()}" in line
-
-
-def test_a_changed_token_is_told(seedbed, tmp_path, tokens):
-    shutil.copytree(tokens, tmp_path / "tokens")
-    raw = bytearray((tmp_path / "tokens" / "train.bin").read_bytes())
-    raw[len(raw) // 2] ^= 1
-    (tmp_path / "tokens" / "train.bin").write_bytes(raw)
-    line = told(seedbed("pretrain", "--data.tokens=tokens", "--out=run", "--train.steps=60", *TINY_ARGUMENTS))
-    assert "train.bin was changed" in line

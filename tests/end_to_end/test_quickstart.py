@@ -136,6 +136,13 @@ def test_no_held_out_question_is_learned_in_any_wording(finished):
     assert not learned & {item["prompt"] for item in asked}
 
 
+def test_questions_are_complete_at_once(source, tmp_path):
+    """A process that dies right after it made them has not to make them again, where they would be in the way."""
+    way = stages.Quickstart(config(source, tmp_path))
+    way.questions()
+    assert way.stage("questions", lambda: pytest.fail("made again"))["constant_answers"].keys() == SKILLS.keys()
+
+
 def test_a_stage_that_is_asked_to_stop_says_how_to_go_on(source, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "pretrain", lambda config: {"finished": False, "steps": 3})
     result = stages.quickstart(config(source, tmp_path / "demo"))
