@@ -56,9 +56,9 @@ def sum_command(monkeypatch):
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
 
 
-def test_a_result_is_told_in_one_line(capsys):
+def test_a_result_is_told_a_value_a_line(capsys):
     assert main(["sum", "--a", "2"]) == 0
-    assert capsys.readouterr().out == "sum: sum 3, name sum\n"
+    assert capsys.readouterr().out == "sum:\n  sum  3\n  name  sum\n"
 
 
 def test_json_is_the_last_line(capsys):

@@ -16,7 +16,6 @@ from seedbed.configuration import (
     Parser,
     at_least,
     between,
-    choice,
     find_preset,
     from_arguments,
     list_presets,
@@ -318,17 +317,12 @@ class TestRules:
         positive(Some(), "a")
         at_least(Some(), 1, "a")
         between(Some(), 0, 1, "a")
-        choice(Some(), "xy", "a")
 
     @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
     def test_between_includes_its_ends_and_nothing_more(self, value):
         between(PartConfig(path="", weight=1), 0, 1, "weight")
         with pytest.raises(ConfigError, match="warmup must be between 0 and 1"):
             between(type("C", (), {"warmup": value}), 0, 1, "warmup")
-
-    def test_choice_names_what_is_allowed(self):
-        with pytest.raises(ConfigError, match="path must be one of b, c, got 'a'"):
-            choice(PartConfig(path="a"), ["b", "c"], "path")
 
 
 class TestWriting:

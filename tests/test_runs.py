@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.disks import small_disk, unprivileged
 
 import seedbed.runs
 from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
@@ -28,6 +27,7 @@ from seedbed.runs import (
     write_result,
     writing,
 )
+from tests.disks import small_disk, unprivileged
 
 SOURCE = str(Path(seedbed.runs.__file__).parents[2])
 

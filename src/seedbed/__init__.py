@@ -1,8 +1,6 @@
 """seedbed grows a language model from raw text to an aligned, served chat model.
 
-    import seedbed
-    model = seedbed.load("runs/demo/finetune")
-    model.generate("Once upon a time")
+From Python: `seedbed.load("runs/demo/finetune").generate("Once upon a time")`.
 """
 
 from __future__ import annotations

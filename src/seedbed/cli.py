@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -178,10 +178,20 @@ def overview() -> str:
 
 
 def summary(name: str, result: dict[str, Any]) -> str:
-    """The plain values of a result in one line."""
-    plain = {key: value for key, value in result.items() if isinstance(value, str | int | float)}
-    said = (f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in plain.items())
-    return f"{name}: {', '.join(said)}"
+    """What came out, a value a line."""
+    lines = [
+        f"  {key}  {value:.4g}" if isinstance(value, float) else f"  {key}  {value}" for key, value in _flat(result)
+    ]
+    return "\n".join([f"{name}:", *lines])
+
+
+def _flat(result: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The numbers and texts of a result by dotted key; not the command, which the person has just typed."""
+    for key, value in result.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, str | int | float) and key != "command":
+            yield prefix + key, value
 
 
 def complain(problem: str, fix: str | None = None) -> int:

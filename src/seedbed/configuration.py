@@ -34,6 +34,18 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 T = TypeVar("T")
 PRESETS = Path(__file__).parent / "presets"
+ELSEWHERE = {
+    "lr": ("optimizer.matrix_rate", "optimizer.rate"),
+    "learning_rate": ("optimizer.matrix_rate", "optimizer.rate"),
+    "weight_decay": ("optimizer.weight_decay",),
+    "batch_size": ("train.batch", "batch"),
+    "block_size": ("data.length", "length"),
+    "gradient_accumulation_steps": ("train.micro_batch",),
+    "grad_accum": ("train.micro_batch",),
+    "max_steps": ("train.steps",),
+    "max_new_tokens": ("max_tokens",),
+}
+"""What people who come from other trainers type, and our keys for it."""
 FRAME_OPTIONS = ("config", "print_config", "json", "help")
 
 
@@ -59,14 +71,6 @@ def between(config: Any, low: float, high: float, *names: str) -> None:
     for name, value in _given(config, names):
         if not low <= value <= high:
             raise ConfigError(f"{name} must be between {low} and {high}, got {value}")
-
-
-def choice(config: Any, allowed: Iterable[Any], *names: str) -> None:
-    """Each named value is one of `allowed`, else ConfigError. For choices known at run time; otherwise use Literal."""
-    allowed = list(allowed)
-    for name, value in _given(config, names):
-        if value not in allowed:
-            raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}, got {_shown(value)}")
 
 
 def _given(config: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
@@ -420,6 +424,9 @@ class Parser:
 
     def _unknown(self, problem: str, key: str, dashes: str = "") -> ConfigError:
         names = {_flag(path): path for path, option in self.options.items() if not option.group or option.nullable}
+        ours = [name for name in ELSEWHERE.get(key.rpartition(".")[2].replace("-", "_"), ()) if name in names]
+        if ours:
+            return ConfigError(f"{problem}; here it is {' or '.join(dashes + name for name in ours)}")
         written = key.replace("-", "_")
         alike = [name for name in names if name.rpartition(".")[2] == written.rpartition(".")[2]]
         near = alike if "." not in key else difflib.get_close_matches(written, alike, cutoff=0)

@@ -13,7 +13,7 @@ from seedbed.errors import ConfigError
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device called "auto", "cuda" (also ROCm), "mps", "xpu" or "cpu".
+    """The device called "auto", "cuda" (also ROCm; "cuda:1" for the second), "mps", "xpu" or "cpu".
 
     Raises ConfigError when one is asked for by name and is not there.
     """
@@ -25,7 +25,7 @@ def choose_device(wanted: str) -> torch.device:
     }
     if wanted == "auto":
         wanted = next(name for name, there in present.items() if there)
-    if not present[wanted]:
+    if not present.get(wanted.partition(":")[0], False):
         there = [name for name, is_there in present.items() if is_there]
         raise ConfigError(f"device {wanted} was asked for, but this machine offers {', '.join(there)}")
     return torch.device(wanted)

@@ -31,12 +31,5 @@ class CorruptionError(SeedbedError):
     """Bytes on disk that are not the bytes that were written."""
 
 
-class MissingExtraError(SeedbedError):
-    """An optional package is not installed; `fix` is the `pip install` line that brings it."""
-
-    def __init__(self, package: str, extra: str):
-        super().__init__(f"this needs the package {package}", f"pip install 'seedbed[{extra}]'")
-
-
 class TrainingError(SeedbedError):
     """A run that cannot go on, such as one whose loss is no longer a number."""

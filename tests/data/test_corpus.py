@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.disks import small_disk, unprivileged
 
 from seedbed.data import corpus as corpus_module
 from seedbed.data.config import PrepareConfig
@@ -20,6 +19,7 @@ from seedbed.data.corpus import Corpus, prepare
 from seedbed.data.sources import Document
 from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
 from seedbed.runs import open_folder
+from tests.disks import small_disk, unprivileged
 
 WORDS = ["seed", "tree", "soil", "rain", "leaf", "root"]
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedbed.data.batch import IGNORE, BatchSource, TokenBatch
+from seedbed.data.batch import IGNORE, TokenBatch
 from seedbed.data.loader import WindowSource
 from seedbed.data.tokens import TokenStore
 from seedbed.errors import ConfigError, CorruptionError, DataError
@@ -21,7 +21,6 @@ def store(tokens_folder) -> TokenStore:
 
 def test_a_batch_is_windows_of_the_store_and_their_next_tokens(store):
     source = WindowSource(store, 64, seed=3)
-    assert isinstance(source, BatchSource)
     batch = source.batch(5, 4)
     assert batch.tokens_BT.dtype == batch.targets_BT.dtype == torch.int64
     assert batch.tokens_BT.shape == (4, 64) and batch.units == 256

@@ -14,7 +14,6 @@ import pytest
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.disks import small_disk
 
 from seedbed.data.config import TokenizeConfig
 from seedbed.data.corpus import Corpus
@@ -23,6 +22,7 @@ from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
 from seedbed.runs import new_folder, open_folder, seal
 from seedbed.tokenizers import bytes as byte_tokenizer
 from seedbed.tokenizers.tokenizer import Tokenizer
+from tests.disks import small_disk
 
 
 @dataclass

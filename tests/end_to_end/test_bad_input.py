@@ -78,11 +78,14 @@ def test_a_corpus_smaller_than_one_window_is_told(seedbed, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_too_many_gradients_that_are_no_numbers_end_with_one_line(seedbed, tmp_path, tokens):
+def test_too_many_gradients_that_are_no_numbers_end_the_run_with_an_error(seedbed, tmp_path, tokens):
     """At a rate without bound the weights overflow."""
     given = (f"--data.tokens={tokens}", "--out=run", "--train.steps=40", *TINY_ARGUMENTS, "--optimizer.name=adamw")
     given = (*given, "--optimizer.rate=1e38", "--train.checkpoint.steps=1", "--train.nonfinite_limit=3")
-    assert "no finite gradient 3 times in a row" in told(seedbed("pretrain", *given))
+    done = seedbed("pretrain", *given)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "seedbed: no finite gradient 3 times in a row" in done.stderr
+    assert done.stderr.count("left out: its gradient is not finite") == 3  # each is told as it comes
     assert list((tmp_path / "run" / "checkpoints").glob("step_*"))
     assert (tmp_path / "run" / "metrics.jsonl").read_text().count("left_out") == 3
 

@@ -39,10 +39,16 @@ def promised(name, config):
     return (kind, rate, decay) if config.name == "muon" else (AdamW, config.rate, decay)
 
 
+def rated(name, **settings):
+    """A config whose rates are all different; `rate` is adamw's alone."""
+    rates = RATES if name == "adamw" else {key: value for key, value in RATES.items() if key != "rate"}
+    return OptimizerConfig(name=name, **rates, **settings)
+
+
 @pytest.mark.parametrize("tied", [False, True], ids=["own head", "tied head"])
 @pytest.mark.parametrize("name", ["muon", "adamw"])
 def test_each_parameter_has_one_optimizer_and_its_promised_rate(name, tied):
-    config = OptimizerConfig(name=name, weight_decay=0.01, **RATES)
+    config = rated(name, weight_decay=0.01)
     for parameter, places in moved_by(random_model(tied=tied), config).items():
         assert len(places) == 1, parameter
         kind, group = places[0]
@@ -80,11 +86,16 @@ def test_one_step_moves_every_parameter(name):
 
 
 def test_rates_are_a_multiple_of_their_peaks_however_often_they_are_set():
-    optimizers = build_optimizers(random_model(), OptimizerConfig(**RATES))
+    optimizers = build_optimizers(random_model(), rated("muon"))
     for multiple in (0.5, 0.25, 1.0):
         set_rates(optimizers, multiple)
         rates = {group["lr"] for optimizer in optimizers for group in optimizer.param_groups}
         assert rates == {rate * multiple for name, rate in RATES.items() if name != "rate"}
+
+
+def test_a_rate_that_muon_would_not_use_is_refused():
+    with pytest.raises(ConfigError, match=r"rate is 0\.1, but muon does not use it"):
+        OptimizerConfig(rate=0.1)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import torch
 from seedbed.errors import CorruptionError, DataError, SeedbedError
 from seedbed.optim.config import OptimizerConfig
 from seedbed.runs import MANIFEST
+from seedbed.training.config import CheckpointConfig
 from seedbed.training.trainer import Trainer
 from tests.tiny import TINY, random_rows, tiny_trainer
 
@@ -114,7 +115,7 @@ FILES = 5
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("trained") / "run"
-    trainer = tiny_trainer(run)
+    trainer = tiny_trainer(run, checkpoint=CheckpointConfig(steps=100))
     for _ in range(2):
         trainer.run_step()
         trainer.run_step()

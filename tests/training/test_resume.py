@@ -251,11 +251,13 @@ def test_a_staging_folder_that_a_killed_process_left_is_ignored(copied, short, t
     assert same(copied, short)
 
 
-def test_a_run_whose_checkpoints_are_all_corrupt_begins_again(copied, short, tokens):
+def test_a_run_whose_checkpoints_are_all_corrupt_is_left_for_a_person_to_look_at(copied, tokens):
+    before = (copied / "metrics.jsonl").read_bytes()
     for state in copied.glob("checkpoints/*/state.json"):
         state.unlink()
-    assert tiny_run(tokens, copied, *SHORT)["resumed_at"] == 0
-    assert same(copied, short)
+    with pytest.raises(CorruptionError, match="no checkpoint is whole"):
+        tiny_run(tokens, copied, *SHORT)
+    assert (copied / "metrics.jsonl").read_bytes() == before and list(copied.glob("checkpoints/step_*"))
 
 
 def test_a_run_goes_back_to_the_checkpoint_that_is_named(copied, short, tokens):

@@ -62,8 +62,9 @@ def test_minutes_become_a_step_count_in_the_config(tokens, tmp_path, monkeypatch
     monkeypatch.setattr(stage, "measure_seconds", lambda stage, config: (0.1, 0.02))
     config = pretrain_config(tokens, tmp_path / "run", "--train.minutes=0.05")
     result = pretrain(config)
-    expected = int(0.99 * (3 - 21 * 0.02) / 0.1)
-    assert result["steps"] == expected == 25
+    # Two validations at the ends; between them one every two steps, which is a tenth of the time.
+    expected = int((0.99 * 3 - 2 * 0.02) / (0.1 + 0.02 / 2))
+    assert result["steps"] == expected == 26
     assert load_config(tmp_path / "run" / "config.yaml", PretrainConfig).train.steps == expected
     monkeypatch.setattr(stage, "measure_seconds", lambda stage, config: pytest.fail("measured again"))
     assert pretrain(config)["steps"] == expected

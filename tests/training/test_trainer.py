@@ -212,7 +212,7 @@ def test_a_run_without_gain_stops_early_and_saves(tmp_path):
     assert scripted(trainer, [5.0, 4.0, 4.0, 3.9, 4.5, 4.2, 3.9, 1.0]).train()
     assert trainer.progress.step == 12  # the best at step 6, then three without gain
     assert (trainer.progress.best_step, trainer.progress.best_loss) == (6, 3.9)
-    assert trainer.checkpoints.steps() == [12]
+    assert trainer.checkpoints.steps() == [6, 10, 12]  # the best, and the two newest
 
 
 def test_a_run_that_stopped_early_is_finished_when_it_is_taken_up_again(tmp_path):
@@ -277,7 +277,7 @@ def saved_steps(trainer: Trainer) -> list[int]:
 @pytest.mark.parametrize(
     ("when", "expected"),
     [
-        (CheckpointConfig(), [7]),
+        (CheckpointConfig(), [1, 2, 3, 4, 5, 6, 7]),  # every validation
         (CheckpointConfig(steps=3), [3, 6, 7]),
         (CheckpointConfig(epochs=0.5), [2, 4, 6, 7]),  # 16 rows, 4 a step
         (CheckpointConfig(on_improvement=True), [0, 1, 4, 7]),

@@ -6,13 +6,24 @@ Shape suffixes: B rows of the batch, T positions in a row.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 IGNORE = -100
 """Target of a position that carries no loss; the value PyTorch's cross-entropy ignores by default."""
+
+
+class Batch(Protocol):
+    """All that the training loop knows of what it feeds to an objective."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that go through the model, with and without a target."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch on another device."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,11 @@ class TokenBatch:
         """Target tokens: what the summed loss of an optimizer step is divided by."""
         return int((self.targets_BT != IGNORE).sum())
 
+    @property
+    def tokens(self) -> int:
+        """Tokens that go through the model, with and without a target."""
+        return self.tokens_BT.numel()
+
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same batch on another device; from pinned memory the copy does not wait."""
         moved = [
@@ -48,8 +64,10 @@ class TokenBatch:
         )
 
 
-@runtime_checkable
-class BatchSource(Protocol):
+B_co = TypeVar("B_co", bound=Batch, covariant=True)
+
+
+class BatchSource(Protocol[B_co]):
     """Where a stage's batches come from.
 
     A batch is a pure function of the global sample index, so the resume state of the data is one integer, and any
@@ -64,5 +82,5 @@ class BatchSource(Protocol):
     def samples(self) -> int:
         """Samples in one epoch."""
 
-    def batch(self, first: int, count: int) -> TokenBatch:
+    def batch(self, first: int, count: int) -> B_co:
         """Samples first … first + count − 1, in that order."""

@@ -29,8 +29,8 @@ class EvaluateConfig:
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
     """bits_per_byte: how well text is predicted. skills: how many questions are answered exactly."""
 
-    batch: int = 64
-    """Rows at once."""
+    batch: int = 32
+    """Rows, of text or of questions, that go through the model at once."""
 
     max_bytes: int = 200_000
     """Bytes of text that bits_per_byte reads."""

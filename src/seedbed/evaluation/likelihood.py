@@ -1,7 +1,4 @@
-"""How well a model predicts text, in bits per byte: comparable across tokenizers and vocabularies.
-
-Shape suffixes: B rows, T positions, V vocabulary.
-"""
+"""How well a model predicts text, in bits per byte: comparable across tokenizers and vocabularies."""
 
 from __future__ import annotations
 
@@ -10,11 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
-from seedbed.data.batch import IGNORE
+from seedbed.data.batch import IGNORE, TokenBatch
+from seedbed.errors import DataError
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.tokenizer import Tokenizer
+from seedbed.training.objective import NextToken, Tally
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,7 @@ def measure_likelihood(
     """Over the first `max_bytes` of the texts, each in windows of the model's context that do not overlap.
 
     Each text begins with <s>, as in training; the bytes counted are those of the tokens predicted, special ones none.
+    DataError when there is no text, or the model's scores are not numbers.
     """
     context = model.config.context
     windows: list[list[int]] = []
@@ -53,25 +52,21 @@ def measure_likelihood(
         left -= len(text.encode())
         if left <= 0:
             break
-    token_bytes = torch.from_numpy(tokenizer.token_bytes())
-    nats, tokens, counted = 0.0, 0, 0
+    if not windows:
+        raise DataError("there is no text to predict: every document is shorter than two tokens")
+    objective = NextToken(torch.from_numpy(tokenizer.token_bytes()))
+    device = model.embedding.weight.device
+    tally = Tally()
     for first in range(0, len(windows), batch):
-        targets_BT = _targets(windows[first : first + batch])
-        inputs_BT = _inputs(windows[first : first + batch])
-        device = model.embedding.weight.device
-        logits_BTV = model(inputs_BT.to(device))
-        known = targets_BT != IGNORE
-        nats += float(F.cross_entropy(logits_BTV.cpu()[known].float(), targets_BT[known], reduction="sum"))
-        tokens += int(known.sum())
-        counted += int(token_bytes[targets_BT[known]].sum())
-    return Likelihood(nats, tokens, counted)
+        tally = tally + objective.loss(model, _rows(windows[first : first + batch]).to(device))
+    if not math.isfinite(tally.sum) or not tally.totals["bytes"]:
+        raise DataError(f"bits per byte cannot be told: {tally.sum} nats over {tally.totals['bytes']:.0f} bytes")
+    return Likelihood(tally.sum, tally.units, int(tally.totals["bytes"]))
 
 
-def _inputs(windows: list[list[int]]) -> torch.Tensor:
+def _rows(windows: list[list[int]]) -> TokenBatch:
+    """Windows side by side; behind a short one stand positions without a target."""
     longest = max(map(len, windows)) - 1
-    return torch.tensor([window[:-1] + [0] * (longest - len(window) + 1) for window in windows])
-
-
-def _targets(windows: list[list[int]]) -> torch.Tensor:
-    longest = max(map(len, windows)) - 1
-    return torch.tensor([window[1:] + [IGNORE] * (longest - len(window) + 1) for window in windows])
+    inputs = [window[:-1] + [0] * (longest - len(window) + 1) for window in windows]
+    targets = [window[1:] + [IGNORE] * (longest - len(window) + 1) for window in windows]
+    return TokenBatch(torch.tensor(inputs), torch.tensor(targets))

@@ -55,7 +55,7 @@ def score_skills(engine: Engine, items: Sequence[SkillItem], *, batch: int) -> S
     prompts = [encode_prompt(engine.tokenizer, [{"role": "user", "content": item.prompt}]) for item in items]
     by_length = sorted(range(len(items)), key=lambda index: len(prompts[index]))
     answers: dict[int, str] = {}
-    with progress("skills", total=len(items)) as advance:
+    with progress("skills", total=len(items), unit="questions") as advance:
         for first in range(0, len(items), batch):
             group = by_length[first : first + batch]
             for index, done in zip(group, engine.complete([prompts[i] for i in group], GREEDY), strict=True):

@@ -10,6 +10,7 @@ from seedbed.devices import choose_device
 from seedbed.errors import DataError
 from seedbed.inference.config import ChatConfig
 from seedbed.inference.engine import Engine
+from seedbed.inference.generate import say
 from seedbed.model.folder import load_model
 from seedbed.tokenizers.chat import encode_prompt, find_template
 
@@ -34,7 +35,7 @@ def chat(config: ChatConfig) -> dict[str, Any]:
             continue
         messages.append({"role": "user", "content": text})
         try:
-            if reply := _reply(engine, messages, config):
+            if reply := say(engine, encode_prompt(tokenizer, messages), config).text:
                 messages.append({"role": "assistant", "content": reply})
             else:  # a conversation holds no empty reply: the next question stands in this one's place
                 messages.pop()
@@ -53,13 +54,3 @@ def _lines() -> Iterator[str]:
             return
         if text:
             yield text
-
-
-def _reply(engine: Engine, messages: list[dict[str, str]], config: ChatConfig) -> str:
-    for event in engine.stream([encode_prompt(engine.tokenizer, messages)], config):
-        sys.stdout.write(event.text)
-        sys.stdout.flush()
-        if event.completion is not None:
-            sys.stdout.write("\n")
-            return event.completion.text
-    raise AssertionError("a stream ends with a completion")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ ROWS_AT_ONCE = 32
 
 
 def generate(config: GenerateConfig) -> dict[str, Any]:
-    """Prints continuations: as they come for one prompt, one by one for the demo, as JSON lines for a file.
+    """Prints continuations as they come: piece by piece for one prompt, text by text for the demo, as JSON lines for a
+    file.
 
     Returns {"completions": [{"prompt", "text", "tokens", "reason"}, …]}.
     """
@@ -29,23 +31,42 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
         prompts = read_prompts(config.prompts)
     engine = Engine.load(config.model, device=choose_device(config.device))
     if config.prompt is not None:
-        completions = [_aloud(engine, config.prompt, config)]
-    else:
-        completions = []
-        for first in range(0, len(prompts), ROWS_AT_ONCE):
-            group = prompts[first : first + ROWS_AT_ONCE]
-            completions += engine.complete([engine.encode(prompt) for prompt in group], config)
-    results = [
-        {"prompt": prompt, "text": done.text, "tokens": len(done.tokens), "reason": done.reason}
-        for prompt, done in zip(prompts, completions, strict=True)
-    ]
-    if config.prompts is not None:
-        for result in results:
-            print(json.dumps(result, ensure_ascii=False))
-    elif config.demo:
-        for result in results:
-            print(f"── {result['prompt']!r}\n{result['prompt']}{result['text']}\n")
+        sys.stdout.write(config.prompt)
+        return {"completions": [_told(config.prompt, say(engine, engine.encode(config.prompt), config))]}
+    encoded = [engine.encode(prompt) for prompt in prompts]
+    for number, ids in enumerate(encoded, start=1):  # a prompt that cannot be continued is told before the work
+        try:
+            engine.check_prompt(ids)
+        except DataError as error:
+            raise DataError(f"prompt {number}: {error.problem}", error.fix) from None
+    results = []
+    for first in range(0, len(prompts), ROWS_AT_ONCE):
+        done = engine.complete(encoded[first : first + ROWS_AT_ONCE], config)
+        for prompt, completion in zip(prompts[first : first + ROWS_AT_ONCE], done, strict=True):
+            results.append(_told(prompt, completion))
+            line = json.dumps(results[-1], ensure_ascii=False)
+            print(f"── {prompt!r}\n{prompt}{completion.text}\n" if config.demo else line, flush=True)
     return {"completions": results}
+
+
+def say(engine: Engine, ids: Sequence[int], sampling: SamplingConfig) -> Completion:
+    """Prints the continuation of `ids` as it comes, and a line end."""
+    for event in engine.stream([ids], sampling):
+        sys.stdout.write(event.text)
+        sys.stdout.flush()
+        if event.completion is not None:
+            sys.stdout.write("\n")
+            return event.completion
+    raise AssertionError("a stream ends with a completion")
+
+
+def _told(prompt: str, completion: Completion) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "text": completion.text,
+        "tokens": len(completion.tokens),
+        "reason": completion.reason,
+    }
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -60,16 +81,3 @@ def read_prompts(path: Path) -> list[str]:
     if not prompts:
         raise DataError(f"{path} holds no prompt: every line is empty")
     return prompts
-
-
-def _aloud(engine: Engine, prompt: str, sampling: SamplingConfig) -> Completion:
-    """Prints the prompt and its continuation as it comes."""
-    sys.stdout.write(prompt)
-    sys.stdout.flush()
-    for event in engine.stream([engine.encode(prompt)], sampling):
-        sys.stdout.write(event.text)
-        sys.stdout.flush()
-        if event.completion is not None:
-            sys.stdout.write("\n")
-            return event.completion
-    raise AssertionError("a stream ends with a completion")

@@ -16,8 +16,8 @@ class OptimizerConfig:
     name: Literal["muon", "adamw"] = "muon"
     """muon orthogonalises the update of every matrix (Jordan 2024), AdamW moves the rest. adamw: AdamW for all."""
 
-    rate: float = 1e-3
-    """Peak learning rate of adamw. Under muon it is not used."""
+    rate: float | None = None
+    """Peak learning rate of everything under adamw; left out: 0.001. muon has four rates instead, below."""
 
     matrix_rate: float = 0.02
     """Peak learning rate of the matrices inside the blocks under Muon: the same value serves all sizes."""
@@ -38,7 +38,7 @@ class OptimizerConfig:
     """Momentum of Muon."""
 
     beta1: float = 0.8
-    """First AdamW moment's memory."""
+    """First AdamW moment's memory. 0.8 suits Muon's pace; AdamW alone is usually run at 0.9."""
 
     beta2: float = 0.95
     """Second AdamW moment's memory."""
@@ -54,6 +54,11 @@ class OptimizerConfig:
         at_least(self, 0, "weight_decay")
         at_least(self, 1, "newton_schulz_steps")
         between(self, 0, 0.9999, "momentum", "beta1", "beta2")
+        if self.name == "muon" and self.rate is not None:
+            raise ConfigError(
+                f"rate is {self.rate}, but muon does not use it",
+                "Set matrix_rate, embedding_rate, head_rate and vector_rate, or take --optimizer.name adamw.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

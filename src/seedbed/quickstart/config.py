@@ -17,14 +17,14 @@ class QuickstartConfig:
     """The text to learn from: stdlib (Python's own library), or a file or folder of .txt, .md, .jsonl, .jsonl.zst or
     .parquet."""
 
-    minutes: float = 8.0
+    minutes: float = 9.0
     """Time for all of it, about. Training steps are counted out to fit this machine."""
 
     out: Path = Path("runs/quickstart")
     """Folder for everything that is made. The same command goes on in it after a stop."""
 
     seed: int = 0
-    """Of data, weights and samples."""
+    """Of the questions, the order of data and the first weights."""
 
     device: Literal["auto", "cuda", "mps", "xpu", "cpu"] = "auto"
     """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""

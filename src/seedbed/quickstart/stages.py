@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from seedbed.configuration import from_arguments, load_config, save_config, to_dict
@@ -25,7 +26,7 @@ from seedbed.evaluation.evaluate import evaluate
 from seedbed.evaluation.skills import FILE, read_items, score_constant, write_items
 from seedbed.quickstart.config import QuickstartConfig
 from seedbed.quickstart.page import build_page, print_summary
-from seedbed.runs import MANIFEST, lock, new_folder, write_result
+from seedbed.runs import MANIFEST, command, lock, new_folder, write_result
 from seedbed.tokenizers.config import TokenizerConfig
 from seedbed.tokenizers.training import train_tokenizer
 from seedbed.training.config import PretrainConfig
@@ -33,7 +34,7 @@ from seedbed.training.pretrain import pretrain
 from seedbed.tuning.config import FinetuneConfig
 from seedbed.tuning.finetune import finetune
 
-PRETRAIN_SHARE, FINETUNE_SHARE = 0.30, 0.52
+PRETRAIN_SHARE, FINETUNE_SHARE = 0.22, 0.68
 """Of the minutes; the rest is for preparing, measuring and writing."""
 
 BYTES_PER_MINUTE = 2_000_000
@@ -41,6 +42,8 @@ BYTES_PER_MINUTE = 2_000_000
 
 TRAINING_QUESTIONS_PER_MINUTE = 7_500
 HELD_OUT_PER_SKILL = 200
+REMEMBERED = "quickstart.yaml"
+"""In the folder: the config that it was begun with."""
 CONVERSATIONS = "train.jsonl"
 """In the folder of questions: what is learned from."""
 
@@ -49,13 +52,18 @@ def quickstart(config: QuickstartConfig) -> dict[str, Any]:
     """Runs what is not done yet and returns the result that `result.json` holds."""
     with lock(config.out):
         _remember(config)
-        return Quickstart(config).run()
+        try:
+            return Quickstart(config).run()
+        except BaseException:
+            if not (config.out / "corpus").exists():  # nothing was made that could be gone on with
+                (config.out / REMEMBERED).unlink()
+            raise
 
 
 def _remember(config: QuickstartConfig) -> None:
     """Writes the config to the folder, or checks that it is the one the folder was begun with."""
-    path = config.out / "quickstart.yaml"
-    if path.exists():
+    path = config.out / REMEMBERED
+    if path.exists() and (config.out / "corpus" / MANIFEST).is_file():
         for key, began in to_dict(load_config(path, QuickstartConfig)).items():
             if key not in ("out", "device") and to_dict(config)[key] != began:
                 raise ConfigError(
@@ -63,7 +71,7 @@ def _remember(config: QuickstartConfig) -> None:
                     "Give the same settings to go on with it, or another --out.",
                 )
         return
-    if any(not entry.name.startswith(".lock") for entry in config.out.iterdir()):
+    if any(entry.name != path.name and not entry.name.startswith(".") for entry in config.out.iterdir()):
         raise ConfigError(f"{config.out} exists and is not empty", "Choose another --out, or remove that folder first.")
     save_config(path, config)
 
@@ -84,7 +92,9 @@ class Quickstart:
         self.stage("questions", self.questions)
         for name, train in (("pretrain", self.pretrain), ("finetune", self.finetune)):
             if not self.stage(name, train).get("finished", True):
-                return {"finished": False, "stopped_in": name, "go_on": f"seedbed quickstart --out {self.out}"}
+                go_on = command("quickstart", self.config)
+                print(f"stopped in {name}; this goes on: {go_on}", file=sys.stderr)
+                return {"finished": False, "stopped_in": name, "go_on": go_on}
             self.stage(f"evaluation/{name}", functools.partial(self.evaluate, name))
         return self.report()
 
@@ -95,12 +105,19 @@ class Quickstart:
             self.results[folder] = json.loads((path / "result.json").read_text(encoding="utf-8"))
             return self.results[folder]
         print(f"→ {folder}", file=sys.stderr)
+        earlier = self.seconds_before(path)
         began = time.perf_counter()
         result = work()
-        self.results[folder] = {**result, "seconds": round(time.perf_counter() - began, 2)}
+        self.results[folder] = {**result, "seconds": round(earlier + time.perf_counter() - began, 2)}
         if path.is_dir():
             write_result(path, self.results[folder])
         return self.results[folder]
+
+    def seconds_before(self, path: Path) -> float:
+        """What an earlier sitting, that was stopped, spent on the stage."""
+        if not (path / "result.json").is_file():
+            return 0.0
+        return float(json.loads((path / "result.json").read_text(encoding="utf-8")).get("seconds", 0.0))
 
     # The stages ------------------------------------------------------------------------------------------------------
 

@@ -13,11 +13,15 @@ from seedbed.runs.files import write_atomic, writing
 
 @contextlib.contextmanager
 def lock(folder: Path | str) -> Iterator[None]:
-    """Holds a run folder for this process, making it when needed. StorageError at once when another process has it."""
+    """Holds a run folder for this process, making it when needed; one that it made and nobody filled goes again.
+
+    StorageError at once when another process has it.
+    """
     import filelock  # brings asyncio, 40 ms: only when a folder is locked
 
     folder = Path(folder)
     holder = folder / ".lock.holder"
+    made = not folder.exists()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         held = filelock.FileLock(folder / ".lock")
@@ -41,3 +45,7 @@ def lock(folder: Path | str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             holder.unlink()
         held.release()
+        if made and {entry.name for entry in folder.iterdir()} <= {".lock"}:
+            with contextlib.suppress(OSError):
+                (folder / ".lock").unlink(missing_ok=True)
+                folder.rmdir()

@@ -55,7 +55,7 @@ class Manifest:
     """What a folder holds, how it was made and from what."""
 
     kind: str
-    """corpus, tokenizer, tokens, run, model or report."""
+    """corpus, tokenizer, tokens, questions, run, checkpoint, model or report."""
     files: dict[str, FileRecord]
     """By name inside the folder, with forward slashes."""
     inputs: dict[str, str] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Manifest:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the content. No clock and no path enters it: the same work gives the same hash anywhere."""
+        """SHA-256 of the content. No clock enters it, and no path but those that a run's config.yaml names."""
         return sha256_json(self._content())
 
     def _content(self) -> dict[str, Any]:

@@ -125,7 +125,12 @@ class Checkpoints:
         return progress
 
     def newest(self, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> Progress | None:
-        """Loads the newest whole checkpoint, passing over corrupt ones with a warning; None when there is none."""
+        """Loads the newest whole checkpoint, passing over corrupt ones with a warning; None when there is none.
+
+        CorruptionError when there are checkpoints and every one of them is corrupt: beginning anew would destroy what a
+        person may want to look at.
+        """
+        corrupt: CorruptionError | None = None
         for step in reversed(self._all_steps()):
             if step not in self.steps():
                 logger.warning("passing over an incomplete checkpoint: %s has no manifest", self.path(step))
@@ -134,6 +139,9 @@ class Checkpoints:
                 return self.load(step, model, optimizers, fingerprint)
             except CorruptionError as error:
                 logger.warning("passing over a corrupt checkpoint: %s", error.problem)
+                corrupt = error
+        if corrupt is not None:
+            raise CorruptionError(f"no checkpoint is whole; {corrupt.problem}", "Choose another --out to begin anew.")
         return None
 
     def prune(self, keep: int, best: int | None) -> None:

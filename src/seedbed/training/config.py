@@ -14,7 +14,8 @@ from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When the whole state is written, and how much is kept. A run also saves when it is stopped and at its end."""
+    """When the whole state is written, and how much is kept. A run also saves when it is stopped and at its end; with
+    none of steps, epochs and on_improvement it saves at every validation."""
 
     steps: int | None = None
     """Save every so many steps."""
@@ -72,7 +73,7 @@ class TrainConfig:
     """Steps between two validations. Left out: twenty in a run."""
 
     validation_rows: int = 256
-    """Rows of the validation text that are used, spread evenly over it; the same ones each time."""
+    """Rows of the validation data that are used: a fixed sample, the same in every run."""
 
     patience: int | None = None
     """Stop after so many validations in a row without a lower loss. Left out: never."""
@@ -128,8 +129,8 @@ class TokensConfig:
     tokens: Path
     """Folder that `seedbed tokenize` wrote."""
 
-    length: int = 256
-    """Tokens of a training row."""
+    length: int | None = None
+    """Tokens of a training row. Left out: the model's context."""
 
     def __post_init__(self) -> None:
         at_least(self, 2, "length")

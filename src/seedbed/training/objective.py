@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from seedbed.data.batch import IGNORE, TokenBatch
+from seedbed.data.batch import IGNORE, Batch, TokenBatch
 from seedbed.model.transformer import Transformer
 
 
@@ -47,17 +47,20 @@ class Tally:
         return Tally(self.sum + float(loss.sum.detach()), self.units + loss.units, totals)
 
 
-class Objective(Protocol):
+B_contra = TypeVar("B_contra", bound=Batch, contravariant=True)
+
+
+class Objective(Protocol[B_contra]):
     """A loss, and how its sums read as metrics."""
 
-    def loss(self, model: Transformer, batch: TokenBatch) -> Loss:
+    def loss(self, model: Transformer, batch: B_contra) -> Loss:
         """Of one micro-batch, ready for `backward()`."""
 
     def report(self, tally: Tally) -> dict[str, float]:
         """Metrics of what has been added up; "loss" among them."""
 
 
-class NextToken(Objective):
+class NextToken(Objective[TokenBatch]):
     """Cross-entropy of each target token, in nats."""
 
     def __init__(self, token_bytes: Tensor | None = None):

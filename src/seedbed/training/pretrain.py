@@ -13,16 +13,17 @@ from seedbed.errors import ConfigError
 from seedbed.model.transformer import Transformer
 from seedbed.training.config import PretrainConfig
 from seedbed.training.objective import NextToken
-from seedbed.training.stage import Stage, run_stage
+from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
     """Trains a fresh model on a tokens folder; returns the result that `result.json` holds."""
     tokens = open_tokens(config.data.tokens)
     config = replace(config, model=config.model.with_tokenizer(tokens.tokenizer))
-    if config.data.length > config.model.context:
+    length = config.data.length or config.model.context
+    if length > config.model.context:
         raise ConfigError(
-            f"data.length is {config.data.length}, longer than model.context {config.model.context}",
+            f"data.length is {length}, longer than model.context {config.model.context}",
             "Shorten data.length or lengthen model.context.",
         )
 
@@ -34,10 +35,10 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         name="pretrain",
         model=fresh_model,
         tokenizer=tokens.tokenizer,
-        source=WindowSource(tokens.train, config.data.length, config.train.seed),
-        validation=WindowSource(tokens.val, config.data.length, config.train.seed),
+        source=WindowSource(tokens.train, length, config.train.seed),
+        validation=WindowSource(tokens.val, length, VALIDATION_SEED),
         objective=NextToken(torch.from_numpy(tokens.tokenizer.token_bytes())),
-        length=config.data.length,
+        length=length,
         inputs={"tokens": config.data.tokens},
     )
     return run_stage(stage, config)

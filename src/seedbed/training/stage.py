@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import logging.handlers
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from seedbed.configuration import load_config, save_config, to_dict
+from seedbed.configuration import load_config, save_config
 from seedbed.data.batch import BatchSource
 from seedbed.devices import choose_device, gemm_peak, peak_memory_mb, set_determinism
 from seedbed.errors import ConfigError, DataError
@@ -21,7 +23,7 @@ from seedbed.model.folder import TOKENIZER, save_model
 from seedbed.model.transformer import Transformer
 from seedbed.runs import MANIFEST, lock, seal, write_card, write_result, writing
 from seedbed.tokenizers.tokenizer import Tokenizer
-from seedbed.training.config import StageConfig
+from seedbed.training.config import StageConfig, TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.objective import Objective
 from seedbed.training.trainer import Trainer
@@ -36,6 +38,9 @@ CONFIG = "config.yaml"
 FREE = ("device", "log_every", "checkpoint")
 """Settings of `train` that a run may go on with differently: they move no weight, up to a device's rounding."""
 
+VALIDATION_SEED = 0
+"""Of the rows that are validated on: the same in every run, so that runs of different seeds compare."""
+
 MEASURED_STEPS = 8
 """Steps that are timed to turn minutes into a step count, after two that warm the machine up."""
 
@@ -48,9 +53,9 @@ class Stage:
     model: Callable[[], Transformer]
     """Makes the model that training starts from; the same weights at every call."""
     tokenizer: Tokenizer
-    source: BatchSource
-    validation: BatchSource | None
-    objective: Objective
+    source: BatchSource[Any]
+    validation: BatchSource[Any] | None
+    objective: Objective[Any]
     length: int
     """Tokens of a row."""
     inputs: Mapping[str, Path]
@@ -103,7 +108,7 @@ def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
         )
         result |= {"model": str(run / "model"), "selected_step": selected}
         write_card(run, f"Run {run.name}", _card(stage, trainer.model.config, result))
-        seal(run, "run", stage.inputs, to_dict(replace(config, out=Path(run.name))))
+        seal(run, "run", stage.inputs, _settings(config))
     result |= {"seconds": round(time.perf_counter() - began, 2), "peak_rss_mb": round(peak_memory_mb(), 1)}
     write_result(run, result)
     return result
@@ -116,7 +121,7 @@ def _save_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     tokenizer.save(folder)
 
 
-def _trainer(stage: Stage, config: C, *, quiet: bool = False) -> Trainer:
+def _trainer(stage: Stage, config: C, *, quiet: bool = False) -> Trainer[Any]:
     device = choose_device(config.train.device)
     set_determinism(config.train.deterministic)
     model = stage.model().to(device)
@@ -152,7 +157,7 @@ def _settle(config: C, stage: Stage) -> C:
         _refuse_difference(config, earlier)
         free = {key: getattr(config.train, key) for key in FREE}
         return replace(earlier, out=config.out, resume=config.resume, train=replace(earlier.train, **free))
-    config = replace(config, train=replace(config.train, steps=_steps(config, stage)))
+    config = replace(config, train=_counted(config, stage))
     save_config(path, config)
     return config
 
@@ -169,16 +174,20 @@ def _check_beginning(config: StageConfig) -> None:
         raise ConfigError(f"{config.out} is not empty and holds no run", "Choose another --out.")
 
 
-def _steps(config: C, stage: Stage) -> int:
+def _counted(config: C, stage: Stage) -> TrainConfig:
+    """The budget as a step count. Minutes are measured; validation then takes at most a tenth of them."""
     train = config.train
     if train.steps is not None:
-        return train.steps
+        return train
     if train.epochs is not None:
-        return max(1, round(train.epochs * stage.source.samples / train.batch))
+        return replace(train, steps=max(1, round(train.epochs * stage.source.samples / train.batch)))
     assert train.minutes is not None  # one budget is given
     step, validation = measure_seconds(stage, config)
-    # One step in a hundred is left for checkpoints and for a machine that slows down as it warms.
-    return max(1, int(0.99 * (60 * train.minutes - 21 * validation) / step))
+    # One second in a hundred is left for checkpoints and for a machine that slows down as it warms.
+    seconds = 0.99 * 60 * train.minutes - 2 * validation  # before the first step and after the last
+    interval = train.validate_every or max(math.ceil(9 * validation / step), int(seconds / step / 20), 1)
+    steps = max(1, int(seconds / (step + validation / interval)))
+    return replace(train, steps=steps, validate_every=interval)
 
 
 def measure_seconds(stage: Stage, config: C) -> tuple[float, float]:
@@ -196,31 +205,39 @@ def measure_seconds(stage: Stage, config: C) -> tuple[float, float]:
 
 
 def _refuse_difference(config: StageConfig, earlier: StageConfig) -> None:
-    """ConfigError when a run is asked to go on with other settings than it began with."""
+    """ConfigError when a run is asked to go on with other settings than it began with.
+
+    A path counts as the place it leads to, however it is written.
+    """
     free = ("out", "resume", *(f"train.{key}" for key in FREE))
-    asked, began = _flat(to_dict(config)), _flat(to_dict(earlier))
-    for key, value in asked.items():
-        counted = key == "train.steps" and value is None  # steps were counted out from epochs or minutes
-        if counted or key.startswith(free):
-            continue
-        if began.get(key) != value:
+    began = _settings(earlier, paths=True)
+    for key, value in _settings(config, paths=True).items():
+        counted = key in ("train.steps", "train.validate_every") and value is None  # counted out from epochs or minutes
+        if not counted and not key.startswith(free) and began.get(key) != value:
             raise ConfigError(
                 f"{config.out} was begun with {key} {began.get(key)}, now it is {value}",
                 "Give the same settings to go on with it, or another --out for a new run.",
             )
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
+def _settings(config: Any, prefix: str = "", *, paths: bool = False) -> dict[str, Any]:
+    """Every setting by its dotted key. Without `paths`: what a run does, not where."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= _settings(value, f"{prefix}{field.name}.", paths=paths)
+        elif isinstance(value, Path):
+            found |= {prefix + field.name: str(value.resolve())} if paths else {}
+        else:
+            found[prefix + field.name] = value
+    return found
 
 
 # Records -------------------------------------------------------------------------------------------------------------
 
 
-def _metrics(trainer: Trainer, step: int) -> dict[str, float]:
+def _metrics(trainer: Trainer[Any], step: int) -> dict[str, float]:
     """The newest ones up to a step."""
     newest: dict[str, float] = {}
     for record in trainer.metrics.records():
@@ -241,7 +258,7 @@ def _card(stage: Stage, model: ModelConfig, result: Mapping[str, Any]) -> dict[s
         "Measured": "\n".join(lines),
         "Made from": "\n".join(f"- {name}: `{path}`" for name, path in stage.inputs.items()),
         "Use": '`seedbed generate --model FOLDER --prompt "Once"`, or, in transformers, '
-        "`AutoModelForCausalLM.from_pretrained(FOLDER)`.",
+        "`AutoModelForCausalLM.from_pretrained` on the folder of the model (in a run: its `model/`).",
     }
 
 
@@ -253,10 +270,16 @@ def _log_to(path: Path) -> Iterator[None]:
     )
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     package = logging.getLogger("seedbed")
+    # Warnings are for the person too: such as a checkpoint that had to be passed over.
+    aloud = logging.StreamHandler()
+    aloud.setLevel(logging.WARNING)
+    aloud.setFormatter(logging.Formatter("seedbed: %(message)s"))
     package.addHandler(handler)
+    package.addHandler(aloud)
     package.setLevel(logging.INFO)
     try:
         yield
     finally:
         package.removeHandler(handler)
+        package.removeHandler(aloud)
         handler.close()

@@ -13,11 +13,12 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from seedbed.data.batch import BatchSource, TokenBatch
+from seedbed.data.batch import Batch, BatchSource
 from seedbed.devices import peak_memory_mb, synchronise
 from seedbed.errors import TrainingError
 from seedbed.model.transformer import Transformer
@@ -32,6 +33,8 @@ from seedbed.training.objective import Objective, Tally
 from seedbed.training.trackers import JsonLines
 
 logger = logging.getLogger(__name__)
+
+B = TypeVar("B", bound=Batch)
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,15 @@ class StepReport:
     """False when the gradient was not finite and the step was left out."""
 
 
-class Trainer:
+class Trainer(Generic[B]):
     """Takes a model from where it stands to the last step of its budget."""
 
     def __init__(
         self,
         model: Transformer,
-        objective: Objective,
-        source: BatchSource,
-        validation: BatchSource | None,
+        objective: Objective[B],
+        source: BatchSource[B],
+        validation: BatchSource[B] | None,
         *,
         config: TrainConfig,
         optimizer: OptimizerConfig,
@@ -92,7 +95,7 @@ class Trainer:
         for batch in self.micro_batches(self.progress.step):
             loss = self.objective.loss(self.model, batch)
             loss.sum.backward()
-            tally, tokens = tally + loss, tokens + batch.tokens_BT.numel()
+            tally, tokens = tally + loss, tokens + batch.tokens
         norm = self.normalise_gradients(tally.units)
         applied = math.isfinite(norm) and math.isfinite(tally.sum)
         if applied:
@@ -108,7 +111,7 @@ class Trainer:
         )
         return StepReport(tally, norm, multiple, tokens, applied)
 
-    def micro_batches(self, step: int) -> Iterator[TokenBatch]:
+    def micro_batches(self, step: int) -> Iterator[B]:
         """The rows of a step, as many at a time as fit."""
         size = self.config.micro_batch or self.config.batch
         for first in range(0, self.config.batch, size):
@@ -194,6 +197,8 @@ class Trainer:
         when = self.config.checkpoint
         if improved and self.saves_improvements:
             return True
+        if when.steps is None and when.epochs is None and not self.saves_improvements:
+            return self.due(self.validation_interval)
         epochs = None
         if when.epochs is not None:
             epochs = max(1, round(when.epochs * self.source.samples / self.config.batch))

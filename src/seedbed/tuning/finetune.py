@@ -16,7 +16,7 @@ from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.chat import encode_conversation, find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.objective import NextToken
-from seedbed.training.stage import Stage, run_stage
+from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 from seedbed.tuning.config import FinetuneConfig
 
 
@@ -35,9 +35,9 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
     pad_id = tokenizer.pad_id
 
-    def packed(conversations: Iterable[Conversation], source: Path) -> PackedSource:
+    def packed(conversations: Iterable[Conversation], source: Path, seed: int) -> PackedSource:
         encoded, names = _encode(conversations, tokenizer, source)
-        return PackedSource(encoded, length, config.train.seed, pad_id, names)
+        return PackedSource(encoded, length, seed, pad_id, names)
 
     def starting_model() -> Transformer:
         return load_model(config.model)[0]
@@ -46,8 +46,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         name="finetune",
         model=starting_model,
         tokenizer=tokenizer,
-        source=packed(train, config.data),
-        validation=packed(held_out, config.validation or config.data),
+        source=packed(train, config.data, config.train.seed),
+        validation=packed(held_out, config.validation or config.data, VALIDATION_SEED),
         objective=NextToken(),
         length=length,
         inputs={"model": find_model(config.model), "data": config.data},
