@@ -194,7 +194,7 @@ def _tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Tensor]
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
-    return tensors
+    return dict(sorted(tensors.items()))  # so that the same state is the same bytes, resumed or not
 
 
 def _load_tensors(folder: Path, model: nn.Module, optimizers: list[Optimizer]) -> None:
