@@ -26,6 +26,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only one JSON object")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
+        if arguments.out is not None and arguments.out.exists():
+            parser.error(f"{arguments.out} exists: what is there already would not be timed")
         out = arguments.out or Path(temporary) / "quickstart"
         command = [sys.executable, "-m", "seedbed", "quickstart", f"--corpus={arguments.corpus}", f"--out={out}"]
         command += [] if arguments.minutes is None else [f"--minutes={arguments.minutes}"]
@@ -41,7 +43,9 @@ def main() -> None:
             {
                 "seconds": round(seconds, 1),
                 "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6, 1),
-                "val_bits_per_byte": validation[-1],
+                "val_bits_per_byte": result["stages"][0]["val_bits_per_byte"],
+                "val_bits_per_byte_finetuned": tuned["val_bits_per_byte"],
+                "val_bits_per_byte_last_step": validation[-1],
                 "val_bits_per_byte_first": validation[0],
                 "pretrained_exact": result["stages"][0]["skills_exact"],
                 "skills_exact": tuned["skills_exact"],

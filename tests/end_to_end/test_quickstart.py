@@ -11,16 +11,19 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from seedbed.cli import parser
 from seedbed.configuration import from_arguments
 from seedbed.data.skills import SKILLS
 from seedbed.errors import ConfigError
+from seedbed.inference.config import SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.model.folder import load_model
 from seedbed.quickstart import stages
 from seedbed.quickstart.config import QuickstartConfig
 from seedbed.runs import open_folder
+from seedbed.tokenizers.chat import encode_prompt
 from tests.tiny import write_text
 
 STAGES = {
@@ -62,10 +65,10 @@ def finished(source, tmp_path_factory) -> Path:
     """One that was killed in the middle of each training and of each evaluation, and given again each time."""
     out = tmp_path_factory.mktemp("quickstart") / "demo"
     patch = pytest.MonkeyPatch()
-    for name in ("constant_answers", "evaluate", "finetune", "build_page"):
+    for name in ("training_items", "evaluate", "finetune", "build_page"):
         work = getattr(stages, name)
 
-        def die(*given: object) -> None:
+        def die(*given: object, **settings: object) -> None:
             raise KeyboardInterrupt
 
         patch.setattr(stages, name, die)
@@ -142,7 +145,7 @@ def test_questions_are_complete_at_once(source, tmp_path):
     """A process that dies right after it made them has not to make them again, where they would be in the way."""
     way = stages.Quickstart(config(source, tmp_path))
     way.questions()
-    assert way.stage("questions", lambda: pytest.fail("made again"))["constant_answers"].keys() == SKILLS.keys()
+    assert way.stage("questions", lambda: pytest.fail("made again"))["held_out_per_skill"] == stages.HELD_OUT_PER_SKILL
 
 
 def test_a_stage_that_is_asked_to_stop_says_how_to_go_on(source, tmp_path, monkeypatch):
@@ -154,6 +157,27 @@ def test_a_stage_that_is_asked_to_stop_says_how_to_go_on(source, tmp_path, monke
     # What it says is a command that the same folder accepts.
     assert parser("quickstart").read(words[2:]).config == config(source, tmp_path / "demo")
     assert not (tmp_path / "demo" / "report.html").exists()
+
+
+def test_the_model_folder_loads_untouched_in_transformers(finished):
+    """As the quickstart left it; tests/parity compares more of it, on random models."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = finished / "finetune" / "model"
+    theirs, tokens = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    engine = Engine.load(folder)
+    ids = engine.encode("def grow(seed):")
+    assert tokens("def grow(seed):")["input_ids"] == ids
+    with torch.no_grad():
+        batch = torch.tensor([ids])
+        assert (theirs(batch).logits - engine.model(batch)).abs().max() <= 1e-5
+        greedy = theirs.generate(batch, do_sample=False, max_new_tokens=20)[0, len(ids) :]
+    ours = engine.complete([ids], SamplingConfig(temperature=0, max_tokens=20))[0].tokens
+    ended = [token for token in greedy.tolist() if token not in engine.tokenizer.end_ids]
+    assert ended == list(ours)
+    messages = [{"role": "user", "content": "Copy seed"}]
+    chat = tokens.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert chat == encode_prompt(engine.tokenizer, messages)
 
 
 @pytest.mark.proof

@@ -71,20 +71,15 @@ def test_the_surprise_does_not_depend_on_the_batch(batch):
     assert one.nats == pytest.approx(other.nats, rel=1e-5) and one.bytes == other.bytes
 
 
-def test_no_more_than_so_many_bytes_are_read():
-    read = []
-
-    def texts():
-        for text in ["abcd", "efgh", "ijkl", "mnop"]:
-            read.append(text)
-            yield text
-
-    assert measure(tiny_model(), texts(), max_bytes=10).bytes == 10
-    assert read == ["abcd", "efgh", "ijkl"]
+def test_the_beginning_of_every_text_is_read_and_no_more_bytes_than_allowed():
+    texts = ["abcdXX", "efgYYY", "ijkl"]
+    assert measure(tiny_model(), texts, max_bytes=10).bytes == 9
+    short = measure(tiny_model(), ["abc", "efg", "ijk"])
+    assert measure(tiny_model(), texts, max_bytes=10).nats == pytest.approx(short.nats)
 
 
 def test_bytes_are_counted_not_characters():
-    assert measure(tiny_model(), ["木" * 20, "木" * 20], max_bytes=30).bytes == 30
+    assert measure(tiny_model(), ["木" * 20, "木" * 20], max_bytes=62).bytes == 60
 
 
 # Skills --------------------------------------------------------------------------------------------------------------
@@ -135,7 +130,7 @@ def test_an_answer_counts_when_it_is_right_to_the_letter(batch):
     assert all(prompt.endswith("<|im_start|>assistant\n") for group in engine.groups for prompt in group)
 
 
-def test_the_baseline_is_the_commonest_answer_of_each_skill():
+def test_the_baseline_is_one_answer_for_each_skill():
     training = [SkillItem("a", str(i), "", answer) for i, answer in enumerate(["x", "y", "y"])]
     training += [SkillItem("b", "1", "", "z")]
     items = [SkillItem("a", "7", "", "y"), SkillItem("a", "8", "", "x"), SkillItem("b", "9", "", "q")]

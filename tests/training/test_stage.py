@@ -58,13 +58,22 @@ def test_another_seed_gives_another_model(run, tokens, tmp_path):
 # Budget --------------------------------------------------------------------------------------------------------------
 
 
+def test_a_run_learns_from_the_training_text_and_validates_on_the_other(tokens, tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr("seedbed.training.pretrain.run_stage", lambda stage, config: begun.append(stage) or {})
+    pretrain(pretrain_config(tokens, tmp_path / "run", "--train.steps=1"))
+    opened = open_tokens(tokens)
+    assert begun[0].source.store.fingerprint == opened.train.fingerprint
+    assert begun[0].validation.store.fingerprint == opened.val.fingerprint != opened.train.fingerprint
+
+
 def test_minutes_become_a_step_count_in_the_config(tokens, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "measure_seconds", lambda stage, config: (0.1, 0.02))
     config = pretrain_config(tokens, tmp_path / "run", "--train.minutes=0.05")
     result = pretrain(config)
     # Two validations at the ends; between them one every two steps, which is a tenth of the time.
-    expected = int((0.99 * 3 - 2 * 0.02) / (0.1 + 0.02 / 2))
-    assert result["steps"] == expected == 26
+    expected = int((0.95 * 3 - 2 * 0.02) / (0.1 + 0.02 / 2))
+    assert result["steps"] == expected == 25
     assert load_config(tmp_path / "run" / "config.yaml", PretrainConfig).train.steps == expected
     monkeypatch.setattr(stage, "measure_seconds", lambda stage, config: pytest.fail("measured again"))
     assert pretrain(config)["steps"] == expected

@@ -18,7 +18,7 @@ from seedbed.errors import DataError
 from seedbed.shards import parse_json, read_lines
 from seedbed.tokenizers.chat import check_messages
 
-SHAPES = "A row is {messages: [{role, content}, …]}, {prompt, response} or {instruction, input, output}."
+SHAPES = "A row is {messages: [{role, content}, …]}, {prompt, response or completion} or {instruction, input, output}."
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def _conversation(row: Any, number: int) -> Conversation:
         if not isinstance(messages, list):
             raise DataError(f"messages must be a list, got {_name(messages)}", SHAPES)
     elif "prompt" in row:
-        messages = _pair(_text(extra, "prompt"), _text(extra, "response"))
+        answer = "completion" if "completion" in row and "response" not in row else "response"
+        messages = _pair(_text(extra, "prompt"), _text(extra, answer))
     elif "instruction" in row:
         instruction, given = _text(extra, "instruction"), _text(extra, "input", required=False)
         messages = _pair(f"{instruction}\n\n{given}" if given else instruction, _text(extra, "output"))

@@ -67,21 +67,27 @@ def reversing(rng: random.Random) -> SkillItem:
 
 
 def sorting(rng: random.Random) -> SkillItem:
-    """Putting a list of 3 to 6 letters or one-digit numbers in order."""
+    """Putting a list of 3 to 6 letters or one-digit numbers in order. The same entries in any order are one item."""
     pool = ALPHABET if rng.random() < 0.5 else "0123456789"
     entries = rng.sample(pool, rng.randint(3, 6))
     wording = rng.choice(["Sort {l}", "Put {l} in order.", "Order this list: {l}", "Arrange {l}"])
-    return SkillItem("sorting", " ".join(entries), wording.format(l=" ".join(entries)), " ".join(sorted(entries)))
+    return SkillItem(
+        "sorting", " ".join(sorted(entries)), wording.format(l=" ".join(entries)), " ".join(sorted(entries))
+    )
 
 
 def counting(rng: random.Random) -> SkillItem:
-    """How often a letter stands in a sentence of 2 or 3 words."""
-    sentence = " ".join(rng.choice(WORDS) for _ in range(rng.randint(2, 3)))
+    """How often a letter stands in a sentence of 2 or 3 words. The same words in any order are the same item."""
+    words = [rng.choice(WORDS) for _ in range(rng.randint(2, 3))]
+    sentence = " ".join(words)
     # Most letters come from the sentence, so that zero is not nearly always right.
     letter = rng.choice(sentence.replace(" ", "")) if rng.random() < 0.8 else rng.choice(ALPHABET)
     wording = rng.choice(["Count {c} in: {s}", "How many {c} in: {s}", "How often is {c} in: {s}"])
     return SkillItem(
-        "counting", f"{letter} {sentence}", wording.format(c=letter, s=sentence), str(sentence.count(letter))
+        "counting",
+        f"{letter} {' '.join(sorted(words))}",
+        wording.format(c=letter, s=sentence),
+        str(sentence.count(letter)),
     )
 
 
@@ -133,7 +139,7 @@ def held_out_items(per_skill: int, *, seed: int = 0) -> Iterator[SkillItem]:
 
 
 def constant_answers(items: Iterable[SkillItem]) -> dict[str, str]:
-    """The most frequent answer of each skill among `items`: the baseline that has read nothing but the answers."""
+    """The answer that is right most often for each skill among `items`: the best that one constant can do."""
     counts: dict[str, Counter[str]] = {}
     for item in items:
         counts.setdefault(item.skill, Counter())[item.answer] += 1

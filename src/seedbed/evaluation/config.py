@@ -33,7 +33,7 @@ class EvaluateConfig:
     """Rows, of text or of questions, that go through the model at once."""
 
     max_bytes: int = 200_000
-    """Bytes of text that bits_per_byte reads."""
+    """Bytes of text that bits_per_byte reads: the beginning of each validation document."""
 
     device: Literal["auto", "cuda", "mps", "xpu", "cpu"] = "auto"
     """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ def _skills(engine: Engine, source: Path, config: EvaluateConfig) -> Measured:
 
 
 def _bits_per_byte(engine: Engine, source: Path, config: EvaluateConfig) -> Measured:
-    texts: Iterator[str] = (document.text for document in Corpus.open(source).documents("val"))
+    texts = [document.text for document in Corpus.open(source).documents("val")]
     found = measure_likelihood(engine.model, engine.tokenizer, texts, max_bytes=config.max_bytes, batch=config.batch)
     numbers = {"bits_per_byte": found.bits_per_byte, "perplexity": found.perplexity, "bytes": found.bytes}
     return Measured({**numbers, "tokens": found.tokens}, [])

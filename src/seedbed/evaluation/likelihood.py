@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,23 +35,20 @@ class Likelihood:
 
 @torch.inference_mode()
 def measure_likelihood(
-    model: Transformer, tokenizer: Tokenizer, texts: Iterable[str], *, max_bytes: int, batch: int
+    model: Transformer, tokenizer: Tokenizer, texts: Sequence[str], *, max_bytes: int, batch: int
 ) -> Likelihood:
-    """Over the first `max_bytes` of the texts, each in windows of the model's context that do not overlap.
+    """Over the beginnings of all texts, `max_bytes` in all, in windows of the model's context that do not overlap.
 
     Each text begins with <s>, as in training; the bytes counted are those of the tokens predicted, special ones none.
     DataError when there is no text, or the model's scores are not numbers.
     """
     context = model.config.context
     windows: list[list[int]] = []
-    left = max_bytes
+    share = max_bytes // max(1, len(texts))
     for text in texts:
-        read = text.encode()[:left].decode(errors="ignore")  # whole characters
+        read = text.encode()[:share].decode(errors="ignore")  # whole characters
         ids = tokenizer.encode(read, bos=tokenizer.bos_id is not None)
         windows += [ids[first : first + context + 1] for first in range(0, len(ids) - 1, context)]
-        left -= len(text.encode())
-        if left <= 0:
-            break
     if not windows:
         raise DataError("there is no text to predict: every document is shorter than two tokens")
     objective = NextToken(torch.from_numpy(tokenizer.token_bytes()))

@@ -59,7 +59,8 @@ def score_skills(engine: Engine, items: Sequence[SkillItem], *, batch: int) -> S
         for first in range(0, len(items), batch):
             group = by_length[first : first + batch]
             for index, done in zip(group, engine.complete([prompts[i] for i in group], GREEDY), strict=True):
-                answers[index] = done.text
+                # An answer that was not ended, only cut off, is none.
+                answers[index] = done.text if done.reason == "end" else f"{done.text}…"
             advance(len(group))
     given = [answers[index] for index in range(len(items))]
     return SkillScores(**tally_answers(items, given), answers=_table(items, given))

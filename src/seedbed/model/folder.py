@@ -23,7 +23,7 @@ from seedbed.errors import CorruptionError, DataError
 from seedbed.model.config import ModelConfig
 from seedbed.model.names import from_huggingface, to_huggingface
 from seedbed.model.transformer import Transformer
-from seedbed.runs import MANIFEST, Manifest, new_folder, open_folder, write_card, write_json
+from seedbed.runs import MANIFEST, Inputs, Manifest, input_hash, new_folder, open_folder, write_card, write_json
 from seedbed.tokenizers.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -38,7 +38,7 @@ def save_model(
     model: Transformer,
     tokenizer: Tokenizer,
     *,
-    inputs: Mapping[str, Path | Manifest],
+    inputs: Inputs,
     card: Mapping[str, str],
     overwrite: bool = False,
 ) -> Manifest:
@@ -49,7 +49,9 @@ def save_model(
         _write_weights(staging / WEIGHTS, weights)
         write_json(staging / "config.json", huggingface_config(model.config, weights))
         write_json(staging / "generation_config.json", generation_config(model.config, tokenizer))
-        write_json(staging / "seedbed.json", {"format": 1, "model": asdict(model.config), "tokenizer": tokenizer.hash})
+        lineage = {role: input_hash(source) for role, source in inputs.items()}
+        exact = {"format": 1, "model": asdict(model.config), "tokenizer": tokenizer.hash, "inputs": lineage}
+        write_json(staging / "seedbed.json", exact)
         tokenizer.save(staging)
         write_card(staging, f"{folder.parent.name}/{folder.name}", card)
     return open_folder(folder, "model")
@@ -71,8 +73,8 @@ def find_model(path: Path) -> Path:
     has no model yet. Raises DataError when there is none."""
     if (path / "model" / MANIFEST).is_file():
         return path / "model"
-    if checkpoints := sorted((path / CHECKPOINTS).glob("step_*")):
-        return checkpoints[-1]
+    if whole := sorted((path / CHECKPOINTS).glob(f"step_*/{MANIFEST}")):
+        return whole[-1].parent
     return path
 
 

@@ -17,7 +17,7 @@ class QuickstartConfig:
     """The text to learn from: stdlib (Python's own library), or a file or folder of .txt, .md, .jsonl, .jsonl.zst or
     .parquet."""
 
-    minutes: float = 9.0
+    minutes: float = 8.0
     """Time for all of it, about. Training steps are counted out to fit this machine."""
 
     out: Path = Path("runs/quickstart")

@@ -28,7 +28,7 @@ def build_page(out: Path, result: Mapping[str, Any], stages: Mapping[str, Mappin
         Paragraph(
             f"Made in {result['seconds'] / 60:.1f} minutes with at most {result['peak_rss_mb']:,.0f} MB of memory. "
             f"The fine-tuned model answers {tuned['skills_exact']:.0%} of the held-out questions exactly; always "
-            f"giving the commonest answer would reach {result['baseline']['skills_exact']:.0%}."
+            f"giving the same answer would reach {result['baseline']['skills_exact']:.0%}."
         ),
         Heading("Learning to predict text"),
         Picture(
@@ -77,7 +77,7 @@ def _skills_table(result: Mapping[str, Any]) -> Table:
     skills = list(result["baseline"]["by_skill"])
     rows = [[skill.replace("_", " "), *(f"{column['by_skill'][skill]:.0%}" for column in columns)] for skill in skills]
     rows.append(["all", *(f"{column['skills_exact']:.0%}" for column in columns)])
-    return Table(["skill", "commonest answer", "pretrained", "fine-tuned"], rows)
+    return Table(["skill", "best constant answer", "pretrained", "fine-tuned"], rows)
 
 
 def _stages_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:

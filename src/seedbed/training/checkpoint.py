@@ -28,13 +28,13 @@ from torch.optim import Optimizer
 from seedbed.errors import CorruptionError, DataError, SeedbedError
 from seedbed.model.folder import CHECKPOINTS, read_config
 from seedbed.model.transformer import Transformer
-from seedbed.runs import MANIFEST, new_folder, open_folder, write_json, writing
+from seedbed.runs import MANIFEST, Inputs, new_folder, open_folder, write_json, writing
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunState:
     """Where a run stands: all of its state that is not a tensor."""
 
     step: int = 0
@@ -64,8 +64,10 @@ class Progress:
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, run: Path):
+    def __init__(self, run: Path, inputs: Inputs | None = None):
+        """`inputs`: what the run is made from, for the lineage of each checkpoint."""
         self.folder = run / CHECKPOINTS
+        self.inputs = inputs or {}
 
     def path(self, step: int) -> Path:
         return self.folder / f"step_{step:08d}"
@@ -87,19 +89,19 @@ class Checkpoints:
         names = ", ".join(self.path(step).name for step in self.steps()) or "none"
         raise DataError(f"{path} is no checkpoint of this run", f"Complete checkpoints in {self.folder}: {names}")
 
-    def save(self, model: Transformer, optimizers: list[Optimizer], progress: Progress, fingerprint: str) -> None:
+    def save(self, model: Transformer, optimizers: list[Optimizer], progress: RunState, fingerprint: str) -> None:
         """Writes the checkpoint of `progress.step`; StorageError, and nothing left behind, when that is impossible."""
         target = self.path(progress.step)
         if target.exists():
             return
-        with new_folder(target, "checkpoint", config={"data": fingerprint}) as staging:
+        with new_folder(target, "checkpoint", inputs=self.inputs, config={"data": fingerprint}) as staging:
             with _plain_errors():
                 dcp.save(_tensors(model, optimizers), storage_writer=HuggingFaceStorageWriter(str(staging)))
             write_json(staging / "seedbed.json", {"format": 1, "model": asdict(model.config)})
             write_json(staging / "state.json", asdict(progress))
         logger.info("saved %s", target.name)
 
-    def load(self, step: int, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> Progress:
+    def load(self, step: int, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> RunState:
         """Puts model and optimizers where they were.
 
         Raises CorruptionError when a byte has changed and DataError when the checkpoint belongs to other data or
@@ -114,7 +116,7 @@ class Checkpoints:
                 "Give the same data, length and seed, or another --out.",
             )
         try:
-            progress = Progress(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
+            progress = RunState(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
             if progress.step != step:
                 raise CorruptionError(f"{folder} holds the state of step {progress.step}: it was renamed")
             _load_tensors(folder, model, optimizers)
@@ -124,7 +126,7 @@ class Checkpoints:
             raise CorruptionError(f"{folder} cannot be read by this version of seedbed: {error}") from error
         return progress
 
-    def newest(self, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> Progress | None:
+    def newest(self, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> RunState | None:
         """Loads the newest whole checkpoint, passing over corrupt ones with a warning; None when there is none.
 
         CorruptionError when there are checkpoints and every one of them is corrupt: beginning anew would destroy what a

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import logging.handlers
 import math
@@ -21,7 +22,7 @@ from seedbed.model.accounting import count_parameters, training_flops
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import TOKENIZER, save_model
 from seedbed.model.transformer import Transformer
-from seedbed.runs import MANIFEST, lock, seal, write_card, write_result, writing
+from seedbed.runs import MANIFEST, input_hash, lock, seal, write_card, write_result, writing
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.config import StageConfig, TrainConfig
 from seedbed.training.display import Display
@@ -60,6 +61,11 @@ class Stage:
     """Tokens of a row."""
     inputs: Mapping[str, Path]
     """Folders and files that the run is made from."""
+
+    @functools.cached_property
+    def hashes(self) -> dict[str, str]:
+        """Of the inputs, by role."""
+        return {role: input_hash(path) for role, path in self.inputs.items()}
 
 
 def run_stage(stage: Stage, config: C) -> dict[str, Any]:
@@ -102,13 +108,13 @@ def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
             run / "model",
             trainer.model,
             stage.tokenizer,
-            inputs=stage.inputs,
+            inputs=stage.hashes,
             card=_card(stage, trainer.model.config, result),
             overwrite=True,
         )
         result |= {"model": str(run / "model"), "selected_step": selected}
         write_card(run, f"Run {run.name}", _card(stage, trainer.model.config, result))
-        seal(run, "run", stage.inputs, _settings(config))
+        seal(run, "run", stage.hashes, _settings(config))
     result |= {"seconds": round(time.perf_counter() - began, 2), "peak_rss_mb": round(peak_memory_mb(), 1)}
     write_result(run, result)
     return result
@@ -141,6 +147,7 @@ def _trainer(stage: Stage, config: C, *, quiet: bool = False) -> Trainer[Any]:
         schedule=config.schedule,
         run=config.out,
         display=display,
+        inputs=stage.hashes,
     )
 
 
@@ -183,8 +190,8 @@ def _counted(config: C, stage: Stage) -> TrainConfig:
         return replace(train, steps=max(1, round(train.epochs * stage.source.samples / train.batch)))
     assert train.minutes is not None  # one budget is given
     step, validation = measure_seconds(stage, config)
-    # One second in a hundred is left for checkpoints and for a machine that slows down as it warms.
-    seconds = 0.99 * 60 * train.minutes - 2 * validation  # before the first step and after the last
+    # One second in twenty is left for checkpoints and for a machine that slows down as it warms.
+    seconds = 0.95 * 60 * train.minutes - 2 * validation  # before the first step and after the last
     interval = train.validate_every or max(math.ceil(9 * validation / step), int(seconds / step / 20), 1)
     steps = max(1, int(seconds / (step + validation / interval)))
     return replace(train, steps=steps, validate_every=interval)

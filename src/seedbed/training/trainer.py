@@ -25,7 +25,8 @@ from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 from seedbed.optim.groups import build_optimizers, set_rates
 from seedbed.optim.schedules import rate_multiple
-from seedbed.training.checkpoint import Checkpoints, Progress
+from seedbed.runs import Inputs
+from seedbed.training.checkpoint import Checkpoints, RunState
 from seedbed.training.config import TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.interruption import Interruption
@@ -66,8 +67,10 @@ class Trainer(Generic[B]):
         schedule: ScheduleConfig,
         run: Path,
         display: Display,
+        inputs: Inputs | None = None,
     ):
-        """`config.steps` is set, whichever budget was asked for; `run` is the folder of the run."""
+        """`config.steps` is set, whichever budget was asked for; `run` is the folder of the run,
+        `inputs` what it is made from."""
         assert config.steps is not None
         self.model = model.train()
         self.objective = objective
@@ -80,10 +83,10 @@ class Trainer(Generic[B]):
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.device = self.parameters[0].device
         self.display = display
-        self.checkpoints = Checkpoints(run)
+        self.checkpoints = Checkpoints(run, inputs)
         self.metrics = JsonLines(run / "metrics.jsonl")
         self.timings = JsonLines(run / "timings.jsonl")
-        self.progress = Progress()
+        self.progress = RunState()
 
     # One step --------------------------------------------------------------------------------------------------------
 
@@ -217,7 +220,7 @@ class Trainer(Generic[B]):
         else:
             step = self.checkpoints.step_of(Path(where))
             progress = self.checkpoints.load(step, self.model, self.optimizers, self.source.fingerprint)
-        self.progress = progress or Progress()
+        self.progress = progress or RunState()
         # Checkpoints go first: one that is left must never claim steps whose records are gone.
         self.checkpoints.drop_after(self.progress.step)
         self.metrics.cut(self.progress.step if progress else -1)

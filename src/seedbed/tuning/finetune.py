@@ -42,6 +42,9 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     def starting_model() -> Transformer:
         return load_model(config.model)[0]
 
+    inputs = {"model": find_model(config.model), "data": config.data}
+    if config.validation is not None:
+        inputs["validation"] = config.validation
     stage = Stage(
         name="finetune",
         model=starting_model,
@@ -50,7 +53,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         validation=packed(held_out, config.validation or config.data, VALIDATION_SEED),
         objective=NextToken(),
         length=length,
-        inputs={"model": find_model(config.model), "data": config.data},
+        inputs=inputs,
     )
     return run_stage(stage, config)
 
