@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from seedbed import __version__, cli, configuration
-from seedbed.cli import COMMANDS, Command, main
+from seedbed.cli import COMMANDS, Command, main, parser
 from seedbed.errors import ConfigError, DataError
 
 
@@ -278,3 +278,25 @@ def test_a_config_error_outside_the_parser_is_told_too(monkeypatch, capsys):
     monkeypatch.setattr(cli, "run", run)
     assert main(["x"]) == 2
     assert capsys.readouterr().err == "seedbed: width must be a multiple of heads\n"
+
+
+def test_text_that_yaml_reads_as_nothing_is_taken_as_typed():
+    for text in ("#include <stdio.h>", "# Rules", "~", "&x", "Null"):
+        assert parser("generate").read(["--model=m", f"--prompt={text}"]).config.prompt == text
+        assert parser("chat").read(["--model=m", "--system", text]).config.system == text
+    assert parser("chat").read(["--model=m", "--system=null"]).config.system is None
+
+
+def test_output_that_cannot_hold_a_character_shows_a_stand_in():
+    given = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run([sys.executable, "-m", "seedbed", "--help"], env=given, capture_output=True)
+    assert done.returncode == 0 and b"text files ? corpus" in done.stdout
+
+
+def test_too_little_memory_is_told_in_one_line(monkeypatch, capsys):
+    def hungry(arguments):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr("seedbed.cli.run", hungry)
+    assert main(["doctor"]) == 2
+    assert "seedbed: not enough memory: Unable to allocate 9 TiB" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import io
 import json
 import os
 import sys
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from seedbed.configuration import Parser
 
 MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+SMALLER = "Make the batch smaller (--train.micro_batch keeps the loss the same), or the model."
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code: 0 well, 1 `doctor` found something missing, 2 a mistake, 130 Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _open_streams()
     try:
         code = run(arguments)
         sys.stdout.flush()
@@ -117,10 +120,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except OSError as error:
         return complain(*storage_words(error))
-    except Exception as error:  # Rust and C++ libraries tell of a full disk in their own classes
+    except MemoryError as error:
+        return complain(f"not enough memory: {' '.join(str(error).split())}", SMALLER)
+    except Exception as error:  # Rust and C++ libraries tell of a full disk or memory in their own classes
+        if "allocate memory" in str(error) or "out of memory" in str(error):
+            return complain("not enough memory", SMALLER)
         if os.strerror(errno.ENOSPC) not in str(error):
             raise
         return complain(*storage_words(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+
+
+def _open_streams() -> None:
+    """A closed stream leads nowhere, and one that cannot hold a character shows a stand-in: neither ends the work."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (open as long as the process)
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -142,6 +142,11 @@ class Option:
         return self.default is None or types.NoneType in _alternatives(self.hint)
 
     @property
+    def takes_text_or_null(self) -> bool:
+        """Whether a text or a path may be given, or none; jsonargparse then reads the text as YAML."""
+        return self.nullable and set(_alternatives(self.hint)) <= {str, Path, types.NoneType}
+
+    @property
     def allowed(self) -> str:
         """What may be written here, in words."""
         words = _words(self.hint)
@@ -269,6 +274,8 @@ class _Given:
     files: list[str] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     flags: set[str] = field(default_factory=set)
+    texts: dict[str, str] = field(default_factory=dict)
+    """Values that YAML reads as nothing, such as "# Rules", and that are texts all the same."""
 
 
 class Parser:
@@ -343,6 +350,8 @@ class Parser:
             values = self.inner.parse_args([*(f"--config={path}" for path in given.files), *given.arguments])
         except argparse.ArgumentError as error:
             raise self._explain(str(error)) from None
+        for path, text in given.texts.items():
+            values[path] = Path(text) if Path in _alternatives(self.options[path].hint) else text
         for path in missing:
             above, _, name = path.rpartition(".")
             (values[above] if above else values).pop(name, None)
@@ -403,6 +412,10 @@ class Parser:
                     continue
                 if _is_plain_list(option.hint) and not name.endswith("+"):
                     value = _as_list(value, option.hint)
+            asked = self._find(name)
+            given.texts.pop(asked.path, None)
+            if asked.takes_text_or_null and value != "null" and _is_yaml_null(value):
+                given.texts[asked.path] = value
             given.keys |= {name.rstrip("+"), self._find(name).path}
             self.places.pop(name.rstrip("+"), None)
             given.arguments.append(f"--{name}={value}")
@@ -552,6 +565,13 @@ def _shown(value: Any) -> str:
     plain = re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|[\[{].*[\]}]|true|false|null", value)
     text = value if plain else repr(value)
     return text if len(text) <= 80 else f"{text[:60]}… ({len(value):,} characters)"
+
+
+def _is_yaml_null(text: str) -> bool:
+    try:
+        return yaml.safe_load(text) is None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return False
 
 
 def _is_plain_list(hint: Any) -> bool:

@@ -57,8 +57,8 @@ def test_a_failure_leaves_nothing_behind(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "options", "problem"),
     [
-        ("byte_pair", {"vocab_size": 262}, "vocab_size must be at least 263"),
-        ("characters", {"vocab_size": 7}, "vocab_size must be at least 8"),
+        ("byte_pair", {"vocab_size": 262}, "vocab_size must be between 263 and"),
+        ("characters", {"vocab_size": 7}, "vocab_size must be between 8 and"),
         ("bytes", {"vocab_size": 300}, "vocab_size must be 263 or left out"),
         ("byte_pair", {"max_bytes": 0}, "max_bytes must be > 0"),
     ],
@@ -87,6 +87,6 @@ def test_a_sample_of_what_fits_is_everything():
     assert "".join(sample(documents, 10**9)) == "".join(documents)
 
 
-def test_a_corpus_without_shards_is_named(tmp_path):
-    with pytest.raises(DataError, match="holds no val"):
+def test_a_folder_that_is_no_corpus_is_named(tmp_path):
+    with pytest.raises(DataError, match="not a folder seedbed made"):
         list(corpus_texts(tmp_path, "val"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from seedbed.configuration import at_least, positive
+from seedbed.configuration import between, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,4 +31,4 @@ class QuickstartConfig:
 
     def __post_init__(self) -> None:
         positive(self, "minutes")
-        at_least(self, 0, "seed")
+        between(self, 0, 2**62, "seed")

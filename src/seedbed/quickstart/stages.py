@@ -110,7 +110,8 @@ class Quickstart:
         earlier = self.seconds_before(path)
         began = time.perf_counter()
         result = work()
-        self.results[folder] = {**result, "seconds": round(earlier + time.perf_counter() - began, 2)}
+        spent = round(earlier + time.perf_counter() - began, 2)
+        self.results[folder] = {**result, "seconds": spent, "peak_rss_mb": round(peak_memory_mb(), 1)}
         if path.is_dir():
             write_result(path, self.results[folder])
         return self.results[folder]
@@ -187,7 +188,7 @@ class Quickstart:
             "stages": [self.stage_summary(stage) for stage in ("pretrain", "finetune")],
             "baseline": self.baseline(),
             "seconds": round(sum(result["seconds"] for result in self.results.values()), 2),
-            "peak_rss_mb": round(peak_memory_mb(), 1),
+            "peak_rss_mb": max(result.get("peak_rss_mb", 0.0) for result in self.results.values()),
             "model": "finetune/model",
         }
         build_page(self.out, result, self.results).write(self.out, "report")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from seedbed.configuration import at_least, positive
+from seedbed.configuration import between, positive
 from seedbed.errors import ConfigError
 
 
@@ -32,7 +32,7 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         least = {"byte_pair": 263, "bytes": 263, "characters": 8}[self.kind]
-        at_least(self, least, "vocab_size")
+        between(self, least, 2**24, "vocab_size")
         positive(self, "max_bytes")
         if self.kind == "bytes" and self.vocab_size not in (None, 263):
             raise ConfigError(f"vocab_size must be 263 or left out for the kind bytes, got {self.vocab_size}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from seedbed.errors import CorruptionError, DataError
-from seedbed.runs import command, new_folder, open_folder, write_card, write_result
+from seedbed.runs import command, new_folder, open_folder, verify_file, write_card, write_result
 from seedbed.shards import read_rows
 from seedbed.tokenizers import byte_pair, characters
 from seedbed.tokenizers.bytes import build as build_bytes
@@ -60,13 +60,15 @@ def _train(config: TokenizerConfig) -> Tokenizer:
 
 def corpus_texts(corpus: Path, split: str) -> Iterator[str]:
     """The texts of a corpus folder's documents, shard after shard. DataError when the split has no shards."""
-    shards = sorted(corpus.glob(f"{split}-*.jsonl.zst"))
+    manifest = open_folder(corpus, "corpus")
+    shards = sorted(name for name in manifest.files if name.startswith(f"{split}-"))
     if not shards:
         raise DataError(f"{corpus} holds no {split}-*.jsonl.zst")
     for shard in shards:
-        for number, row in enumerate(read_rows(shard), start=1):
+        verify_file(corpus, manifest, shard)
+        for number, row in enumerate(read_rows(corpus / shard), start=1):
             if not isinstance(row.get("text"), str):
-                raise CorruptionError(f"{shard}, row {number}: it has no text")
+                raise CorruptionError(f"{corpus / shard}, row {number}: it has no text")
             yield row["text"]
 
 

@@ -28,7 +28,7 @@ from torch.optim import Optimizer
 from seedbed.errors import CorruptionError, DataError, SeedbedError
 from seedbed.model.folder import CHECKPOINTS, read_config
 from seedbed.model.transformer import Transformer
-from seedbed.runs import MANIFEST, Inputs, new_folder, open_folder, write_json, writing
+from seedbed.runs import MANIFEST, new_folder, open_folder, write_json, writing
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +64,8 @@ class RunState:
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, run: Path, inputs: Inputs | None = None):
-        """`inputs`: what the run is made from, for the lineage of each checkpoint."""
+    def __init__(self, run: Path, inputs: Mapping[str, str] | None = None):
+        """`inputs`: hashes of what the run is made from, by role: the lineage of each checkpoint."""
         self.folder = run / CHECKPOINTS
         self.inputs = inputs or {}
 
@@ -115,6 +115,12 @@ class Checkpoints:
                 f"{folder} was trained on other data, or in another order, than is given now",
                 "Give the same data, length and seed, or another --out.",
             )
+        for role, digest in self.inputs.items():
+            if manifest.inputs.get(role, digest) != digest:
+                raise DataError(
+                    f"{folder} was begun with another {role} than is given now",
+                    "Give the one that the run was begun with, or another --out.",
+                )
         try:
             progress = RunState(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
             if progress.step != step:

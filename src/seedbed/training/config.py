@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from seedbed.configuration import at_least, positive
+from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
@@ -90,7 +90,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "batch", "micro_batch", "log_every", "validate_every", "validation_rows", "patience")
         at_least(self, 1, "nonfinite_limit")
-        at_least(self, 0, "seed")
+        between(self, 0, 2**63 - 1, "seed")
+        between(self, 1, 2**31, "batch", "micro_batch")
         positive(self, "epochs", "minutes", "clip")
         if self.epochs is not None and self.minutes is not None:
             raise ConfigError("give one of steps, epochs and minutes, got epochs and minutes")

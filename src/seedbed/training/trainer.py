@@ -25,7 +25,6 @@ from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 from seedbed.optim.groups import build_optimizers, set_rates
 from seedbed.optim.schedules import rate_multiple
-from seedbed.runs import Inputs
 from seedbed.training.checkpoint import Checkpoints, RunState
 from seedbed.training.config import TrainConfig
 from seedbed.training.display import Display
@@ -67,10 +66,10 @@ class Trainer(Generic[B]):
         schedule: ScheduleConfig,
         run: Path,
         display: Display,
-        inputs: Inputs | None = None,
+        inputs: Mapping[str, str] | None = None,
     ):
         """`config.steps` is set, whichever budget was asked for; `run` is the folder of the run,
-        `inputs` what it is made from."""
+        `inputs` the hashes of what it is made from."""
         assert config.steps is not None
         self.model = model.train()
         self.objective = objective
