@@ -1,7 +1,7 @@
 """Claim: one command goes from raw text to a chat model within 10 minutes on 2 CPU cores and under 3 GB, and the model
 answers ≥ 70% of held-out questions exactly, ≥ 90% of those that ask it to copy.
 
-Peers: none goes the whole way; the baseline beside it is the commonest answer of each skill.
+Peers: none goes the whole way; the baseline beside it is the best constant answer of each skill.
 Run: python benchmarks/quickstart.py --json   (add --corpus FILE --minutes 8 for another text)
 """
 
