@@ -2,11 +2,118 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingConfig:
+    """How the files of a source become documents."""
+
+    documents: Literal["file", "line", "block"] = "file"
+    """What a document of a text file (.txt, .md) is: the whole file, each line, or each block between blank lines."""
+
+    text: str | None = None
+    """Field or column that holds the text. Left out: text, content, prompt with response, or the turns of a chat."""
+
+    longest_row: int = 16 << 20
+    """Bytes; a row (a line of .jsonl, a record of .csv) that is longer is a bad row. It bounds memory."""
+
+    max_bad_fraction: float = 0.01
+    """Rows that cannot be read are counted by reason and written to rejects.jsonl; a larger share of all rows than this
+    is an error. 0 accepts none."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1 << 10, "longest_row")
+        between(self, 0, 1, "max_bad_fraction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleaningConfig:
+    """Which texts are mended, which are dropped, and why. Steps run in this order; everything is off by default."""
+
+    repair: Literal["off", "suspect", "all"] = "off"
+    """Mend mojibake and the like with ftfy: in paragraphs where something looks broken, or in all of the text."""
+
+    control_characters: bool = False
+    """Remove control characters (all but line ends and tabs), zero-width marks and byte order marks."""
+
+    urls: Literal["keep", "strip"] = "keep"
+    """What becomes of web addresses."""
+
+    code_blocks: Literal["keep", "strip"] = "keep"
+    """What becomes of fenced blocks of code."""
+
+    languages: list[str] = field(default_factory=list)
+    """ISO 639-1 codes to keep, such as [en, de]; empty keeps any."""
+
+    language_threshold: float = 0.70
+    """Least probability of the language found, for a text to count as in it."""
+
+    language_sample: int | None = 1_000
+    """Characters that the language is told by, taken from three places of a longer text. null: all, ten times slower."""
+
+    quality: list[Literal["gopher", "c4"]] = field(default_factory=list)
+    """Heuristics of Rae et al. 2021 (Gopher, table A1) and Raffel et al. 2020 (C4, §2.2)."""
+
+    repetition: bool = False
+    """Drop texts that repeat lines, paragraphs or n-grams beyond the limits of Gopher (Rae et al. 2021, table A1)."""
+
+    privacy: list[Literal["email", "phone", "ip", "card", "key"]] = field(default_factory=list)
+    """What is masked by a placeholder such as <email>: addresses, numbers, cards that pass Luhn's check, secret keys."""
+
+    benchmarks: list[Path] = field(default_factory=list)
+    """Benchmark files (.jsonl, .json, .csv, .parquet, .txt); a text that shares a run of words with one is dropped."""
+
+    benchmark_words: int = 13
+    """Length of that run (Brown et al. 2020, GPT-3, appendix C)."""
+
+    min_characters: int | None = None
+    """Drop shorter texts, at the end of cleaning."""
+
+    max_characters: int | None = None
+    """Split longer texts at paragraphs into documents of at most so many characters; nothing is dropped."""
+
+    def __post_init__(self) -> None:
+        between(self, 0, 1, "language_threshold")
+        at_least(self, 100, "language_sample")
+        at_least(self, 2, "benchmark_words")
+        at_least(self, 1, "min_characters")
+        at_least(self, 100, "max_characters")
+        if self.min_characters and self.max_characters and self.min_characters * 2 > self.max_characters:
+            raise ConfigError(f"min_characters must be at most half of max_characters, got {self.min_characters}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeduplicationConfig:
+    """Which repeats go. Of a group of duplicates the longest text stays, of equals the one with the smallest hash."""
+
+    exact: bool = True
+    """Drop texts that are equal once case, punctuation and white space are evened out."""
+
+    near: float | None = None
+    """Drop texts whose sets of shingles have at least this Jaccard similarity; 0.8 is usual. Left out: none."""
+
+    permutations: int = 128
+    """Length of the MinHash signature (Broder 1997) that finds the pairs to compare."""
+
+    shingle: int = 5
+    """Words in a shingle."""
+
+    lines: bool = False
+    """Remove lines that stand, normalised, in another document too; the first by hash keeps them."""
+
+    paragraphs: bool = False
+    """The same for paragraphs."""
+
+    def __post_init__(self) -> None:
+        between(self, 0.3, 1, "near")
+        between(self, 16, 1024, "permutations")
+        between(self, 1, 50, "shingle")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,10 +121,20 @@ class PrepareConfig:
     """From raw text to a corpus."""
 
     source: str = "stdlib"
-    """A file or folder of text (.txt, .md, .jsonl, .jsonl.zst, .parquet), or `stdlib`: the text of Python's library."""
+    """A file, folder or glob of text, `-` for standard input, or `stdlib`: the text of Python's library. Kinds: .txt,
+    .md, .jsonl, .json, .csv, .parquet, .html, also with .gz, .bz2 or .zst behind."""
 
     out: Path
-    """The corpus folder to write; it must not exist yet."""
+    """The corpus folder to write; it must not exist yet. What a stopped run finished is kept beside it."""
+
+    licence: str | None = None
+    """Licence of the source, for the card."""
+
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
+
+    clean: CleaningConfig = field(default_factory=CleaningConfig)
+
+    deduplicate: DeduplicationConfig = field(default_factory=DeduplicationConfig)
 
     validation_fraction: float = 0.02
     """Share of the text, in bytes, that is kept apart to measure what was learned. At most a half."""
@@ -28,13 +145,24 @@ class PrepareConfig:
     seed: int = 0
     """Chooses which documents are validation and which come into a sample."""
 
+    executor: Literal["local", "ray"] = "local"
+    """Where units of work run: processes of this machine, or a Ray cluster. The result is the same."""
+
+    workers: int | None = None
+    """Units at once; as many as cores when left out. The result is the same for any number."""
+
+    unit_bytes: int = 4 << 20
+    """Raw bytes of a unit of work: what is done again after a stop, and what a worker holds in memory."""
+
     def __post_init__(self) -> None:
         positive(self, "validation_fraction")
         between(self, 0, 0.5, "validation_fraction")
         at_least(self, 2, "max_bytes")
         at_least(self, 0, "seed")
+        at_least(self, 1, "workers")
+        between(self, 1 << 10, 1 << 30, "unit_bytes")
         if not self.source:
-            raise ConfigError("source must be stdlib, a file or a folder, got an empty text")
+            raise ConfigError("source must be stdlib, a file, a folder or a glob, got an empty text")
 
 
 @dataclass(frozen=True, kw_only=True)
