@@ -61,7 +61,7 @@ COMMANDS = {
         positionals=("action", "name"),
         speaks=True,
     ),
-    "prepare": Command("text files → corpus", "seedbed.data.config:PrepareConfig", "seedbed.data.corpus:prepare"),
+    "prepare": Command("text files → corpus", "seedbed.data.config:PrepareConfig", "seedbed.data.prepare:prepare"),
     "tokenizer": Command(
         "corpus → tokenizer", "seedbed.tokenizers.config:TokenizerConfig", "seedbed.tokenizers.training:train_tokenizer"
     ),

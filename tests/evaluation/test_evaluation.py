@@ -13,7 +13,8 @@ import torch
 
 import seedbed.evaluation.evaluate as room
 from seedbed.data.config import PrepareConfig
-from seedbed.data.corpus import Corpus, prepare
+from seedbed.data.corpus import Corpus
+from seedbed.data.prepare import prepare
 from seedbed.data.skills import SKILLS, SkillItem, constant_answers, held_out_items, training_items
 from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.evaluation.config import EvaluateConfig

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from seedbed.data.config import PrepareConfig, TokenizeConfig
-from seedbed.data.corpus import prepare
+from seedbed.data.prepare import prepare
 from seedbed.data.tokens import tokenize
 from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
 from seedbed.runs import MANIFEST, lock, open_folder

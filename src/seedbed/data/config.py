@@ -11,6 +11,36 @@ from seedbed.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
+class HubConfig:
+    """Which rows of a data set on the Hugging Face hub, for a source named `hub:OWNER/NAME`."""
+
+    config: str | None = None
+    """Configuration (subset), such as 20231101.en of Wikipedia."""
+
+    split: str = "train"
+    """Split to read."""
+
+    data_dir: str | None = None
+    """Folder inside the data set, such as data/python of The Stack."""
+
+    data_files: str | None = None
+    """File or glob inside the data set."""
+
+    revision: str | None = None
+    """Branch, tag or commit; name one for a corpus that can be made again."""
+
+    fraction: float = 1.0
+    """Share of the rows, chosen by a hash of their number."""
+
+    where: dict[str, str] = field(default_factory=dict)
+    """Keep the rows whose field has this value, as {lang: en}; a dot goes into a field, as meta.pile_set_name."""
+
+    def __post_init__(self) -> None:
+        positive(self, "fraction")
+        between(self, 0, 1, "fraction")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReadingConfig:
     """How the files of a source become documents."""
 
@@ -19,6 +49,8 @@ class ReadingConfig:
 
     text: str | None = None
     """Field or column that holds the text. Left out: text, content, prompt with response, or the turns of a chat."""
+
+    hub: HubConfig = field(default_factory=HubConfig)
 
     longest_row: int = 16 << 20
     """Bytes; a row (a line of .jsonl, a record of .csv) that is longer is a bad row. It bounds memory."""
@@ -55,7 +87,7 @@ class CleaningConfig:
     """Least probability of the language found, for a text to count as in it."""
 
     language_sample: int | None = 1_000
-    """Characters that the language is told by, taken from three places of a longer text. null: all, ten times slower."""
+    """Characters that the language is told by, from three places of a longer text. null: all, ten times slower."""
 
     quality: list[Literal["gopher", "c4"]] = field(default_factory=list)
     """Heuristics of Rae et al. 2021 (Gopher, table A1) and Raffel et al. 2020 (C4, §2.2)."""
@@ -64,7 +96,7 @@ class CleaningConfig:
     """Drop texts that repeat lines, paragraphs or n-grams beyond the limits of Gopher (Rae et al. 2021, table A1)."""
 
     privacy: list[Literal["email", "phone", "ip", "card", "key"]] = field(default_factory=list)
-    """What is masked by a placeholder such as <email>: addresses, numbers, cards that pass Luhn's check, secret keys."""
+    """What is masked by a placeholder such as <email>: addresses, numbers, cards that pass Luhn's check, secrets."""
 
     benchmarks: list[Path] = field(default_factory=list)
     """Benchmark files (.jsonl, .json, .csv, .parquet, .txt); a text that shares a run of words with one is dropped."""
@@ -121,8 +153,9 @@ class PrepareConfig:
     """From raw text to a corpus."""
 
     source: str = "stdlib"
-    """A file, folder or glob of text, `-` for standard input, or `stdlib`: the text of Python's library. Kinds: .txt,
-    .md, .jsonl, .json, .csv, .parquet, .html, also with .gz, .bz2 or .zst behind."""
+    """A file, folder or glob of text, `-` for standard input, `hub:OWNER/NAME` for a data set of the Hugging Face hub,
+    `stdlib` for the text of Python's library, `skills` for generated questions and answers. Kinds of files: .txt, .md,
+    .jsonl, .json, .csv, .parquet, .html, also with .gz, .bz2 or .zst behind."""
 
     out: Path
     """The corpus folder to write; it must not exist yet. What a stopped run finished is kept beside it."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from seedbed.configuration import from_arguments, load_config, save_config, to_dict
 from seedbed.data.config import PrepareConfig, TokenizeConfig
-from seedbed.data.corpus import prepare
+from seedbed.data.prepare import prepare
 from seedbed.data.skills import SkillItem, constant_answers, held_out_items, training_items
 from seedbed.data.tokens import tokenize
 from seedbed.devices import peak_memory_mb

@@ -221,12 +221,21 @@ def verify_file(folder: Path | str, manifest: Manifest, name: str) -> None:
 
 def command(verb: str, config: Any) -> str:
     """The command line that a config dataclass amounts to, leaving out defaults. Kept in result.json as "command"."""
-    words = ["seedbed", verb]
+    return shlex.join(["seedbed", verb, *_options(config, "")])
+
+
+def _options(config: Any, prefix: str) -> list[str]:
+    words = []
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        if value != item.default and value is not None:
-            words += [f"--{item.name}", str(value)]
-    return shlex.join(words)
+        if dataclasses.is_dataclass(value):
+            words += _options(value, f"{prefix}{item.name}.")
+            continue
+        default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        if value != default and value is not None:
+            shown = f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+            words += [f"--{prefix}{item.name}", shown]
+    return words
 
 
 def remake(folder: Path | str, kind: str | None) -> str | None:
