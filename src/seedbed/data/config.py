@@ -55,7 +55,7 @@ class CleaningConfig:
     """Least probability of the language found, for a text to count as in it."""
 
     language_sample: int | None = 1_000
-    """Characters that the language is told by, taken from three places of a longer text. null: all, ten times slower."""
+    """Characters that the language is told by, from three places of a longer text. null: all, ten times slower."""
 
     quality: list[Literal["gopher", "c4"]] = field(default_factory=list)
     """Heuristics of Rae et al. 2021 (Gopher, table A1) and Raffel et al. 2020 (C4, §2.2)."""

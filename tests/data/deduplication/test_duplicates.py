@@ -146,7 +146,7 @@ def test_boilerplate_is_compared_in_time_proportional_to_its_size(tmp_path, monk
     monkeypatch.setattr(duplicates, "jaccard", lambda a, b: compared.append(1) or jaccard(a, b))
     page = some_words(random.Random(0), 300)
     texts = [" ".join([*page, f"number{i}", f"of{i}"]) for i in range(3000)]
-    verdicts = search(texts, NEAR, tmp_path / "units", unit=500)
+    verdicts = search(texts, NEAR, tmp_path / "units", unit=500, memory=TINY)
     assert verdicts.counts["near"] == 2999
     assert len(compared) < 3000 * NEIGHBOURS
 
@@ -155,15 +155,16 @@ def test_jaccard_is_the_share_of_the_union_in_both():
     assert jaccard(np.array([1, 2, 3, 5], np.uint32), np.array([2, 3, 7], np.uint32)) == 2 / 5
 
 
-def test_a_repeated_line_stays_in_the_text_of_smallest_hash_only(tmp_path):
+@pytest.mark.parametrize("memory", [1, 256 << 20])
+def test_a_repeated_line_stays_in_the_text_of_smallest_hash_only(tmp_path, memory):
     config = DeduplicationConfig(lines=True)
-    texts = [f"Text number {i} here\nAll rights  are RESERVED\nThe end\nall rights are reserved." for i in range(9)]
-    verdicts = search(texts, config, tmp_path / "units", unit=4)
+    texts = [f"Text number {i} here\nAll rights  are RESERVED\nThe end\nall rights are reserved." for i in range(90)]
+    verdicts = search(texts, config, tmp_path / "units", 4, memory)
     owner = min(texts, key=lambda text: hashlib.sha256(text.encode()).digest())
     for text, (_, rest) in zip(texts, results(texts, verdicts, 4), strict=True):
         assert rest == (text if text == owner else text.splitlines()[0] + "\nThe end\n")
-    assert verdicts.counts["lines"] == 16
-    assert verdicts.counts["characters"] == 8 * len("All rights  are RESERVED\nall rights are reserved.")
+    assert verdicts.counts["lines"] == 178
+    assert verdicts.counts["characters"] == 89 * len("All rights  are RESERVED\nall rights are reserved.")
 
 
 def test_repeated_paragraphs_go_and_overlapping_cuts_count_once(tmp_path):
@@ -196,3 +197,12 @@ def test_no_documents_have_no_duplicates(tmp_path):
 def test_every_step_can_be_switched_off(tmp_path):
     texts = ["same", "same"]
     assert reasons(texts, search(texts, DeduplicationConfig(exact=False), tmp_path / "units")) == [None, None]
+
+
+def test_what_a_killed_search_left_is_cleared(tmp_path):
+    left = tmp_path / "scratch" / "work" / "sorting-x"
+    left.mkdir(parents=True)
+    Signer(EXACT).sign(["same", "same"]).save(tmp_path / "a")
+    verdicts = duplicates.find_duplicates([tmp_path / "a"], EXACT, left.parent.parent)
+    assert verdicts.counts["exact"] == 1
+    assert not left.parent.exists()

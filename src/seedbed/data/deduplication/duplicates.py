@@ -8,7 +8,7 @@ which of several byte-identical texts is the one that stays: the first.
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -43,11 +43,14 @@ def find_duplicates(
     at most about `memory` bytes, and the signatures of one unit or the shingles of two documents come on top.
     Raises CorruptionError for a damaged signature file, DataError for one that was made with other options.
     """
-    with writing(scratch):
-        scratch.mkdir(parents=True, exist_ok=True)
-        work = tempfile.TemporaryDirectory(dir=scratch, prefix="duplicates-")
-    with work as folder:
-        return _Search(list(units), config, scratch, Path(folder), memory).run()
+    work = scratch / "work"
+    shutil.rmtree(work, ignore_errors=True)  # of a search that was killed
+    with writing(work):
+        work.mkdir(parents=True)
+    try:
+        return _Search(list(units), config, scratch, work, memory).run()
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 class _Search:
