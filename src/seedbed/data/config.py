@@ -125,19 +125,20 @@ class DeduplicationConfig:
     """Which repeats go. Of a group of duplicates the longest text stays, of equals the one with the smallest hash."""
 
     exact: bool = True
-    """Drop texts that are equal once case, punctuation and white space are evened out."""
+    """Drop texts that are equal once Unicode forms, case, punctuation and white space are evened out."""
 
     near: float | None = None
     """Drop texts whose sets of shingles have at least this Jaccard similarity; 0.8 is usual. Left out: none."""
 
     permutations: int = 128
-    """Length of the MinHash signature (Broder 1997) that finds the pairs to compare."""
+    """Length of the MinHash signature (Broder 1997) that finds the pairs to compare. It is cut into bands so that 98%
+    of the pairs at the threshold are found; a longer one finds them with fewer comparisons in vain."""
 
     shingle: int = 5
-    """Words in a shingle."""
+    """Words in a shingle, a run of words; a shorter text is one shingle."""
 
     lines: bool = False
-    """Remove lines that stand, normalised, in another document too; the first by hash keeps them."""
+    """Remove lines of three words or more that stand in another document too; that of the smallest hash keeps them."""
 
     paragraphs: bool = False
     """The same for paragraphs."""
