@@ -10,11 +10,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
-from hypothesis import given
-from hypothesis import strategies as st
 
 from seedbed.data import sources
-from seedbed.data.sources import Document, paragraph_boundary, read_documents
+from seedbed.data.sources import Document, read_documents
 from seedbed.errors import DataError
 
 TEXTS = ["One.\n\nTwo — näh 木 🌱\r\n", "", "three"]
@@ -180,16 +178,3 @@ def test_a_long_document_is_cut_at_paragraphs_and_nothing_is_lost(tmp_path, monk
     assert all(document.text.startswith("Paragraph") and document.text.endswith("\n\n") for document in documents)
     where = name if name.endswith("txt") else f"{name}:1"
     assert [document.name for document in documents] == [f"{where}#{i}" for i in range(1, len(documents) + 1)]
-
-
-@given(st.text(st.sampled_from("ab \n\r\t."), min_size=2), st.integers(-5, 500))
-def test_a_cut_is_always_inside(text, near):
-    assert 0 < paragraph_boundary(text, near) < len(text)
-
-
-def test_a_cut_prefers_blank_lines_then_lines_then_words():
-    assert paragraph_boundary("a" * 40 + "\n\n" + "b" * 40, 41) == 42
-    assert paragraph_boundary("a" * 40 + "\r\n\r\n" + "b" * 40, 41) == 44
-    assert paragraph_boundary("a a" * 20 + "\n" + "b b" * 20, 60) == 61
-    assert paragraph_boundary("word " * 10, 22) in (20, 25)
-    assert paragraph_boundary("a" * 100, 37) == 37

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from seedbed.data.cleaning.lengths import paragraph_boundary
 from seedbed.data.config import PrepareConfig
-from seedbed.data.sources import Document, paragraph_boundary, read_documents
+from seedbed.data.sources import Document, read_documents
 from seedbed.errors import CorruptionError, DataError
 from seedbed.progress import progress
 from seedbed.runs import (

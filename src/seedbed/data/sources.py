@@ -8,7 +8,6 @@ cut.
 from __future__ import annotations
 
 import os
-import re
 import stat
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seedbed.data.cleaning.lengths import paragraph_boundary
 from seedbed.errors import CorruptionError, DataError
 from seedbed.shards import parse_json, read_lines
 
@@ -265,23 +265,6 @@ READERS: dict[str, Callable[[Path, str], Iterator[Document]]] = {
 
 
 # Cutting ------------------------------------------------------------------------------------------------------------
-
-
-def paragraph_boundary(text: str, near: int) -> int:
-    """Where to cut `text` in two near a position: at a blank line, else a line's end, else a space, else there.
-
-    The cut lies after the boundary and strictly inside the text, which must have two characters or more.
-    """
-    near = min(max(near, 1), len(text) - 1)
-    # A boundary may lie an eighth of the text away, and for long texts no more than 64 Ki characters.
-    reach = min(max(len(text) // 8, 1), 1 << 16)
-    low, high = max(near - reach, 0), min(near + reach, len(text))
-    for boundary in (r"\n\s*\n", r"\n", r"[^\S\n]"):
-        ends = [low + match.end() for match in re.finditer(boundary, text[low:high])]
-        ends = [end for end in ends if 0 < end < len(text)]
-        if ends:
-            return min(ends, key=lambda end: abs(end - near))
-    return near
 
 
 def _parts(document: Document) -> Iterator[Document]:
