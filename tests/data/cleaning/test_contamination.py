@@ -74,6 +74,8 @@ def test_thirteen_words_in_a_row_are_needed_and_enough(tmp_path):
     for start in range(len(found) - 12):
         assert check(contamination, f"{FILLER} {' '.join(found[start : start + 13])} {FILLER}") is not None
         assert check(contamination, f"{FILLER} {' '.join(found[start : start + 12])} {FILLER}") is None
+    for count in range(8, 13):
+        assert check(contamination, f"{FILLER} {' '.join(found[-count:])} {FILLER}") is None
     choice = CHOICE.split()
     assert check(contamination, f"{FILLER} {' '.join(choice[:-1])} {FILLER}") is None
 
