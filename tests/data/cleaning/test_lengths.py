@@ -44,6 +44,10 @@ def test_paragraphs_stay_whole_where_they_can():
     assert min(map(len, parts)) >= 500
 
 
+def test_no_crumb_is_left_at_the_end():
+    assert min(map(len, split("a" * 998 + " bbb", 1_000, Counter()))) >= 125
+
+
 @pytest.mark.parametrize("piece", ["a", "\n", " ", "\n ", "ab. "])
 def test_splitting_takes_linear_time(piece):
     start = time.process_time()
