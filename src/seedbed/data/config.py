@@ -69,10 +69,11 @@ class CleaningConfig:
     """Which texts are mended, which are dropped, and why. Steps run in this order; everything is off by default."""
 
     repair: Literal["off", "suspect", "all"] = "off"
-    """Mend mojibake and the like with ftfy: in paragraphs where something looks broken, or in all of the text."""
+    """Mend mojibake and the like with ftfy: in all lines, or in those that hold anything it could change, which gives
+    the same text faster. Line ends become those of Unix, curly quotes stay."""
 
     control_characters: bool = False
-    """Remove control characters (all but line ends and tabs), zero-width marks and byte order marks."""
+    """Remove control characters (all but line ends and tabs), zero-width marks, marks of direction and byte order."""
 
     urls: Literal["keep", "strip"] = "keep"
     """What becomes of web addresses."""
@@ -87,25 +88,27 @@ class CleaningConfig:
     """Least probability of the language found, for a text to count as in it."""
 
     language_sample: int | None = 1_000
-    """Characters that the language is told by, from three places of a longer text. null: all, ten times slower."""
+    """Characters that tell the language, from three places of a longer text. null: all, ten times slower."""
 
     quality: list[Literal["gopher", "c4"]] = field(default_factory=list)
-    """Heuristics of Rae et al. 2021 (Gopher, table A1) and Raffel et al. 2020 (C4, §2.2)."""
+    """Heuristics of Rae et al. 2021 (Gopher, §A.1.1), which drop texts, and of Raffel et al. 2020 (C4, §2.2), which
+    also take out lines that are no sentences, such as headings."""
 
     repetition: bool = False
     """Drop texts that repeat lines, paragraphs or n-grams beyond the limits of Gopher (Rae et al. 2021, table A1)."""
 
-    privacy: list[Literal["email", "phone", "ip", "card", "key"]] = field(default_factory=list)
-    """What is masked by a placeholder such as <email>: addresses, numbers, cards that pass Luhn's check, secrets."""
-
     benchmarks: list[Path] = field(default_factory=list)
-    """Benchmark files (.jsonl, .json, .csv, .parquet, .txt); a text that shares a run of words with one is dropped."""
+    """Benchmark files (.jsonl, .json, .csv, .parquet, .txt); a text that shares a run of words with one is dropped.
+    Any string in a row counts."""
 
     benchmark_words: int = 13
-    """Length of that run (Brown et al. 2020, GPT-3, appendix C)."""
+    """Length of that run (Brown et al. 2020, GPT-3, appendix C). A shorter string of 8 words or more is a run too."""
+
+    privacy: list[Literal["email", "phone", "ip", "card", "key"]] = field(default_factory=list)
+    """What is masked by a placeholder such as <email>: addresses, phones, cards that pass Luhn's check, secret keys."""
 
     min_characters: int | None = None
-    """Drop shorter texts, at the end of cleaning."""
+    """Drop shorter texts, at the end of cleaning and before long ones are split."""
 
     max_characters: int | None = None
     """Split longer texts at paragraphs into documents of at most so many characters; nothing is dropped."""
@@ -165,10 +168,13 @@ class PrepareConfig:
     """Licence of the source, for the card."""
 
     reading: ReadingConfig = field(default_factory=ReadingConfig)
+    """How files become documents."""
 
     clean: CleaningConfig = field(default_factory=CleaningConfig)
+    """Which texts are mended and which are dropped."""
 
     deduplicate: DeduplicationConfig = field(default_factory=DeduplicationConfig)
+    """Which repeats are dropped."""
 
     validation_fraction: float = 0.02
     """Share of the text, in bytes, that is kept apart to measure what was learned. At most a half."""

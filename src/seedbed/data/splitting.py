@@ -6,13 +6,13 @@ Documents that were cut from one record, their parent, stay together.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seedbed.data.cleaning.lengths import paragraph_boundary
 from seedbed.data.corpus import Split
 from seedbed.data.order import mix
 from seedbed.errors import DataError
@@ -119,20 +119,3 @@ def plan_split(
         plan.shared = names[largest].tobytes()
         plan.head_bytes = int(total_N[largest]) - max(1, round(target))
     return plan
-
-
-def paragraph_boundary(text: str, near: int) -> int:
-    """Where to cut `text` in two near a position: at a blank line, else a line's end, else a space, else there.
-
-    The cut lies after the boundary and strictly inside the text, which must have two characters or more.
-    """
-    near = min(max(near, 1), len(text) - 1)
-    # A boundary may lie an eighth of the text away, and for long texts no more than 64 Ki characters.
-    reach = min(max(len(text) // 8, 1), 1 << 16)
-    low, high = max(near - reach, 0), min(near + reach, len(text))
-    for boundary in (r"\n\s*\n", r"\n", r"[^\S\n]"):
-        ends = [low + match.end() for match in re.finditer(boundary, text[low:high])]
-        ends = [end for end in ends if 0 < end < len(text)]
-        if ends:
-            return min(ends, key=lambda end: abs(end - near))
-    return near
