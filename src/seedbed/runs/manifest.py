@@ -224,8 +224,9 @@ def command(verb: str, config: Any) -> str:
     words = ["seedbed", verb]
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        if value != item.default and value is not None:
-            words += [f"--{item.name}", str(value)]
+        default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        if value != default and value is not None:
+            words += [f"--{item.name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
     return shlex.join(words)
 
 
