@@ -59,6 +59,22 @@ def test_a_text_with_characters_the_libraries_disagree_on_is_left_to_tokenizers(
     assert encoder.encode("a 一 b") is None and encoder.encode("a é b") is not None
 
 
+def test_texts_are_normalised_and_added_tokens_found_as_by_tokenizers(texts):
+    """As Qwen 2 does it: NFC, which may bring characters of other blocks, and tokens that are no special ones."""
+
+    def like_qwen(described):
+        described["normalizer"] = {"type": "NFC"}
+        token = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
+        described["added_tokens"].append({"id": 700, "content": "<é>", **token})
+
+    other = changed(byte_pair.train(texts, 700, split="qwen2"), like_qwen)
+    encoder = bulk.build(other._source, other._scheme, other._added)
+    for text in ("a e\u0301 \u212b", "\uf900 12", "e\u0301e\u0301"):
+        assert encoder.encode(text).tolist() == other.encode(text)
+    assert other.encode("<e\u0301>") == [700] and encoder.encode("<e\u0301>") is None
+    assert encoder.encode("<é>") is None
+
+
 def test_a_much_too_long_run_is_left_to_tokenizers(grown, encoder):
     run = " " * (bulk.LONGEST + 1)
     assert encoder.encode(run) is None

@@ -39,7 +39,7 @@ def train_tokenizer(config: TokenizerConfig) -> dict[str, Any]:
         inputs["import_from"] = find_file(config.import_from)
     names = ("kind", "algorithm", "vocab_size", "max_bytes", "split", "digits", "special_tokens")
     settings = {name: getattr(config, name) for name in names}
-    others = {_name(path): read_foreign(path, split=_split_of(path, config)) for path in config.compare}
+    others = {str(path): read_foreign(path, split=_split_of(path, config)) for path in config.compare}
     with new_folder(config.out, "tokenizer", inputs=inputs, config=settings) as folder:
         tokenizer = _make(config, corpus)
         tokenizer.save(folder)
@@ -83,10 +83,6 @@ def _make(config: TokenizerConfig, corpus: Corpus | None) -> Tokenizer:
 def _split_of(path: Path, config: TokenizerConfig) -> Any:
     """A file of ranks does not say how text is split: as for the tokenizer it is beside, or as cl100k is."""
     return (config.split or "llama-3") if path.suffix == ".tiktoken" else None
-
-
-def _name(path: Path) -> str:
-    return path.resolve().parent.name if path.name in ("tokenizer.json", "tokenizer.model") else path.name
 
 
 def _texts(corpus: Corpus, split: Split) -> Iterator[str]:

@@ -54,16 +54,21 @@ class BulkEncoder:
 
     def encode(self, text: str) -> NDArray[np.uint32] | None:
         """The ids of a text that UTF-8 can hold, or None where they are not proven."""
-        if len(text) > LONGEST or (self._added is not None and self._added.search(text)):
+        if len(text) > LONGEST or self._holds_added(text):
             return None
         if not text.isascii():
+            if self._normalizer is not None:
+                text = self._normalizer.normalize_str(text)
+                if self._holds_added(text):
+                    return None
             points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
             if not all(engines_agree(block) for block in np.flatnonzero(np.bincount(points >> 8)).tolist()):
                 return None
-            if self._normalizer is not None:
-                text = self._normalizer.normalize_str(text)
         ids: NDArray[np.uint32] = self._encoding.encode_to_numpy(text, disallowed_special=())
         return ids
+
+    def _holds_added(self, text: str) -> bool:
+        return self._added is not None and self._added.search(text) is not None
 
 
 def build(source: str, scheme: Scheme, added: list[str]) -> BulkEncoder | None:

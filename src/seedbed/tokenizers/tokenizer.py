@@ -160,8 +160,11 @@ class Tokenizer:
 
     def _fill(self, encoded: list[list[NDArray[np.uint32]]], waiting: list[tuple[int, int, str]]) -> None:
         """Encodes the pieces that wait, on all cores, and puts their ids where they belong."""
-        for backend, first in ((self._backend, True), (self._following, False)):
-            batch = [piece for piece in waiting if (piece[1] == 0) == first]
+        for begins in (True, False):
+            batch = [piece for piece in waiting if (piece[1] == 0) == begins]
+            if not batch:
+                continue
+            backend = self._backend if begins else self._following
             encodings = backend.encode_batch_fast([text for *_, text in batch], add_special_tokens=False)
             for (i, place, _), encoding in zip(batch, encodings, strict=True):
                 encoded[i][place] = np.asarray(encoding.ids, dtype=np.uint32)
