@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import product
 
 import pytest
 import sentencepiece
@@ -44,11 +45,14 @@ def test_ids_are_those_of_sentencepiece(grown, text):
     assert tokenizer.encode(text) == oracle.encode(text)
 
 
-@quick
-@given(text=st.text(alphabet="ae <>0xA\n", max_size=300))
-def test_equally_probable_splits_are_decided_alike(grown, text):
+def test_equally_probable_splits_are_decided_alike(grown):
+    """In long repetitions the order of the same pieces is free, and rounding would decide."""
     tokenizer, oracle = grown
-    assert tokenizer.encode(text) == oracle.encode(text)
+    pieces = [tokenizer.token_text(id) for id in range(len(SPECIALS) + 256, tokenizer.vocab_size)]
+    texts = [
+        piece * times for piece in [*pieces, *map("".join, product("aetsr-.=", repeat=2))] for times in (7, 33, 90)
+    ]
+    assert [text for text in texts if tokenizer.encode(text) != oracle.encode(text)] == []
 
 
 @quick
