@@ -63,7 +63,7 @@ COMMANDS = {
     ),
     "prepare": Command("text files → corpus", "seedbed.data.config:PrepareConfig", "seedbed.data.prepare:prepare"),
     "tokenizer": Command(
-        "corpus → tokenizer", "seedbed.tokenizers.config:TokenizerConfig", "seedbed.tokenizers.training:train_tokenizer"
+        "corpus → tokenizer", "seedbed.data.config:TokenizerConfig", "seedbed.data.vocabulary:train_tokenizer"
     ),
     "tokenize": Command(
         "corpus + tokenizer → tokens", "seedbed.data.config:TokenizeConfig", "seedbed.data.tokens:tokenize"

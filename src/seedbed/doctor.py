@@ -83,6 +83,7 @@ def missing_requirements() -> list[str]:
             "pyarrow",
             "zstandard",
             "xxhash",
+            "tiktoken",
             "psutil",
         ]
     names = [_name(line) for line in lines if "extra ==" not in line]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import struct
@@ -15,9 +16,10 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedbed.data.config import TokenizeConfig
+from seedbed.data.config import TokenizeConfig, TokenizerConfig
 from seedbed.data.corpus import Corpus
-from seedbed.data.tokens import HEADER, StoreWriter, TokenStore, check_vocabulary, open_tokens, tokenize
+from seedbed.data.tokens import HEADER, StoreWriter, TokenStore, _encoders, check_vocabulary, open_tokens, tokenize
+from seedbed.data.vocabulary import train_tokenizer
 from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
 from seedbed.runs import new_folder, open_folder, seal
 from seedbed.tokenizers import bytes as byte_tokenizer
@@ -111,6 +113,39 @@ def test_tokenizing_twice_gives_the_same_bytes(tokens_folder, corpus_folder, tmp
     inputs = open_folder(tmp_path / "one", "tokens").inputs
     assert inputs["tokenizer"] == open_folder(tmp_path / "tokenizer", "tokenizer").hash
     assert (tmp_path / "one" / "train.bin").read_bytes() == (tokens_folder / "train.bin").read_bytes()
+
+
+@pytest.mark.parametrize(("kind", "vocab_size"), [("bytes", 263), ("byte_pair", 280)])
+def test_any_number_of_processes_gives_the_same_bytes(corpus_folder, tmp_path, kind, vocab_size, monkeypatch):
+    monkeypatch.setattr("seedbed.data.tokens.BATCH_DOCUMENTS", 3)  # 14 groups: more than two processes may have at once
+    settings = {"kind": kind, "vocab_size": vocab_size}
+    train_tokenizer(TokenizerConfig(corpus=corpus_folder, out=tmp_path / "tokenizer", **settings))
+    for workers in (1, 2, 3):
+        out = tmp_path / str(workers)
+        tokenize(TokenizeConfig(corpus=corpus_folder, tokenizer=tmp_path / "tokenizer", out=out, workers=workers))
+    for name in ("train.bin", "train.index", "val.bin", "val.index", "manifest.json"):
+        assert len({(tmp_path / workers / name).read_bytes() for workers in "123"}) == 1
+
+
+def test_a_process_that_is_ended_is_told(tmp_path, monkeypatch):
+    """As by the system when memory is short."""
+    monkeypatch.setattr("seedbed.data.tokens._start_worker", os.abort)
+    with (
+        pytest.raises(DataError, match="a process that tokenizes was ended"),
+        _encoders(tmp_path, byte_tokenizer.build(), workers=2) as encode,
+    ):
+        list(encode([["a"], ["b"]]))
+
+
+def test_a_vocabulary_of_256_runs_documents_together(corpus_folder, tmp_path):
+    train_tokenizer(
+        TokenizerConfig(corpus=corpus_folder, kind="bytes", special_tokens=False, out=tmp_path / "tokenizer")
+    )
+    tokenize(TokenizeConfig(corpus=corpus_folder, tokenizer=tmp_path / "tokenizer", out=tmp_path / "tokens"))
+    tokens = open_tokens(tmp_path / "tokens")
+    assert (tokens.val.vocab_size, tokens.val.bos_id, tokens.val.eos_id) == (256, None, None)
+    texts = [document.text for document in Corpus.open(corpus_folder).documents("val")]
+    assert tokens.val.read(0, tokens.val.n_tokens).astype(np.uint8).tobytes() == "".join(texts).encode()
 
 
 # Corruption

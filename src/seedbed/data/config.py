@@ -1,4 +1,4 @@
-"""What `prepare` and `tokenize` are told. No torch here."""
+"""What `prepare`, `tokenizer` and `tokenize` are told. No torch here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 
 from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
+from seedbed.tokenizers.splits import Digits, Split, choose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +207,82 @@ class PrepareConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Which tokenizer to make, and of what text; or which one to take over."""
+
+    corpus: Path | None = None
+    """Corpus folder, made by `seedbed prepare`: what is learned from, and measured on. Only an import needs none."""
+
+    out: Path
+    """Tokenizer folder to write; it must not exist, or be empty."""
+
+    kind: Literal["byte_pair", "sentence_piece", "bytes", "characters"] = "byte_pair"
+    """byte_pair learns frequent pieces of words; sentence_piece pieces of raw text; bytes needs no training; characters
+    takes the corpus' alphabet."""
+
+    algorithm: Literal["unigram", "bpe"] | None = None
+    """Of sentence_piece: a unigram language model over pieces (the default), or byte pairs."""
+
+    vocab_size: int | None = None
+    """Number of tokens, the 7 special ones among them. byte_pair, sentence_piece: exactly so many (8,192 if left out).
+    characters: at most so many, the most frequent first (left out: all). bytes has 263 and takes no other."""
+
+    split: Split | None = None
+    """Whose expression splits text before byte_pair merges: gpt-2's if left out. For a .tiktoken file: its own."""
+
+    digits: Digits | None = None
+    """Tokens for numbers: each digit one (the default of gpt-2, qwen2 and sentence_piece), up to three (llama-3), or
+    whatever is frequent. Only pairs of split and digits that llama.cpp knows are taken."""
+
+    special_tokens: bool = True
+    """Off, for bytes and .tiktoken files: no <pad>, <s>, </s> … and no chat; bytes then has exactly 256 tokens."""
+
+    max_bytes: int = 64 * 2**20
+    """Bytes of text to learn from at most, spread over the whole corpus. It bounds memory and time."""
+
+    import_from: Path | None = None
+    """Take a tokenizer over instead: a Hugging Face folder or tokenizer.json, a SentencePiece .model, a .tiktoken file
+    (with --split). Ids are the same as there, or the import is refused."""
+
+    compare: list[Path] = field(default_factory=list)
+    """Other tokenizers to measure beside it, as import_from takes them. A .tiktoken file is split as this tokenizer is
+    told to be, or as llama-3's."""
+
+    def __post_init__(self) -> None:
+        positive(self, "max_bytes")
+        if self.kind == "byte_pair":
+            choose(self.split, self.digits)
+        if self.import_from is not None:
+            given = [name for name in ("algorithm", "vocab_size") if getattr(self, name) is not None]
+            if given or self.kind != "byte_pair":
+                raise ConfigError(f"{(given or ['kind'])[0]} is what import_from brings: leave it out")
+            if not self.special_tokens and self.import_from.suffix != ".tiktoken":
+                raise ConfigError("special_tokens is for bytes and .tiktoken files; others bring their own")
+            return
+        if self.corpus is None:
+            raise ConfigError("corpus is needed, unless import_from is given")
+        size = 263 if self.special_tokens else 256
+        between(
+            self,
+            {"byte_pair": 263, "sentence_piece": 359, "bytes": 256, "characters": 8}[self.kind],
+            2**24,
+            "vocab_size",
+        )
+        if self.kind == "bytes" and self.vocab_size not in (None, size):
+            raise ConfigError(f"vocab_size must be {size} or left out for the kind bytes, got {self.vocab_size}")
+        if self.kind != "bytes" and not self.special_tokens:
+            raise ConfigError("special_tokens can be off for the kind bytes only")
+        if self.algorithm is not None and self.kind != "sentence_piece":
+            raise ConfigError(f"algorithm is for the kind sentence_piece, not {self.kind}")
+        if self.split is not None and self.kind != "byte_pair":
+            raise ConfigError(f"split is for the kind byte_pair, not {self.kind}")
+        if self.digits is not None and self.kind not in ("byte_pair", "sentence_piece"):
+            raise ConfigError(f"digits is for the kinds byte_pair and sentence_piece, not {self.kind}")
+        if self.digits == "groups_of_3" and self.kind == "sentence_piece":
+            raise ConfigError("digits must be individual or free for the kind sentence_piece, got groups_of_3")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TokenizeConfig:
     """From a corpus and a tokenizer to tokens."""
 
@@ -217,3 +294,10 @@ class TokenizeConfig:
 
     out: Path
     """The tokens folder to write; it must not exist yet."""
+
+    workers: int | None = None
+    """Processes at once. Left out: one a core for a large corpus, this one alone for a small one. The result is the
+    same for any number."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "workers")

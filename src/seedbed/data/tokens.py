@@ -13,12 +13,20 @@ everything against the SHA-256 of the manifest when asked to verify.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+import multiprocessing
+import os
+import signal
 import struct
 import time
 from array import array
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -59,6 +67,12 @@ TOKENIZER_FOLDER = "tokenizer"
 BATCH_CHARACTERS = 4 << 20
 BATCH_DOCUMENTS = 1024
 """Documents go to the tokenizer in groups of at most so much, which bounds memory."""
+BYTES_PER_WORKER = 16 << 20
+"""For less than this of text no further process is worth its start."""
+
+Encoded = tuple[list[NDArray[np.uint32]], list[int]]
+"""Of a group of texts: their ids, and their sizes in bytes."""
+Encode = Callable[[Iterable[list[str]]], Iterator[Encoded]]
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
@@ -157,7 +171,11 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
     with new_folder(config.out, "tokens", inputs=inputs) as folder:
         (folder / TOKENIZER_FOLDER).mkdir()
         tokenizer.save(folder / TOKENIZER_FOLDER)
-        splits: dict[str, dict[str, int]] = {split: _encode(corpus, split, tokenizer, folder) for split in SPLITS}
+        workers = _workers(config.workers, sum(corpus.stats["bytes"].values()))
+        with _encoders(folder / TOKENIZER_FOLDER, tokenizer, workers) as encode:
+            splits: dict[str, dict[str, int]] = {
+                split: _encode(corpus, split, tokenizer, folder, encode) for split in SPLITS
+            }
         seconds = time.monotonic() - started
         tokens, size = (sum(split[key] for split in splits.values()) for key in ("tokens", "bytes"))
         result = {
@@ -175,18 +193,76 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
     return result
 
 
-def _encode(corpus: Corpus, split: Split, tokenizer: Tokenizer, folder: Path) -> dict[str, int]:
+def _encode(corpus: Corpus, split: Split, tokenizer: Tokenizer, folder: Path, encode: Encode) -> dict[str, int]:
     documents = (document.text for document in corpus.documents(split))
     with (
         StoreWriter(folder, split, tokenizer) as writer,
         progress(f"tokenizing {split}", corpus.stats["bytes"][split]) as advance,
     ):
-        for texts in _batches(documents):
-            sizes = [len(text.encode()) for text in texts]
-            for ids, size in zip(tokenizer.encode_batch(texts), sizes, strict=True):
-                writer.add(ids, size)
+        for ids, sizes in encode(_batches(documents)):
+            for one, size in zip(ids, sizes, strict=True):
+                writer.add(one, size)
             advance(sum(sizes))
     return {"documents": writer.n_docs, "tokens": writer.n_tokens, "bytes": writer.n_bytes}
+
+
+def _workers(wanted: int | None, size: int) -> int:
+    """How many processes for so many bytes of text."""
+    if wanted is not None:
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 1 + size // BYTES_PER_WORKER)
+
+
+@contextlib.contextmanager
+def _encoders(folder: Path, tokenizer: Tokenizer, workers: int) -> Iterator[Encode]:
+    """A function that encodes groups of texts in their order: here, or in processes that load the tokenizer's folder.
+
+    At most two groups a process are under way, which bounds memory.
+    """
+    if workers == 1:
+        yield lambda groups: (_encode_group(tokenizer, group) for group in groups)
+        return
+    # Not forked: the libraries' threads would not survive it.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+
+        def encode(groups: Iterable[list[str]]) -> Iterator[Encoded]:
+            under_way: deque[Future[Encoded]] = deque()
+            for group in groups:
+                under_way.append(pool.submit(_encode_in_worker, folder, group))
+                if len(under_way) >= 2 * workers:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+
+        try:
+            yield encode
+        except BrokenProcessPool as error:
+            raise DataError("a process that tokenizes was ended", "Was memory short? Give fewer --workers.") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _encode_group(tokenizer: Tokenizer, texts: list[str]) -> Encoded:
+    """The ids of each text, and how many bytes of UTF-8 it has."""
+    return tokenizer.encode_batch(texts), [len(text.encode()) for text in texts]
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for this one
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the other processes are the parallelism
+
+
+def _encode_in_worker(folder: Path, texts: list[str]) -> Encoded:
+    return _encode_group(_load_once(folder), texts)
+
+
+@lru_cache(maxsize=1)
+def _load_once(folder: Path) -> Tokenizer:
+    from seedbed.tokenizers.tokenizer import Tokenizer
+
+    return Tokenizer.load(folder)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

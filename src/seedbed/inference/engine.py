@@ -125,7 +125,7 @@ class Batch:
         self.lengths = [len(prompt) for prompt in prompts]
         self.limits = [min(n + sampling.max_tokens, model.config.context) for n in self.lengths]
         self.made: list[list[int]] = [[] for _ in prompts]
-        self.texts = [StopText(tokenizer.stream(), sampling.stop) for _ in prompts]
+        self.texts = [StopText(tokenizer.stream(continues=True), sampling.stop) for _ in prompts]
         if prompts:
             self.cache = KVCache(model.config, len(prompts), max(self.limits), device=self.device, dtype=self.dtype)
             self.pending_BT = self.pad(prompts)

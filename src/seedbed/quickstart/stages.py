@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from seedbed.configuration import from_arguments, load_config, save_config, to_dict
-from seedbed.data.config import PrepareConfig, TokenizeConfig
+from seedbed.data.config import PrepareConfig, TokenizeConfig, TokenizerConfig
 from seedbed.data.prepare import prepare
 from seedbed.data.skills import SkillItem, constant_answers, held_out_items, training_items
 from seedbed.data.tokens import tokenize
+from seedbed.data.vocabulary import train_tokenizer
 from seedbed.devices import peak_memory_mb
 from seedbed.errors import ConfigError
 from seedbed.evaluation.config import EvaluateConfig
@@ -27,8 +28,6 @@ from seedbed.evaluation.skills import FILE, read_items, score_constant, write_it
 from seedbed.quickstart.config import QuickstartConfig
 from seedbed.quickstart.page import build_page, print_summary
 from seedbed.runs import MANIFEST, command, lock, new_folder, write_result
-from seedbed.tokenizers.config import TokenizerConfig
-from seedbed.tokenizers.training import train_tokenizer
 from seedbed.training.config import PretrainConfig
 from seedbed.training.pretrain import pretrain
 from seedbed.tuning.config import FinetuneConfig
@@ -134,8 +133,8 @@ class Quickstart:
         return train_tokenizer(TokenizerConfig(corpus=self.out / "corpus", kind="bytes", out=self.out / "tokenizer"))
 
     def tokenize(self) -> dict[str, Any]:
-        folders = {"corpus": self.out / "corpus", "tokenizer": self.out / "tokenizer"}
-        return tokenize(TokenizeConfig(**folders, out=self.out / "tokens"))
+        corpus, tokenizer, out = (self.out / name for name in ("corpus", "tokenizer", "tokens"))
+        return tokenize(TokenizeConfig(corpus=corpus, tokenizer=tokenizer, out=out))
 
     def questions(self) -> dict[str, Any]:
         """Conversations to fine-tune on, and held-out questions to measure with."""

@@ -233,7 +233,7 @@ def _options(config: Any, prefix: str) -> list[str]:
             continue
         default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
         if value != default and value is not None:
-            shown = f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+            shown = ",".join(map(str, value)) if isinstance(value, list) else str(value)
             words += [f"--{prefix}{item.name}", shown]
     return words
 

@@ -163,7 +163,7 @@ def test_no_text_is_slow(piece, quality):
 def test_the_web_preset_switches_every_rule_on():
     from seedbed.cli import parser
 
-    config = parser("prepare").read(["--config", "prepare/web", "--out", "x"]).config
+    config = parser("prepare").read(["--config", "data/web", "--out", "x"]).config
     every = get_args(get_args(get_type_hints(CleaningConfig)["privacy"])[0])
     assert sorted(config.clean.privacy) == sorted(every)
     assert (config.clean.repair, config.clean.control_characters, config.clean.repetition) == ("suspect", True, True)
