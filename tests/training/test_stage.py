@@ -208,6 +208,16 @@ def test_a_changed_byte_in_a_checkpoint_is_no_model(run, tmp_path):
         load_model(tmp_path / "run" / CHECKPOINTS / "step_00000008")
 
 
+def test_tensors_laid_beside_those_of_a_checkpoint_are_refused(run, tmp_path):
+    """The reader takes every file of tensors that is there."""
+    shutil.copytree(run, tmp_path / "run")
+    steps = tmp_path / "run" / CHECKPOINTS
+    file = next((steps / "step_00000004").glob("*.safetensors"))
+    shutil.copy(file, steps / "step_00000008" / "z.safetensors")
+    with pytest.raises(CorruptionError, match=r"z\.safetensors is not listed"):
+        load_model(steps / "step_00000008")
+
+
 def test_a_run_without_a_checkpoint_is_no_model(tmp_path):
     (tmp_path / "run").mkdir()
     with pytest.raises(DataError, match="is not complete"):

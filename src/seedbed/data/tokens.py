@@ -262,6 +262,8 @@ class TokenStore:
         if found.intdigest() != checksum:
             told = f"its checksum is {found.intdigest():016x} but its header promises {checksum:016x}"
             self._broken(self.index_path, f"was changed: {told}")
+        # Whole in itself, it may still be that of another store, whose .bin its hashes of blocks would vouch for.
+        verify_file(folder, manifest, self.index_path.name)
         self.n_docs, self.n_tokens, self.vocab_size = int(n_docs), int(n_tokens), int(vocab)
         self.bos_id, self.eos_id = (None if token == NO_TOKEN else int(token) for token in (bos, eos))
         self.tokenizer_hash: bytes = tokenizer

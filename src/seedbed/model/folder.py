@@ -23,7 +23,17 @@ from seedbed.errors import CorruptionError, DataError
 from seedbed.model.config import ModelConfig
 from seedbed.model.names import from_huggingface, to_huggingface
 from seedbed.model.transformer import Transformer
-from seedbed.runs import MANIFEST, Inputs, Manifest, input_hash, new_folder, open_folder, write_card, write_json
+from seedbed.runs import (
+    MANIFEST,
+    Inputs,
+    Manifest,
+    input_hash,
+    new_folder,
+    open_folder,
+    refuse_unlisted,
+    write_card,
+    write_json,
+)
 from seedbed.tokenizers.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -88,6 +98,8 @@ def load_model(path: Path, *, device: torch.device | str = "cpu") -> tuple[Trans
     manifest = open_folder(folder, ("model", "checkpoint"), verify="all")
     config = read_config(folder / "seedbed.json")
     is_checkpoint = manifest.kind == "checkpoint"
+    if is_checkpoint:
+        refuse_unlisted(folder, manifest, ".safetensors")  # DCP would read it too
     tokenizer = Tokenizer.load(folder.parent.parent / TOKENIZER if is_checkpoint else folder)
     check_vocabulary(config, tokenizer, folder)
     model = Transformer(config)

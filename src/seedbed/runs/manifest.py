@@ -219,6 +219,15 @@ def verify_file(folder: Path | str, manifest: Manifest, name: str) -> None:
         raise CorruptionError(problem, remake(folder, manifest.kind))
 
 
+def refuse_unlisted(folder: Path | str, manifest: Manifest, suffix: str) -> None:
+    """CorruptionError when the folder holds a file of that ending which its manifest does not list: for readers that
+    take every such file."""
+    for name in names_in(Path(folder)):
+        if name.endswith(suffix) and name not in manifest.files:
+            problem = f"{Path(folder) / name} is not listed in its folder's manifest: it was put there later"
+            raise CorruptionError(problem, "Take it away.")
+
+
 def command(verb: str, config: Any) -> str:
     """The command line that a config dataclass amounts to, leaving out defaults. Kept in result.json as "command"."""
     words = ["seedbed", verb]

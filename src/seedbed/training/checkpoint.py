@@ -28,7 +28,7 @@ from torch.optim import Optimizer
 from seedbed.errors import CorruptionError, DataError, SeedbedError
 from seedbed.model.folder import CHECKPOINTS, read_config
 from seedbed.model.transformer import Transformer
-from seedbed.runs import MANIFEST, new_folder, open_folder, write_json, writing
+from seedbed.runs import MANIFEST, new_folder, open_folder, refuse_unlisted, write_json, writing
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +109,7 @@ class Checkpoints:
         """
         folder = self.path(step)
         manifest = open_folder(folder, "checkpoint", verify="all")
+        refuse_unlisted(folder, manifest, ".safetensors")  # DCP would read it too
         _refuse_architecture(folder, model)
         if manifest.config.get("data") != fingerprint:
             raise DataError(
