@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import random
 import signal
@@ -27,6 +29,7 @@ from seedbed.runs import (
     write_result,
     writing,
 )
+from tests.deaths import at_call, killed_at_call
 from tests.disks import small_disk, unprivileged
 
 SOURCE = str(Path(seedbed.runs.__file__).parents[2])
@@ -219,7 +222,72 @@ def test_a_live_process_keeps_its_unfinished_folder(tmp_path):
     assert (tmp_path / "out" / "a.txt").read_text() == "of the other process"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_killed_at_any_call_of_a_save_a_folder_is_absent_or_whole_and_the_next_save_works(overwrite, tmp_path):
+    number, seen = 0, set()
+    while True:
+        number += 1
+        place = tmp_path / str(number)
+        out = make(place / "out", "old") if overwrite else place / "out"
+        killed = killed_at_call(number, lambda: make(out, "new", overwrite=overwrite))  # noqa: B023 (done at once)
+        text = None
+        if out.exists():
+            open_folder(out, "corpus", verify="all")
+            text = (out / "a.txt").read_text()
+        seen.add(text)
+        if not killed:
+            break
+        if text is None and overwrite:  # between the two renames: the next call, even one that is refused, undoes it
+            with pytest.raises(ConfigError, match="exists"):
+                make(out, "next")
+            assert (out / "a.txt").read_text() == "old"
+        make(out, "next", overwrite=True)
+        assert (out / "a.txt").read_text() == "next" and os.listdir(place) == ["out"]
+    assert text == "new" and number > 10
+    assert seen == ({"old", None, "new"} if overwrite else {None, "new"})
+
+
+def test_interrupted_at_any_call_of_a_swap_the_folder_is_the_old_or_the_new_one(tmp_path):
+    """Ctrl-C, unlike kill -9, leaves time to put the old one back at once."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    number, seen = 0, set()
+    while "done" not in seen:
+        number += 1
+        out = make(tmp_path / str(number) / "out", "old")
+        with contextlib.suppress(KeyboardInterrupt), at_call(number, interrupt):
+            make(out, "new", overwrite=True)
+            seen.add("done")
+        open_folder(out, "corpus", verify="all")
+        seen.add((out / "a.txt").read_text())
+        assert not [name for name in os.listdir(out.parent) if ".partial-" in name]
+    assert seen == {"old", "new", "done"}
+
+
 # Disks that refuse
+
+
+def test_a_read_only_disk_is_named(tmp_path, monkeypatch):
+    def refuse(path: object, *given: object, **named: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    (tmp_path / "run").mkdir()
+    for name in ("mkdir", "open"):
+        monkeypatch.setattr(os, name, refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    for act in (
+        lambda: make(tmp_path / "out"),
+        lambda: make(tmp_path / "deep" / "out"),
+        lambda: write_atomic(tmp_path / "file", "x"),
+        lambda: lock(tmp_path / "run").__enter__(),
+        lambda: lock(tmp_path / "new run").__enter__(),
+    ):
+        with pytest.raises(StorageError, match=f"{tmp_path}.* is on a read-only file system"):
+            act()
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["run"] and os.listdir(tmp_path / "run") == []
 
 
 def test_a_full_disk_is_named_and_nothing_is_left(tmp_path):

@@ -14,15 +14,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from seedbed.configuration import load_config
 from seedbed.data.config import PrepareConfig, TokenizeConfig
 from seedbed.data.corpus import prepare
 from seedbed.data.tokens import tokenize
 from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
 from seedbed.runs import MANIFEST, lock, open_folder
+from seedbed.training.config import CheckpointConfig, PretrainConfig
 from seedbed.training.interruption import Interruption
 from seedbed.training.pretrain import pretrain
-from tests.tiny import TINY_ARGUMENTS, pretrain_config, records, tiny_run, weights
+from seedbed.training.trainer import Trainer
+from tests.deaths import at_call, killed_at_call
+from tests.tiny import TINY_ARGUMENTS, pretrain_config, records, tiny_run, tiny_trainer, weights
 
 STEPS = 30
 COMMON = (
@@ -169,6 +174,160 @@ def test_the_command_killed_then_asked_to_stop_goes_on_to_the_same_bits(whole, t
     assert not (run / MANIFEST).exists()
     tiny_run(tokens, run, *ARGUMENTS["muon"])
     assert same(run, whole["muon"])
+
+
+# At the worst moment -------------------------------------------------------------------------------------------------
+
+
+RARELY = CheckpointConfig(steps=100)
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory) -> Path:
+    """A run of two steps of four, with a checkpoint of each."""
+    run = tmp_path_factory.mktemp("two steps") / "run"
+    trainer = tiny_trainer(run, checkpoint=RARELY)
+    for _ in range(2):
+        trainer.run_step()
+        trainer.save()
+    return run
+
+
+def one_more(run: Path) -> Trainer:
+    """Goes on by a step; what is left to do is save it, which removes the oldest checkpoint."""
+    trainer = tiny_trainer(run, checkpoint=RARELY)
+    assert trainer.resume() == 2
+    trainer.run_step()
+    return trainer
+
+
+def every(stride: int) -> pytest.MarkDecorator:
+    """Every call as a proof, each so many-th of them in the tests that take seconds."""
+    return pytest.mark.parametrize("stride", [stride, pytest.param(1, marks=pytest.mark.proof)])
+
+
+def last_bits(run: Path) -> tuple[bytes, list[torch.Tensor]]:
+    """Of the metrics and weights, once the run has gone on to its end."""
+    trainer = tiny_trainer(run, checkpoint=RARELY)
+    assert trainer.resume() in (2, 3)
+    for step in trainer.checkpoints.steps():
+        open_folder(trainer.checkpoints.path(step), "checkpoint", verify="all")
+    assert trainer.train()
+    assert sorted(path.name for path in trainer.checkpoints.folder.iterdir())[-1] == "step_00000004"
+    return (run / "metrics.jsonl").read_bytes(), [weight.detach() for weight in trainer.model.parameters()]
+
+
+@every(4)
+def test_killed_at_any_call_of_a_save_a_run_goes_on_to_the_same_bits(stride, two_steps, tmp_path):
+    number, killed = 0, True
+    shutil.copytree(two_steps, tmp_path / "whole")
+    expected = last_bits(tmp_path / "whole")
+    while killed:
+        number += stride
+        run = tmp_path / str(number)
+        shutil.copytree(two_steps, run)
+        trainer = one_more(run)
+        killed = killed_at_call(number, trainer.save)
+        lines, weights = last_bits(run)
+        assert lines == expected[0] and all(map(torch.equal, weights, expected[1])), number
+        assert not list((run / "checkpoints").glob(".*.partial-*")) or killed
+    assert number > 15
+
+
+@every(5)
+def test_ctrl_c_twice_at_any_call_of_a_save_leaves_no_half_checkpoint(stride, two_steps, tmp_path):
+    shutil.copytree(two_steps, tmp_path / "whole")
+    expected = last_bits(tmp_path / "whole")
+
+    def interrupt_twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    number, done = 0, False
+    while not done:
+        number += stride
+        run = tmp_path / str(number)
+        shutil.copytree(two_steps, run)
+        trainer = one_more(run)
+        with contextlib.suppress(KeyboardInterrupt), Interruption(), at_call(number, interrupt_twice):
+            trainer.save()
+            done = True
+        assert not list((run / "checkpoints").glob(".*")), number
+        lines, weights = last_bits(run)
+        assert lines == expected[0] and all(map(torch.equal, weights, expected[1])), number
+    assert number > 15
+
+
+@every(13)
+def test_killed_at_any_call_of_its_end_a_run_is_incomplete_or_whole_and_ends_when_given_again(stride, tokens, tmp_path):
+    arguments = ("--train.steps=1", "--train.validate_every=1")
+    tiny_run(tokens, tmp_path / "whole", *arguments)
+    number, killed = 0, True
+    while killed:
+        number += stride
+        run = tmp_path / str(number)
+        shutil.copytree(tmp_path / "whole", run)
+        killed = killed_at_call(number, lambda: tiny_run(tokens, run, *arguments))  # noqa: B023 (done at once)
+        if (run / MANIFEST).exists():
+            open_folder(run, "run", verify="all")
+        if (run / "model").exists():
+            open_folder(run / "model", "model", verify="all")
+        assert tiny_run(tokens, run, *arguments)["finished"]
+        open_folder(run, "run", verify="all")
+        assert same(run, tmp_path / "whole")
+        assert not [path.name for path in run.rglob(".*") if "partial" in path.name or "replaced" in path.name]
+    assert number > 30
+
+
+# A clock that jumps --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jump", [-1e6, 0.0, 1e6])
+def test_a_clock_that_jumps_or_stands_still_moves_no_weight(jump, tokens, tmp_path, whole, monkeypatch):
+    """Every clock there is, at every look, while a run is stopped and goes on."""
+    now = 1e9
+
+    def look() -> float:
+        nonlocal now
+        now += jump
+        return now
+
+    for clock in ("time", "monotonic", "perf_counter"):
+        monkeypatch.setattr(time, clock, look)
+    monkeypatch.setattr(time, "time_ns", lambda: int(look() * 1e9))
+    run = tmp_path / "muon"
+    config = pretrain_config(tokens, run, *ARGUMENTS["muon"])
+    step = Trainer.run_step
+
+    def stopped(trainer: Trainer) -> None:
+        step(trainer)
+        if trainer.progress.step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run_step", stopped)
+        assert not pretrain(config)["finished"]
+    assert pretrain(config)["resumed_at"] == 7
+    assert same(run, whole["muon"])
+    assert (run / "training.log").read_text().count("step 7 of 30") == 1
+    assert [record["step"] for record in records(run, "timings.jsonl")] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize("jump", [-1e6, 0.0, 1e6])
+def test_minutes_measured_by_a_clock_that_jumps_are_still_a_step_count(jump, tokens, tmp_path, monkeypatch):
+    now = 1e9
+
+    def look() -> float:
+        nonlocal now
+        now += jump
+        return now
+
+    monkeypatch.setattr(time, "perf_counter", look)
+    monkeypatch.setattr(Trainer, "train", lambda trainer: False)
+    config = pretrain_config(tokens, tmp_path / "run", "--train.minutes=0.1")
+    assert not pretrain(config)["finished"]
+    steps = load_config(tmp_path / "run" / "config.yaml", PretrainConfig).train.steps
+    assert steps >= 1 and (jump <= 0 or steps == 1)
 
 
 # Asked to stop -------------------------------------------------------------------------------------------------------

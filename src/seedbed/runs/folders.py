@@ -119,14 +119,14 @@ def _remove_lock(staging: Path) -> None:
 def _publish(staging: Path, out: Path, target: Path, overwrite: bool) -> None:
     """Puts the finished folder in its place; an old one is moved aside first and removed after."""
     replaced = target.with_name(f".{target.name}.replaced-{os.getpid()}")
-    if overwrite and target.exists() and any(target.iterdir()):
-        os.rename(target, replaced)
     try:
+        if overwrite and target.exists() and any(target.iterdir()):
+            os.rename(target, replaced)
         os.rename(staging, target)
-    except OSError as error:
-        if replaced.exists():
+    except BaseException as error:  # Ctrl-C as well
+        if replaced.exists() and not target.exists():
             os.rename(replaced, target)
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise ConfigError(f"another process filled {out} meanwhile", "Choose another --out.") from error
         raise
     sync_folder(target.parent)

@@ -37,6 +37,9 @@ def lock(folder: Path | str) -> Iterator[None]:
                 f"{folder} is in use by another process", "Wait for it, or choose another --out."
             ) from error
     try:
+        for left in folder.rglob(".*.partial-*"):  # files that a killed process was writing; folders have their own way
+            if left.is_file():
+                left.unlink()
         write_atomic(
             holder, f"process {os.getpid()} on {os.uname().nodename if hasattr(os, 'uname') else 'this machine'}"
         )

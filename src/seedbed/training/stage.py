@@ -208,7 +208,8 @@ def measure_seconds(stage: Stage, config: C) -> tuple[float, float]:
     start = time.perf_counter()
     if stage.validation is not None:
         trainer.validate()
-    return sorted(times[2:])[MEASURED_STEPS // 2], time.perf_counter() - start
+    # A coarse clock, or one that was set back, may say that a step took no time at all.
+    return max(sorted(times[2:])[MEASURED_STEPS // 2], 1e-6), max(time.perf_counter() - start, 0.0)
 
 
 def _refuse_difference(config: StageConfig, earlier: StageConfig) -> None:
