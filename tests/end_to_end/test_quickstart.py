@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -9,14 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from seedbed.cli import parser
 from seedbed.configuration import from_arguments
+from seedbed.data.config import TokenizeConfig
 from seedbed.data.skills import SKILLS
-from seedbed.errors import ConfigError
+from seedbed.errors import ConfigError, StorageError
 from seedbed.inference.config import SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.model.folder import load_model
@@ -24,6 +27,7 @@ from seedbed.quickstart import stages
 from seedbed.quickstart.config import QuickstartConfig
 from seedbed.runs import open_folder
 from seedbed.tokenizers.chat import encode_prompt
+from tests.damages import contents
 from tests.tiny import write_text
 
 STAGES = {
@@ -129,6 +133,34 @@ def test_a_folder_of_something_else_is_refused(source, tmp_path):
     with pytest.raises(ConfigError, match="exists and is not empty"):
         stages.quickstart(config(source, tmp_path))
     assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {"mine.txt"}
+
+
+def test_of_two_at_once_the_second_is_told_that_the_folder_is_in_use_and_the_first_goes_on(source, tmp_path):
+    out, (asked, ask), (answered, answer) = tmp_path / "demo", os.pipe(), os.pipe()
+    torch.set_num_threads(1)  # the threads of torch do not come along into a fork
+    child = os.fork()
+    if child == 0:
+        code = 1
+        with contextlib.suppress(BaseException), pytest.MonkeyPatch.context() as patch:
+            tokenize = stages.tokenize
+
+            def wait(given: TokenizeConfig) -> dict[str, Any]:
+                os.write(ask, b"x")
+                os.read(answered, 1)
+                return tokenize(given)
+
+            patch.setattr(stages, "tokenize", wait)
+            code = 0 if stages.quickstart(config(source, out))["finished"] else 1
+        os._exit(code)
+    os.read(asked, 1)
+    before = contents(out)
+    for arguments in ((), ("--seed=1",)):
+        with pytest.raises(StorageError, match=f"demo is in use by process {child} on"):
+            stages.quickstart(config(source, out, *arguments))
+    assert contents(out) == before
+    os.write(answer, b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    open_folder(out / "finetune" / "model", "model", verify="all")
 
 
 def test_no_held_out_question_is_learned_in_any_wording(finished):
