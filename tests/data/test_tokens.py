@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,12 @@ def test_tokenizing_twice_gives_the_same_bytes(tokens_folder, corpus_folder, tmp
     inputs = open_folder(tmp_path / "one", "tokens").inputs
     assert inputs["tokenizer"] == open_folder(tmp_path / "tokenizer", "tokenizer").hash
     assert (tmp_path / "one" / "train.bin").read_bytes() == (tokens_folder / "train.bin").read_bytes()
+
+
+def test_a_clock_that_stands_still_stops_no_tokenizing(corpus_folder, tokenizer_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: 1.0)
+    result = tokenize(TokenizeConfig(corpus=corpus_folder, tokenizer=tokenizer_folder, out=tmp_path / "out"))
+    assert result["seconds"] == 0 and result["tokens_per_second"] > 0
 
 
 # Corruption

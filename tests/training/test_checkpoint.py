@@ -4,6 +4,7 @@ all."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -56,6 +57,31 @@ def test_a_checkpoint_holds_no_pickle(tmp_path):
     trainer.train()
     names = {path.suffix for path in (tmp_path / "run" / "checkpoints").rglob("*") if path.is_file()}
     assert names == {".json", ".safetensors"}
+
+
+def test_metrics_and_every_file_of_a_checkpoint_are_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    """Else a machine that loses its power may keep the name and lose what it stands for."""
+    trainer = tiny_trainer(tmp_path / "run", checkpoint=CheckpointConfig(steps=100))
+    trainer.run_step()
+    synced: list[int] = []
+    before: set[int] = set()
+    fsync, rename = os.fsync, os.rename
+
+    def note(handle: int) -> None:
+        synced.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    def publish(old: Path, new: Path) -> None:
+        before.update(synced)
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "rename", publish)
+    trainer.save()
+    folder = trainer.checkpoints.path(1)
+    for path in (trainer.metrics.path, folder, *folder.iterdir()):
+        assert path.stat().st_ino in before, path.name
+    assert synced[-1] == folder.parent.stat().st_ino  # and the name itself, after
 
 
 # Corruption ----------------------------------------------------------------------------------------------------------

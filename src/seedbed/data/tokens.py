@@ -7,8 +7,8 @@
     u32        doc_bytes[documents], UTF-8 bytes of each text, so that bits per byte cost nothing
     u64        xxh3 of each MiB of x.bin
 
-Header, sizes and the index's checksum are checked when a store is opened, each MiB of `x.bin` at its first read, and
-everything against the SHA-256 of the manifest when asked to verify.
+Header, sizes and the index's checksum and SHA-256 are checked when a store is opened, each MiB of `x.bin` at its first
+read, and everything against the SHA-256 of the manifest when asked to verify.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
             **splits,
             "vocab_size": tokenizer.vocab_size,
             "bytes_per_token": round(size / tokens, 4),
-            "tokens_per_second": round(tokens / seconds),
+            "tokens_per_second": round(tokens / max(seconds, 1e-3)),  # a coarse clock may not have moved
             "seconds": round(seconds, 3),
             "out": str(config.out),
             "command": command("tokenize", config),
