@@ -21,6 +21,7 @@ from seedbed.runs import (
     open_folder,
     read_manifest,
     seal,
+    sha256_file,
     sha256_json,
     verify_file,
     write_atomic,
@@ -385,10 +386,13 @@ def test_every_changed_byte_of_a_manifest_is_found(tmp_path):
 
 @pytest.mark.parametrize("name", ["../a.txt", "/etc/hostname", "", "a\0b"])
 def test_a_manifest_cannot_point_outside_its_folder(tmp_path, name):
-    forged = seedbed.runs.Manifest("corpus", {name: seedbed.runs.FileRecord(5, "0" * 64)})
-    (tmp_path / "manifest.json").write_text(forged.render())
-    with pytest.raises(CorruptionError):
-        open_folder(tmp_path, "corpus")
+    """Not even to a file that is there and has the hash: a read must not leave the folder."""
+    (tmp_path / "a.txt").write_text("hello")
+    (tmp_path / "in").mkdir()
+    forged = seedbed.runs.Manifest("corpus", {name: seedbed.runs.FileRecord(5, sha256_file(tmp_path / "a.txt"))})
+    (tmp_path / "in" / "manifest.json").write_text(forged.render())
+    with pytest.raises(CorruptionError, match=r"manifest\.json was changed"):
+        open_folder(tmp_path / "in", "corpus")
 
 
 def test_missing_cut_grown_and_changed_files_are_named_with_what_was_promised(tmp_path):
