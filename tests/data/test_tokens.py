@@ -68,6 +68,12 @@ def test_documents_come_back_as_they_went_in(tmp_path_factory, documents, specia
     assert store.dtype == (np.dtype("<u4") if wide else np.dtype("<u2"))
 
 
+@pytest.mark.parametrize(("vocab_size", "width"), [(65_536, 2), (65_537, 4)])
+def test_the_width_of_a_token_is_the_least_that_holds_the_largest_id(vocab_size, width, tmp_path):
+    store = write_store(tmp_path / "s", [[vocab_size - 1, 0]], FakeTokenizer(vocab_size))
+    assert store.documents(0).tolist() == [vocab_size - 1, 0] and store.dtype.itemsize == width
+
+
 def test_the_bin_file_is_raw_tokens_and_the_header_has_64_bytes(tokens_folder):
     """The formats other programs rely on: nanoGPT's .bin, and ours as documented."""
     store = TokenStore.open(tokens_folder, "val")
