@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 
 import pytest
@@ -171,3 +173,11 @@ def test_every_name_of_the_table_is_a_weight():
 def test_a_name_without_a_place_stays_as_it_is():
     names = ["model.layers.3.self_attn.q_proj.bias", "visual.patch.weight"]
     assert from_huggingface(names) == {name: name for name in names}
+
+
+def test_a_model_folder_loads_without_the_machinery_of_checkpoints(folder):
+    """Which takes as long to import as half of torch."""
+    code = "import sys; from pathlib import Path; from seedbed.model.folder import load_model\n"
+    code += f"load_model(Path({str(folder)!r})); print('torch.distributed.checkpoint' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

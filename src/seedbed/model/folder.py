@@ -15,7 +15,6 @@ import torch
 from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.model.config import ModelConfig
 from seedbed.model.names import from_huggingface, to_huggingface
-from seedbed.model.state import describe_state, read_state, weight_state
 from seedbed.model.transformer import Transformer, weight_shapes
 from seedbed.model.weights import (
     FLOATS,
@@ -97,14 +96,19 @@ def load_model(
     folder = find_model(path)
     is_checkpoint = open_folder(folder, ("model", "checkpoint"), verify="all").kind == "checkpoint"
     config = read_config(folder)
-    stored = weight_state(describe_state(folder)) if is_checkpoint else _huggingface_weights(folder)
+    if is_checkpoint:
+        from seedbed.model import state  # brings torch.distributed.checkpoint, as slow to import as half of torch
+
+        stored = state.weight_state(state.describe_state(folder))
+    else:
+        stored = _huggingface_weights(folder)
     check_shapes(weight_shapes(config), {name: tensor.shape for name, tensor in stored.items()}, folder)
     stored_dtype = _one_dtype(folder, stored)
     tokenizer = Tokenizer.load(folder.parent.parent / TOKENIZER if is_checkpoint else folder)
     check_vocabulary(config, tokenizer, folder)
     if not is_checkpoint:
         _check_promises(folder, config, tokenizer, stored_dtype)
-    weights = read_state(folder, stored) if is_checkpoint else read_weights(stored)
+    weights = state.read_state(folder, stored) if is_checkpoint else read_weights(stored)
     with torch.device("meta"):  # drawing first weights would cost time, and move the generator
         model = Transformer(config)
     model.load_state_dict(weights, assign=True)
