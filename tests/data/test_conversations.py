@@ -25,11 +25,11 @@ def pair(prompt, response):
 
 
 EXPECTED = [
-    Conversation(pair("Hi", "Hello"), {"skill": "greeting"}, 1),
-    Conversation(pair("1+1", "2"), {"id": 7}, 2),
-    Conversation(pair("Spell it.\n\nkat", "cat"), {}, 3),
-    Conversation(pair("Say hi.", "hi"), {}, 4),
-    Conversation(pair("Say ho.", "ho"), {"source": None}, 5),
+    Conversation(pair("Hi", "Hello"), 1),
+    Conversation(pair("1+1", "2"), 2),
+    Conversation(pair("Spell it.\n\nkat", "cat"), 3),
+    Conversation(pair("Say hi.", "hi"), 4),
+    Conversation(pair("Say ho.", "ho"), 5),
 ]
 
 

@@ -63,8 +63,7 @@ def test_documents_come_back_as_they_went_in(tmp_path_factory, documents, specia
     assert store.read(0, store.n_tokens).tolist() == [id for ids in whole for id in ids]
     assert store.doc_bytes.tolist() == [2 * len(ids) for ids in documents]
     assert (store.n_tokens, store.n_docs) == (sum(map(len, whole)), len(documents))
-    assert (store.vocab_size, store.bos_id, store.eos_id) == (vocab_size, bos, eos)
-    assert store.n_bytes == 2 * sum(map(len, documents))
+    assert store.vocab_size == vocab_size
     assert store.dtype == (np.dtype("<u4") if wide else np.dtype("<u2"))
 
 
@@ -76,7 +75,7 @@ def test_the_width_of_a_token_is_the_least_that_holds_the_largest_id(vocab_size,
 
 def test_the_bin_file_is_raw_tokens_and_the_header_has_64_bytes(tokens_folder):
     """The formats other programs rely on: nanoGPT's .bin, and ours as documented."""
-    store = TokenStore.open(tokens_folder, "val")
+    store = open_tokens(tokens_folder).val
     raw = np.memmap(tokens_folder / "val.bin", dtype=np.uint16, mode="r")
     assert np.array_equal(raw, store.read(0, store.n_tokens))
     index = (tokens_folder / "val.index").read_bytes()
@@ -103,7 +102,7 @@ def test_tokenizing_keeps_every_document_and_traces_where_it_came_from(tokens_fo
     assert result["train"] == {
         "documents": tokens.train.n_docs,
         "tokens": tokens.train.n_tokens,
-        "bytes": tokens.train.n_bytes,
+        "bytes": int(tokens.train.doc_bytes.sum()),
     }
     assert result["bytes_per_token"] == pytest.approx(1, abs=0.001) and result["tokens_per_second"] > 0
 
@@ -216,6 +215,18 @@ def test_changed_bytes_that_were_not_read_are_found_by_verifying(tokens_folder, 
         open_tokens(tokens_folder, verify=True)
 
 
+def test_verify_reaches_the_bytes_that_tokenizing_does_not_hash(corpus_folder, tmp_path):
+    with new_folder(tmp_path / "tokenizer", "tokenizer") as folder:
+        byte_tokenizer.build().save(folder)
+    file = tmp_path / "tokenizer" / "tokenizer.json"
+    file.write_bytes(file.read_bytes().replace(b"\n", b" ", 1))
+    folders = {"corpus": corpus_folder, "tokenizer": tmp_path / "tokenizer"}
+    tokenize(TokenizeConfig(**folders, out=tmp_path / "trusting"))
+    with pytest.raises(CorruptionError, match=r"tokenizer\.json was changed"):
+        tokenize(TokenizeConfig(**folders, out=tmp_path / "strict", verify=True))
+    assert not (tmp_path / "strict").exists()
+
+
 def test_a_changed_tokenizer_is_found(tokens_folder):
     path = tokens_folder / "tokenizer" / "tokenizer.json"
     raw = path.read_bytes()
@@ -320,7 +331,7 @@ def test_an_id_beyond_the_vocabulary_is_refused_before_it_is_written(tmp_path):
 
 
 def test_reading_outside_is_an_index_error(tokens_folder):
-    store = TokenStore.open(tokens_folder, "val")
+    store = open_tokens(tokens_folder).val
     assert store.read(5, 5).tolist() == []
     with pytest.raises(ValueError, match="read-only"):
         store.read(0, 1)[0] = 1

@@ -19,7 +19,7 @@ from seedbed.cli import parser
 from seedbed.configuration import from_arguments
 from seedbed.data.config import TokenizeConfig
 from seedbed.data.skills import SKILLS
-from seedbed.errors import ConfigError, StorageError
+from seedbed.errors import ConfigError, CorruptionError, StorageError
 from seedbed.inference.config import SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.model.folder import load_model
@@ -119,6 +119,53 @@ def test_given_again_it_does_nothing_twice(finished, source, monkeypatch):
     result = stages.quickstart(config(source, finished))
     assert result["stages"] == before["stages"]
     assert result["seconds"] == pytest.approx(before["seconds"], abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("stage", "content", "said"),
+    [
+        ("corpus", "", "cannot be read"),
+        ("corpus", "[" * 100_000, "nested too deeply"),
+        ("tokens", "[]", "must hold a JSON object, got a list"),
+        ("questions", '{"seconds": "long"}', 'seconds must be a number, got a text ("long")'),
+        ("pretrain", '{"seconds": 1, "steps": []}', "steps must be a number, got a list"),
+        ("pretrain", '{"seconds": NaN}', "NaN is not JSON"),
+        ("evaluation/pretrain", '{"seconds": 1}', "tasks.bits_per_byte.bits_per_byte must be a number, got null"),
+        ("evaluation/pretrain", '{"tasks": 3}', "tasks.bits_per_byte.bits_per_byte must be a number"),
+    ],
+)
+def test_a_damaged_result_of_a_stage_is_told(stage, content, said, finished, source):
+    file = finished / stage / "result.json"
+    whole = file.read_bytes()
+    file.write_text(content)
+    try:
+        with pytest.raises(CorruptionError) as caught:
+            stages.quickstart(config(source, finished))
+        assert str(file) in caught.value.problem and said in caught.value.problem
+        assert caught.value.fix == f"Remove {file.parent}, then give the same command again."
+    finally:
+        file.write_bytes(whole)
+
+
+def test_a_changed_file_of_a_stage_is_found_before_it_is_gone_on_with(finished, source):
+    file = finished / "evaluation" / "finetune" / "skills.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(b"[" + whole[1:])
+    try:
+        with pytest.raises(CorruptionError, match=r"skills\.jsonl was changed"):
+            stages.quickstart(config(source, finished))
+    finally:
+        file.write_bytes(whole)
+
+
+def test_a_process_that_died_before_it_wrote_the_seconds_goes_on(finished, source):
+    file = finished / "questions" / "result.json"
+    whole = file.read_bytes()
+    file.write_text('{"stage": "questions"}')
+    try:
+        assert stages.quickstart(config(source, finished))["finished"]
+    finally:
+        file.write_bytes(whole)
 
 
 @pytest.mark.parametrize("setting", ["seed=1", "minutes=0.02", "corpus=stdlib"])

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from seedbed.errors import ConfigError, DataError
+from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.runs import new_folder, open_folder
 from seedbed.shards import RowWriter
 from seedbed.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
@@ -90,3 +90,16 @@ def test_a_sample_of_what_fits_is_everything():
 def test_a_folder_that_is_no_corpus_is_named(tmp_path):
     with pytest.raises(DataError, match="not a folder seedbed made"):
         list(corpus_texts(tmp_path, "val"))
+
+
+def test_verify_hashes_what_would_not_be_read(tmp_path):
+    with new_folder(tmp_path / "corpus", "corpus") as folder:
+        for split in ("train", "val"):
+            with RowWriter(folder / f"{split}-00000.jsonl.zst") as rows:
+                rows.write({"text": "some words", "source": "x"})
+        (folder / "stats.json").write_text("{ }")
+    (tmp_path / "corpus" / "stats.json").write_text("{x}")
+    given = {"corpus": tmp_path / "corpus", "kind": "bytes"}
+    train_tokenizer(TokenizerConfig(**given, out=tmp_path / "trusting"))
+    with pytest.raises(CorruptionError, match=r"stats\.json was changed"):
+        train_tokenizer(TokenizerConfig(**given, out=tmp_path / "strict", verify=True))

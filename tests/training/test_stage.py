@@ -260,3 +260,24 @@ def test_a_folder_that_this_user_may_not_write_is_told(tokens, tmp_path):
     with unprivileged(place), pytest.raises(StorageError, match="this user may not write"):
         pretrain(config)
     assert list(place.iterdir()) == []
+
+
+# Verifying -----------------------------------------------------------------------------------------------------------
+
+
+def test_verify_hashes_the_tokens_before_anything_is_written(tokens, tmp_path):
+    shutil.copytree(tokens, tmp_path / "tokens")
+    raw = bytearray((tmp_path / "tokens" / "train.bin").read_bytes())
+    raw[-1] ^= 1
+    (tmp_path / "tokens" / "train.bin").write_bytes(raw)
+    with pytest.raises(CorruptionError, match=r"train\.bin was changed: its SHA-256"):
+        tiny_run(tmp_path / "tokens", tmp_path / "run", "--train.steps=1", "--verify=true")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_the_same_verified_or_not(run, tokens, tmp_path):
+    given = ("--train.steps=8", "--train.checkpoint.steps=4")
+    tiny_run(tokens, tmp_path / "run", *given, "--verify=true")
+    assert weights(tmp_path / "run") == weights(run)
+    assert "verify: true" not in (tmp_path / "run" / "config.yaml").read_text()
+    assert tiny_run(tokens, tmp_path / "run", *given)["resumed_at"] == 8

@@ -15,7 +15,7 @@ from seedbed.data.batch import IGNORE
 from seedbed.data.packing import PackedSource
 from seedbed.errors import ConfigError, CorruptionError, DataError, SeedbedError
 from seedbed.inference.engine import Engine
-from seedbed.model.folder import load_model
+from seedbed.model.folder import load_model, save_model
 from seedbed.runs import read_manifest, sha256_file
 from seedbed.training.stage import Stage
 from seedbed.tuning.config import FinetuneConfig
@@ -236,7 +236,7 @@ def test_rows_longer_than_the_context_are_refused(base, tmp_path):
 def test_a_tokenizer_without_padding_is_refused(base, tmp_path, monkeypatch):
     model, tokenizer = load_model(base)
     tokenizer.pad_id = None
-    monkeypatch.setattr(room, "load_model", lambda path: (model, tokenizer))
+    monkeypatch.setattr(room, "load_model", lambda path, dtype: (model, tokenizer))
     with pytest.raises(ConfigError, match="has no padding token"):
         finetune(config(base, facts(tmp_path / "d.jsonl"), tmp_path / "out", "--train.steps=1"))
 
@@ -261,3 +261,17 @@ def test_a_run_goes_on_only_from_the_model_it_began_with(base, tmp_path):
     finetune(config(base, data, tmp_path / "out", "--train.steps=1"))
     with pytest.raises(SeedbedError, match="was begun with model"):
         finetune(config(tmp_path / "out", data, tmp_path / "out", "--train.steps=1"))
+
+
+def test_a_bf16_model_is_tuned_in_fp32(base, tmp_path):
+    """bf16 has 8 bits: a weight would not take up a step smaller than a 256th of it."""
+    model, tokenizer = load_model(base, dtype="bfloat16")
+    save_model(tmp_path / "half", model, tokenizer, inputs={}, card={})
+    out = tmp_path / "out"
+    finetune(
+        config(tmp_path / "half", facts(tmp_path / "d.jsonl"), out, "--train.steps=2", "--optimizer.matrix_rate=1e-5")
+    )
+    tuned = load_model(out)[0]
+    assert {weight.dtype for weight in tuned.parameters()} == {torch.float32}
+    begun, ended = model.blocks[0].attention.query.weight, tuned.blocks[0].attention.query.weight
+    assert not torch.equal(begun.float(), ended) and (begun.float() - ended).abs().max() < 1e-3

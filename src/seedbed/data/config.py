@@ -49,3 +49,6 @@ class TokenizeConfig:
 
     out: Path
     """The tokens folder to write; it must not exist yet."""
+
+    verify: bool = False
+    """Hash every byte of the inputs before use; otherwise what is read is checked as it is read."""

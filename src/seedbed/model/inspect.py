@@ -43,7 +43,7 @@ def _find(config: InspectConfig) -> ModelConfig:
     if path.is_dir():
         folder = find_model(path)
         open_folder(folder, ("model", "checkpoint"))
-        return read_config(folder / "seedbed.json")
+        return read_config(folder)
     try:
         values = yaml.safe_load(find_preset(config.model).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

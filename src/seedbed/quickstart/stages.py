@@ -20,13 +20,13 @@ from seedbed.data.corpus import prepare
 from seedbed.data.skills import SkillItem, constant_answers, held_out_items, training_items
 from seedbed.data.tokens import tokenize
 from seedbed.devices import peak_memory_mb
-from seedbed.errors import ConfigError
+from seedbed.errors import ConfigError, CorruptionError
 from seedbed.evaluation.config import EvaluateConfig
 from seedbed.evaluation.evaluate import evaluate
 from seedbed.evaluation.skills import FILE, read_items, score_constant, write_items
 from seedbed.quickstart.config import QuickstartConfig
 from seedbed.quickstart.page import build_page, print_summary
-from seedbed.runs import MANIFEST, command, lock, new_folder, write_result
+from seedbed.runs import MANIFEST, check_number, command, lock, new_folder, open_folder, read_json, write_result
 from seedbed.tokenizers.config import TokenizerConfig
 from seedbed.tokenizers.training import train_tokenizer
 from seedbed.training.config import PretrainConfig
@@ -44,6 +44,8 @@ TRAINING_QUESTIONS_PER_MINUTE = 7_500
 HELD_OUT_PER_SKILL = 200
 REMEMBERED = "quickstart.yaml"
 """In the folder: the config that it was begun with."""
+KINDS = ("corpus", "tokenizer", "tokens", "questions", "run", "report")
+"""Of the folders that the stages write."""
 CONVERSATIONS = "train.jsonl"
 """In the folder of questions: what is learned from."""
 VALIDATION = "validation.jsonl"
@@ -104,7 +106,7 @@ class Quickstart:
         """Does the work of a stage unless its folder is complete; its result, with the seconds it took."""
         path = self.out / folder
         if (path / MANIFEST).is_file() and (path / "result.json").is_file():
-            self.results[folder] = json.loads((path / "result.json").read_text(encoding="utf-8"))
+            self.results[folder] = self.finished_result(folder)
             return self.results[folder]
         print(f"→ {folder}", file=sys.stderr)
         earlier = self.seconds_before(path)
@@ -116,11 +118,23 @@ class Quickstart:
             write_result(path, self.results[folder])
         return self.results[folder]
 
+    def finished_result(self, folder: str) -> dict[str, Any]:
+        """What a stage that is complete had to say. CorruptionError when a byte of its folder has changed, or its
+        result.json does not say what the report needs."""
+        path = self.out / folder
+        open_folder(path, KINDS, verify="all")
+        needed: list[tuple[str, ...]] = []
+        if folder.startswith("evaluation/"):
+            needed += [("tasks", "bits_per_byte", "bits_per_byte"), ("tasks", "skills", "skills_exact")]
+            needed += [("tasks", "skills", "by_skill", skill) for skill in self.baseline()["by_skill"]]
+        # A process that died right after the stage had no time to add the seconds.
+        return {"seconds": 0.0, **_read_result(path, needed, optional=("seconds", "peak_rss_mb", "steps", "val_loss"))}
+
     def seconds_before(self, path: Path) -> float:
         """What an earlier sitting, that was stopped, spent on the stage."""
         if not (path / "result.json").is_file():
             return 0.0
-        return float(json.loads((path / "result.json").read_text(encoding="utf-8")).get("seconds", 0.0))
+        return float(_read_result(path, [("seconds",)])["seconds"])
 
     # The stages ------------------------------------------------------------------------------------------------------
 
@@ -134,8 +148,8 @@ class Quickstart:
         return train_tokenizer(TokenizerConfig(corpus=self.out / "corpus", kind="bytes", out=self.out / "tokenizer"))
 
     def tokenize(self) -> dict[str, Any]:
-        folders = {"corpus": self.out / "corpus", "tokenizer": self.out / "tokenizer"}
-        return tokenize(TokenizeConfig(**folders, out=self.out / "tokens"))
+        corpus, tokenizer = self.out / "corpus", self.out / "tokenizer"
+        return tokenize(TokenizeConfig(corpus=corpus, tokenizer=tokenizer, out=self.out / "tokens"))
 
     def questions(self) -> dict[str, Any]:
         """Conversations to fine-tune on, and held-out questions to measure with."""
@@ -204,6 +218,19 @@ class Quickstart:
         """What always giving the same answer to a skill's questions scores at best."""
         items = read_items(self.out / "questions" / FILE)
         return score_constant(items, constant_answers(items))
+
+
+def _read_result(path: Path, needed: Iterable[tuple[str, ...]], optional: Iterable[str] = ()) -> dict[str, Any]:
+    """The result.json of a folder. CorruptionError unless the values at `needed` are numbers, and those of the keys
+    `optional` that are there."""
+    file = path / "result.json"
+    try:
+        result = read_json(file)
+        for keys in (*needed, *((key,) for key in optional if key in result)):
+            check_number(result, keys, file)
+    except CorruptionError as error:
+        raise CorruptionError(error.problem, f"Remove {path}, then give the same command again.") from error
+    return result
 
 
 def _write_conversations(path: Path, items: Iterable[SkillItem]) -> None:

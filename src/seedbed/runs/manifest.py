@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from seedbed.errors import CorruptionError, DataError
 from seedbed.runs.files import render_json, sha256_file, sha256_json, sync_file, write_atomic, writing
+from seedbed.runs.reading import parse_json
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = "1"
@@ -24,7 +25,7 @@ FORMAT_VERSION = "1"
 LEFT_OUT = ("result.json", "README.md", "timings.jsonl", "*.log", "*.log.*", "*.lock", ".*.holder", ".*.partial-*")
 """File names a manifest does not list, because they carry clocks, paths or words for people."""
 
-COMMANDS = {
+MAKERS = {
     "corpus": "seedbed prepare --source SOURCE --out {path}",
     "tokenizer": "seedbed tokenizer --corpus CORPUS --out {path}",
     "tokens": "seedbed tokenize --corpus CORPUS --tokenizer TOKENIZER --out {path}",
@@ -82,12 +83,12 @@ class Manifest:
     def parse(cls, raw: bytes) -> Manifest:
         """The manifest a text renders; ValueError when the text is not, byte for byte, what seedbed renders."""
         try:
-            value = json.loads(raw.decode())
+            value = parse_json(raw)
             files = {str(name): FileRecord(int(r["bytes"]), str(r["sha256"])) for name, r in value["files"].items()}
             inputs = {str(name): str(digest) for name, digest in value["inputs"].items()}
             manifest = cls(str(value["kind"]), files, inputs, dict(value["config"]), str(value["version"]))
             intact = manifest.render().encode() == raw
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
         if not intact or any(not _is_inside(name) or record.bytes < 0 for name, record in files.items()):
             raise ValueError("its checksum does not match its content")
@@ -251,5 +252,5 @@ def remake(folder: Path | str, kind: str | None) -> str | None:
 
 def _make(folder: Path | None, kind: str | None) -> str | None:
     """Advice for a folder that is not there."""
-    known = COMMANDS.get(kind or "")
+    known = MAKERS.get(kind or "")
     return known and "Make it: " + known.format(path=shlex.quote(str(folder)) if folder else f"{kind}".upper())

@@ -30,6 +30,9 @@ class TokenizerConfig:
     max_bytes: int = 64 * 2**20
     """Bytes of text byte_pair learns from at most, spread over the whole corpus. It bounds memory and time."""
 
+    verify: bool = False
+    """Hash every byte of the inputs before use; otherwise what is read is checked as it is read."""
+
     def __post_init__(self) -> None:
         least = {"byte_pair": 263, "bytes": 263, "characters": 8}[self.kind]
         between(self, least, 2**24, "vocab_size")

@@ -32,7 +32,7 @@ def train_tokenizer(config: TokenizerConfig) -> dict[str, Any]:
 
     Raises DataError for a corpus that is not there or too small for the vocabulary, ConfigError when `out` is taken.
     """
-    manifest = open_folder(config.corpus, "corpus")
+    manifest = open_folder(config.corpus, "corpus", "all" if config.verify else "sizes")
     settings = {"kind": config.kind, "vocab_size": config.vocab_size, "max_bytes": config.max_bytes}
     with new_folder(config.out, "tokenizer", inputs={"corpus": manifest}, config=settings) as folder:
         tokenizer = _train(config)

@@ -146,3 +146,6 @@ class PretrainConfig(StageConfig):
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """What the model is made of."""
+
+    verify: bool = False
+    """Hash every byte of the inputs before use; otherwise what is read is checked as it is read."""

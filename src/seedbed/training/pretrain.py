@@ -18,8 +18,9 @@ from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
     """Trains a fresh model on a tokens folder; returns the result that `result.json` holds."""
-    tokens = open_tokens(config.data.tokens)
-    config = replace(config, model=config.model.with_tokenizer(tokens.tokenizer))
+    tokens = open_tokens(config.data.tokens, config.verify)
+    # Verifying has done its work: it is no part of what the run is, which goes on with or without.
+    config = replace(config, model=config.model.with_tokenizer(tokens.tokenizer), verify=False)
     length = config.data.length or config.model.context
     if length > config.model.context:
         raise ConfigError(

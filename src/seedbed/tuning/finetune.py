@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from seedbed.data.conversations import Conversation, read_conversations
 from seedbed.data.packing import Encoded, PackedSource
 from seedbed.errors import ConfigError, DataError
@@ -19,10 +21,13 @@ from seedbed.training.objective import NextToken
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 from seedbed.tuning.config import FinetuneConfig
 
+MASTER = torch.float32
+"""What is trained, whatever the model is stored in: a bf16 weight is too coarse to take up a small step."""
+
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """Fine-tunes every weight of a model; returns the result that `result.json` holds."""
-    model, tokenizer = load_model(config.model)
+    model, tokenizer = load_model(config.model, dtype=MASTER)
     if config.template is not None:
         tokenizer = tokenizer.with_template(find_template(config.template))
     length = config.length or min(512, model.config.context)
@@ -40,7 +45,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         return PackedSource(encoded, length, seed, pad_id, names)
 
     def starting_model() -> Transformer:
-        return load_model(config.model)[0]
+        return load_model(config.model, dtype=MASTER)[0]
 
     inputs = {"model": find_model(config.model), "data": config.data}
     if config.validation is not None:
