@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from seedbed.configuration import at_least, positive
+from seedbed.configuration import between, positive
 from seedbed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 DERIVED = cast(int, None)
 """A size that is left out: `resolve()` fills it in, so it is typed as the number that it then is."""
+
+LARGEST, MOST_LAYERS = 2**24, 2**14
+"""Of any size: beyond what is built, and small enough that no product of two in bytes leaves 64 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +68,8 @@ class ModelConfig:
     """Id that ends a document. Left out: taken from the tokenizer."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "layers", "width", "context")
-        at_least(self, 1, "vocab_size", "heads", "kv_heads", "head_width", "ff_width")
+        between(self, 1, MOST_LAYERS, "layers")
+        between(self, 1, LARGEST, "vocab_size", "width", "heads", "kv_heads", "head_width", "ff_width", "context")
         positive(self, "rope_base", "norm_epsilon", "embedding_std")
         if self.heads is not None and self.kv_heads is not None and self.heads % self.kv_heads:
             raise ConfigError(f"heads must be a multiple of kv_heads, got {self.heads} and {self.kv_heads}")
@@ -122,4 +125,6 @@ class InspectConfig:
     """Sequences of a training step."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "length", "batch", "vocab_size")
+        between(self, 1, LARGEST, "length", "batch", "vocab_size")
+        if not self.model:
+            raise ConfigError("model must be a folder, a preset or a YAML file, got an empty text")
