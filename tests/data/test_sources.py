@@ -106,7 +106,7 @@ BAD = {
     "null.jsonl": (b'{"text": null}\n', 'line 1: "text" must be a text, not null'),
     "number.jsonl": (b'{"text": 1}\n', 'line 1: "text" must be a text, not a number'),
     "nul.jsonl": (b'{"text": "a\\u0000"}\n', 'line 1: "text" holds a NUL'),
-    "surrogate.jsonl": (b'{"text": "a\\ud800"}\n', r'line 1: "text" holds U\+D800'),
+    "surrogate.jsonl": (b'{"text": "a\\ud800"}\n', r"line 1: not valid JSON \(it holds U\+D800"),
     "wrong.jsonl": (b'{"text": "a"}\n{"text": "\xe4"}\n', "line 2: the byte 0xe4 is not UTF-8"),
     "deep.jsonl": (b'{"text": ' + b"[" * 200_000 + b"\n", "line 1: not valid JSON"),
     "garbage.jsonl.zst": (b"not compressed at all", "is broken"),
@@ -193,3 +193,12 @@ def test_a_cut_prefers_blank_lines_then_lines_then_words():
     assert paragraph_boundary("a a" * 20 + "\n" + "b b" * 20, 60) == 61
     assert paragraph_boundary("word " * 10, 22) in (20, 25)
     assert paragraph_boundary("a" * 100, 37) == 37
+
+
+def test_a_name_that_is_not_utf8_is_named_with_what_to_do(tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.txt", "w") as file:
+        file.write("text")
+    with pytest.raises(DataError, match=r"caf\\xe9\.txt is not UTF-8") as raised:
+        list(read_documents(tmp_path))
+    assert raised.value.fix == "Rename that file."

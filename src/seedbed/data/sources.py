@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from seedbed.errors import CorruptionError, DataError
-from seedbed.shards import parse_json, read_lines
+from seedbed.runs import parse_json
+from seedbed.shards import read_lines
 
 LONGEST_DOCUMENT = 4 << 20
 """Characters. A document of more than twice as many is cut into such parts: no context window is anywhere near."""
@@ -99,6 +100,11 @@ def _walk(folder: Path, without: frozenset[str] = frozenset()) -> Iterator[Path]
 
 
 def _read(path: Path, name: str) -> Iterator[Document]:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode("utf-8", errors="backslashreplace")
+        raise DataError(f"the name of {shown} is not UTF-8, and a corpus keeps names", "Rename that file.") from error
     reader = _reader(path)
     if reader is None:
         known = ", ".join(READERS)
@@ -241,11 +247,6 @@ def _checked(text: Any, where: str) -> str:
         raise DataError(f'{where}: "text" must be a text, not {_kind(text)}')
     if "\0" in text:
         raise DataError(f'{where}: "text" holds a NUL character')
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        lone = f"U+{ord(text[error.start]):04X}"
-        raise DataError(f'{where}: "text" holds {lone}, half of a character, which UTF-8 cannot hold') from error
     return text
 
 

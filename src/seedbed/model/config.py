@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from seedbed.configuration import at_least, between, positive
+from seedbed.configuration import between, positive
 from seedbed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 DERIVED = cast(int, None)
 """A size that is left out: `resolve()` fills it in, so it is typed as the number that it then is."""
-
 
 LARGEST_SIZE, LARGEST_CONTEXT, MOST_LAYERS, LARGEST_VOCABULARY = 2**20, 2**20, 10_000, 2**24
 """Far beyond any model, and small enough that no product of them overflows: a config may come from a stranger."""
@@ -129,4 +128,6 @@ class InspectConfig:
     """Sequences of a training step."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "length", "batch", "vocab_size")
+        between(self, 1, LARGEST_VOCABULARY, "length", "batch", "vocab_size")
+        if not self.model:
+            raise ConfigError("model must be a folder, a preset or a YAML file, got an empty text")

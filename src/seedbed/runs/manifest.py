@@ -34,6 +34,9 @@ MAKERS = {
 }
 """The command that makes a folder of each kind, shown when a folder does not say by which command it was made."""
 
+LONGEST_COMMAND = 1000
+"""Characters of a command line that is shown to a person."""
+
 Inputs = Mapping[str, "Path | Manifest | str"]
 """What a folder was made from: a seedbed folder, a raw file or folder, a manifest, or a known SHA-256 (a str)."""
 
@@ -244,10 +247,20 @@ def remake(folder: Path | str, kind: str | None) -> str | None:
     made_by = None
     with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError):
         made_by = json.loads((Path(folder) / "result.json").read_bytes()).get("command")
-    if isinstance(made_by, str) and made_by.startswith("seedbed ") and made_by.isprintable():
+    if isinstance(made_by, str) and _is_plain_command(made_by):
         return f"Remove that folder, then make it again: {made_by}"
     made_by = _make(Path(folder), kind)
     return made_by and made_by.replace("Make it", "Remove that folder, then make it again", 1)
+
+
+def _is_plain_command(line: str) -> bool:
+    """Whether a line from a folder, which a stranger may have made, runs seedbed and nothing else when it is pasted."""
+    if not (line.startswith("seedbed ") and line.isprintable() and len(line) <= LONGEST_COMMAND):
+        return False
+    try:
+        return shlex.join(shlex.split(line)) == line
+    except ValueError:  # a quote that does not end
+        return False
 
 
 def _make(folder: Path | None, kind: str | None) -> str | None:

@@ -15,14 +15,34 @@ from seedbed.errors import CorruptionError, DataError
 R = TypeVar("R")
 
 LARGEST_NUMBER = 2**63 - 1
+DEEPEST = 100
+"""Lists and objects inside one another: what is deeper than this no loop of ours follows to its end."""
 
 
 def parse_json(text: bytes) -> Any:
-    """The JSON value in UTF-8 `text`. ValueError for anything the standard does not allow (NaN among it)."""
+    """The JSON value in UTF-8 `text`. ValueError for anything the standard does not allow (NaN among it), for more than
+    DEEPEST lists and objects inside one another, and for half a character (a lone surrogate), which no file can hold.
+    """
     try:
-        return json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    if text.count(b"[") + text.count(b"{") > DEEPEST and _is_deep(value):
+        raise ValueError(f"it is nested more than {DEEPEST} deep")
+    if b"\\ud" in text or b"\\uD" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"it holds U+{ord(error.object[error.start]):04X}, half of a character") from error
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        parts = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list))
+        level = [item for part in parts for item in part]
+    return any(isinstance(item, dict | list) for item in level)
 
 
 def _refuse_constant(name: str) -> None:

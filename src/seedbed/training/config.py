@@ -11,6 +11,9 @@ from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 
+LONGEST = 10**12
+"""Of any budget: a million times what a person waits for, and far from where counting in floats ends."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
@@ -32,6 +35,7 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "keep")
         positive(self, "epochs")
+        between(self, 0, LONGEST, "epochs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +96,9 @@ class TrainConfig:
         at_least(self, 1, "nonfinite_limit")
         between(self, 0, 2**63 - 1, "seed")
         between(self, 1, 2**31, "batch", "micro_batch")
+        between(self, 1, LONGEST, "steps")
         positive(self, "epochs", "minutes", "clip")
+        between(self, 0, LONGEST, "epochs", "minutes")
         if self.epochs is not None and self.minutes is not None:
             raise ConfigError("give one of steps, epochs and minutes, got epochs and minutes")
 

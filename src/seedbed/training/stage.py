@@ -8,6 +8,7 @@ import functools
 import logging
 import logging.handlers
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,12 +18,12 @@ from typing import Any, TypeVar
 from seedbed.configuration import load_config, save_config
 from seedbed.data.batch import BatchSource
 from seedbed.devices import choose_device, gemm_peak, peak_memory_mb, set_determinism
-from seedbed.errors import ConfigError, DataError
+from seedbed.errors import ConfigError, DataError, StorageError
 from seedbed.model.accounting import count_parameters, training_flops
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import TOKENIZER, save_model
 from seedbed.model.transformer import Transformer
-from seedbed.runs import MANIFEST, input_hash, lock, seal, write_card, write_result, writing
+from seedbed.runs import MANIFEST, input_hash, lock, seal, storage_error, write_card, write_result, writing
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.config import StageConfig, TrainConfig
 from seedbed.training.display import Display
@@ -270,12 +271,23 @@ def _card(stage: Stage, model: ModelConfig, result: Mapping[str, Any]) -> dict[s
     }
 
 
+class _RunLog(logging.handlers.RotatingFileHandler):
+    """Ends the run when the log cannot be written, as when metrics cannot; logging itself would print a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exception()
+        if isinstance(error, StorageError):  # ours, on its way through the handlers that this one is built on
+            raise error
+        if not isinstance(error, OSError):
+            return super().handleError(record)
+        self.stream = None  # what is buffered there would fail again when it is closed
+        raise storage_error(self.baseFilename, error) from error
+
+
 @contextlib.contextmanager
 def _log_to(path: Path) -> Iterator[None]:
     """Everything that seedbed logs also goes to the run's own rotating log."""
-    handler = logging.handlers.RotatingFileHandler(
-        path, maxBytes=10_000_000, backupCount=3, encoding="utf-8", delay=True
-    )
+    handler = _RunLog(path, maxBytes=10_000_000, backupCount=3, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     package = logging.getLogger("seedbed")
     # Warnings are for the person too: such as a checkpoint that had to be passed over.
