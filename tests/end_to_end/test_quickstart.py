@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from seedbed.errors import ConfigError
 from seedbed.inference.config import SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.model.folder import load_model
-from seedbed.quickstart import stages
+from seedbed.quickstart import page, stages
 from seedbed.quickstart.config import QuickstartConfig
 from seedbed.runs import open_folder
 from seedbed.tokenizers.chat import encode_prompt
@@ -104,8 +105,19 @@ def test_the_report_shows_the_curve_the_table_and_samples(finished):
     assert "loss.svg" in markdown and (finished / "loss.svg").read_text().lstrip().startswith("<svg")
     assert all(f"| {skill.replace('_', ' ')} |" in markdown for skill in SKILLS)
     assert "Once upon a time" in markdown
-    page = (finished / "report.html").read_text()
-    assert "<svg" in page and "Held-out questions" in page and "http" not in page.replace("http://www.w3.org", "")
+    html = (finished / "report.html").read_text()
+    assert "<svg" in html and "Held-out questions" in html and "http" not in html.replace("http://www.w3.org", "")
+
+
+def test_samples_come_from_the_seed_and_the_device_that_were_chosen(finished, source, monkeypatch):
+    devices, texts = [], {}
+    monkeypatch.setattr(page, "choose_device", lambda wanted: devices.append(wanted) or torch.device("cpu"))
+    for seed in (0, 1):
+        blocks = page.build_samples(replace(config(source, finished, "--device=mps"), seed=seed))
+        texts[seed] = [block.text for block in blocks]
+    assert devices == ["mps", "mps"]
+    assert texts[0][1] != texts[1][1]  # a text that it makes up
+    assert texts[0][-1] == texts[1][-1]  # the answers, which were given before
 
 
 def test_given_again_it_does_nothing_twice(finished, source, monkeypatch):

@@ -75,7 +75,8 @@ class ScheduleConfig:
     """Share of the steps at the end over which warmup_stable_decay falls."""
 
     final: float = 0.02
-    """Multiple of the peak that the last step ends at."""
+    """Share of the peak that the rates fall to: 0.02 is a fiftieth of it. The last step takes a little more, since the
+    fall ends after it, and so a schedule that falls to 0 has no step without effect."""
 
     def __post_init__(self) -> None:
         between(self, 0, 1, "warmup", "decay", "final")

@@ -191,7 +191,7 @@ class Quickstart:
             "peak_rss_mb": max(result.get("peak_rss_mb", 0.0) for result in self.results.values()),
             "model": "finetune/model",
         }
-        build_page(self.out, result, self.results).write(self.out, "report")
+        build_page(self.config, result, self.results).write(self.out, "report")
         write_result(self.out, result)
         print_summary(self.out, result)
         return result

@@ -54,8 +54,8 @@ class TrainConfig:
     """Rows that pass through the model at once; the rest accumulates. Left out: the whole batch. Loss and gradients
     do not depend on it."""
 
-    clip: float = 1.0
-    """Largest norm of the gradient; a longer one is scaled down to it."""
+    clip: float | None = 1.0
+    """Largest norm of the gradient; a longer one is scaled down to it. 0 or null: gradients are taken as they come."""
 
     seed: int = 0
     """Of the first weights and of the order of the data."""
@@ -92,7 +92,8 @@ class TrainConfig:
         at_least(self, 1, "nonfinite_limit")
         between(self, 0, 2**63 - 1, "seed")
         between(self, 1, 2**31, "batch", "micro_batch")
-        positive(self, "epochs", "minutes", "clip")
+        positive(self, "epochs", "minutes")
+        at_least(self, 0, "clip")
         if self.epochs is not None and self.minutes is not None:
             raise ConfigError("give one of steps, epochs and minutes, got epochs and minutes")
 

@@ -124,7 +124,8 @@ class Trainer(Generic[B]):
         """Divides by the units of the step, clips, and returns the norm before clipping."""
         gradients: list[Tensor] = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients)) / units if units else 0.0
-        scale = min(1.0, self.config.clip / (norm + 1e-6)) / max(1, units)
+        limit = self.config.clip or math.inf
+        scale = min(1.0, limit / (norm + 1e-6)) / max(1, units)
         torch._foreach_mul_(gradients, scale)
         return norm
 
