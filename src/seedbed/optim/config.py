@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
@@ -12,6 +12,9 @@ from seedbed.errors import ConfigError
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """Which optimizer, and its rates."""
+
+    default_rate: ClassVar[float] = 1e-3
+    """`rate` where it is left out."""
 
     name: Literal["muon", "adamw"] = "muon"
     """muon orthogonalises the update of every matrix (Jordan 2024), AdamW moves the rest. adamw: AdamW for all."""

@@ -99,7 +99,6 @@ class Checkpoints:
                 dcp.save(_tensors(model, optimizers), storage_writer=HuggingFaceStorageWriter(str(staging)))
             write_json(staging / "seedbed.json", {"format": 1, "model": asdict(model.config)})
             write_json(staging / "state.json", asdict(progress))
-        logger.info("saved %s", target.name)
 
     def load(self, step: int, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> RunState:
         """Puts model and optimizers where they were.

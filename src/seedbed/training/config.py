@@ -45,7 +45,8 @@ class TrainConfig:
     """Passes over the training data."""
 
     minutes: float | None = None
-    """Time to train for. It is measured first, then written into the run's config as a step count."""
+    """Time for all of it, from reading the data to saving the model. What fits in is measured first, then written into
+    the run's config as a number of steps."""
 
     batch: int = 16
     """Rows of an optimizer step."""
@@ -140,10 +141,14 @@ class TokensConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(StageConfig):
-    """Trains a model on plain text, from its first weights."""
+    """Trains a model on plain text, from fresh weights or from those of another model."""
 
     data: TokensConfig
     """The text that is learned from."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """What the model is made of."""
+
+    init: Path | None = None
+    """Model folder, run or checkpoint whose weights training starts from (continued pretraining), with its tokenizer
+    and architecture. Left out: fresh weights."""
