@@ -22,8 +22,10 @@ ANSWERS_SHOWN = 2
 """Questions of each skill that the report shows."""
 
 
-def build_page(config: QuickstartConfig, result: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> Page:
-    """The report on a quickstart. `result` is its own, `stages` holds that of each stage."""
+def build_page(
+    out: Path, result: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]], samples: list[Block]
+) -> Page:
+    """The report on the folder `out`. `result` is the quickstart's, `stages` holds that of each stage."""
     pretrained, tuned = result["stages"]
     blocks: list[Block] = [
         Paragraph(
@@ -34,7 +36,7 @@ def build_page(config: QuickstartConfig, result: Mapping[str, Any], stages: Mapp
         Heading("Learning to predict text"),
         Picture(
             "loss",
-            _loss_chart(config.out),
+            _loss_chart(out),
             "Bits per byte on training and validation text over the steps of pretraining",
         ),
         Paragraph(
@@ -46,7 +48,7 @@ def build_page(config: QuickstartConfig, result: Mapping[str, Any], stages: Mapp
         Heading("Stages"),
         _stages_table(stages),
         Heading("What it says"),
-        *build_samples(config),
+        *samples,
     ]
     return Page("From raw text to a chat model", blocks)
 
