@@ -40,7 +40,7 @@ class ReplayConfig:
     tokens: Path | None = None
     """Folder that `seedbed tokenize` wrote, with the model's tokenizer: what it was pretrained on. Left out: none."""
 
-    share: float = 0.1
+    share: float = 0.02
     """Share of the training rows that are such text, spread evenly. Each of its tokens is a target, while of a
     conversation only what the assistant says is one: its share of the loss is larger."""
 
