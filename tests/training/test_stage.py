@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
 from seedbed.model.folder import CHECKPOINTS, load_model
 from seedbed.runs import MANIFEST, open_folder, read_manifest
 from seedbed.training import stage
+from seedbed.training.budget import Costs, fit
 from seedbed.training.config import PretrainConfig
 from seedbed.training.pretrain import pretrain
 from tests.disks import small_disk, unprivileged
@@ -68,29 +72,43 @@ def test_a_run_learns_from_the_training_text_and_validates_on_the_other(tokens, 
 
 
 def test_minutes_become_a_step_count_in_the_config(tokens, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "measure_seconds", lambda stage, config: (0.1, 0.02))
-    config = pretrain_config(tokens, tmp_path / "run", "--train.minutes=0.05")
+    monkeypatch.setattr(stage, "measure", lambda trainer, seconds: Costs(10.0, 2.0, 0.5))
+    config = pretrain_config(tokens, tmp_path / "run", "--train.minutes=5")
     result = pretrain(config)
-    # Two validations at the ends; between them one every two steps, which is a tenth of the time.
-    expected = int((0.95 * 3 - 2 * 0.02) / (0.1 + 0.02 / 2))
-    assert result["steps"] == expected == 25
-    assert load_config(tmp_path / "run" / "config.yaml", PretrainConfig).train.steps == expected
-    monkeypatch.setattr(stage, "measure_seconds", lambda stage, config: pytest.fail("measured again"))
-    assert pretrain(config)["steps"] == expected
+    expected = int((0.98 * 300 - 5) / (10 + 2.5 / 2))  # one validation and checkpoint every two steps
+    assert result["steps"] in (expected - 2, expected - 1, expected)  # opening the tokens took a moment, too
+    assert load_config(tmp_path / "run" / "config.yaml", PretrainConfig).train.steps == result["steps"]
+    monkeypatch.setattr(stage, "measure", lambda trainer, seconds: pytest.fail("measured again"))
+    assert pretrain(config)["steps"] == result["steps"]
+
+
+def test_what_a_stage_did_before_it_trains_belongs_to_its_minutes(tokens, tmp_path, monkeypatch):
+    """Such as reading a million conversations."""
+    costs = Costs(10.0, 0.0, 0.0)
+    monkeypatch.setattr(stage, "measure", lambda trainer, seconds: costs)
+    config = pretrain_config(tokens, tmp_path / "run", "--train.minutes=5")
+    monkeypatch.setattr("seedbed.training.pretrain.run_stage", lambda stage, config: {"stage": stage})
+    late = replace(pretrain(config)["stage"], began=time.perf_counter() - 200)
+    result = stage.run_stage(late, config)
+    assert result["steps"] == fit(config.train, costs, 99).steps == 9
+    assert result["seconds"] > 200
 
 
 def test_what_is_measured_leaves_no_trace(tokens, tmp_path, monkeypatch):
     measured = []
-    measure = stage.measure_seconds
+    measure = stage.measure
 
-    def note(*given: object) -> tuple[float, float]:
+    def note(*given: Any) -> Costs:
         measured.append(measure(*given))
-        return 0.1, 0.1
+        return Costs(0.1, 0.1, 0.1)
 
-    monkeypatch.setattr(stage, "measure_seconds", note)
+    monkeypatch.setattr(stage, "measure", note)
+    (tmp_path / "timed" / stage.MEASURING).mkdir(parents=True)  # a process was killed while it measured
+    (tmp_path / "timed" / stage.MEASURING / "metrics.jsonl").write_text("left")
     result = tiny_run(tokens, tmp_path / "timed", "--train.minutes=0.05")
-    step, validation = measured[0]
-    assert 0 < step < 5 and 0 < validation < 5
+    assert 0 < measured[0].step < 5 and 0 < measured[0].validation < 5 and 0 < measured[0].checkpoint < 5
+    assert not (tmp_path / "timed" / stage.MEASURING).exists()
+    assert records(tmp_path / "timed")[0]["step"] == 0
     tiny_run(tokens, tmp_path / "counted", f"--train.steps={result['steps']}")
     assert weights(tmp_path / "timed") == weights(tmp_path / "counted")
 

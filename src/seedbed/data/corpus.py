@@ -110,6 +110,11 @@ class _Plan:
     """… a tail of about this many bytes."""
 
 
+def hash_source(source: str) -> str:
+    """The hash that the manifest of a corpus made from this source names it by. Reads all of it; errors as there."""
+    return _survey(source).hash
+
+
 def _survey(source: str) -> _Survey:
     sizes: dict[bytes, int] = {}
     read = empty = repeated = 0

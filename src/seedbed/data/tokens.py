@@ -357,6 +357,14 @@ class Tokens:
     tokenizer: Tokenizer
     manifest: Manifest
 
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuses a tokenizer (a model's, say) that did not make these tokens: DataError. Its chat template, which
+        makes no difference to text, may be another."""
+        template = tokenizer.chat_template
+        own = self.tokenizer if template is None else self.tokenizer.with_template(template)
+        if own.hash != tokenizer.hash:
+            check_vocabulary(self.train, tokenizer)
+
 
 def open_tokens(folder: Path | str, verify: bool = False) -> Tokens:
     """Opens both splits and the tokenizer they were made with, and checks that they belong together.

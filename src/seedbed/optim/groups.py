@@ -8,9 +8,6 @@ from torch.optim import AdamW, Optimizer
 from seedbed.optim.config import OptimizerConfig
 from seedbed.optim.muon import Muon
 
-ADAMW_RATE = 1e-3
-"""Where no rate is given."""
-
 
 def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
     """The optimizers that together move every parameter that asks for a gradient.
@@ -39,7 +36,7 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
     groups = [
         {
             "params": parameters,
-            "lr": (config.rate or ADAMW_RATE) if config.name == "adamw" else rates[kind],
+            "lr": (config.rate or config.default_rate) if config.name == "adamw" else rates[kind],
             "weight_decay": config.weight_decay if kind in ("matrix", "head") else 0.0,
         }
         for kind, parameters in kinds.items()

@@ -97,7 +97,6 @@ class Checkpoints:
             write_state(staging, _tensors(model, optimizers))
             write_config(staging, model.config)
             write_json(staging / STATE, asdict(progress))
-        logger.info("saved %s", target.name)
 
     def load(self, step: int, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> RunState:
         """Puts model and optimizers where they were.
