@@ -3,6 +3,7 @@ answers ≥ 70% of held-out questions exactly, ≥ 90% of those that ask it to c
 
 Peers: none goes the whole way; the baseline beside it is the best constant answer of each skill.
 Run: python benchmarks/quickstart.py --json   (add --corpus FILE --minutes 8 for another text)
+Ends with exit code 1 when a claim is not met.
 """
 
 from __future__ import annotations
@@ -15,7 +16,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+
+def met(figures: Mapping[str, Any]) -> dict[str, bool]:
+    """Which claims the figures of a run meet; a figure that is no number meets none."""
+    return {
+        "within 10 minutes": figures["seconds"] <= 600,
+        "under 3 GB": figures["peak_rss_mb"] < 3000,
+        "validation bits per byte fall": figures["val_bits_per_byte_last_step"] < figures["val_bits_per_byte_first"],
+        "at least 70% exact": figures["skills_exact"] >= 0.7,
+        "at least 90% of copying exact": figures["copying"] >= 0.9,
+    }
 
 
 def main() -> None:
@@ -38,24 +52,23 @@ def main() -> None:
         curve = [json.loads(line) for line in (out / "pretrain" / "metrics.jsonl").read_text().splitlines()]
     validation = [record["val_bits_per_byte"] for record in curve if "val_bits_per_byte" in record]
     tuned = result["stages"][1]
-    print(
-        json.dumps(
-            {
-                "seconds": round(seconds, 1),
-                "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6, 1),
-                "val_bits_per_byte": result["stages"][0]["val_bits_per_byte"],
-                "val_bits_per_byte_finetuned": tuned["val_bits_per_byte"],
-                "val_bits_per_byte_last_step": validation[-1],
-                "val_bits_per_byte_first": validation[0],
-                "pretrained_exact": result["stages"][0]["skills_exact"],
-                "skills_exact": tuned["skills_exact"],
-                "copying": tuned["by_skill"]["copying"],
-                "by_skill": tuned["by_skill"],
-                "baseline_exact": result["baseline"]["skills_exact"],
-                "machine": f"{platform.machine()} {platform.system()}, Python {platform.python_version()}",
-            }
-        )
-    )
+    figures = {
+        "seconds": round(seconds, 1),
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6, 1),
+        "val_bits_per_byte": result["stages"][0]["val_bits_per_byte"],
+        "val_bits_per_byte_finetuned": tuned["val_bits_per_byte"],
+        "val_bits_per_byte_last_step": validation[-1],
+        "val_bits_per_byte_first": validation[0],
+        "pretrained_exact": result["stages"][0]["skills_exact"],
+        "skills_exact": tuned["skills_exact"],
+        "copying": tuned["by_skill"]["copying"],
+        "by_skill": tuned["by_skill"],
+        "baseline_exact": result["baseline"]["skills_exact"],
+        "machine": f"{platform.machine()} {platform.system()}, Python {platform.python_version()}",
+    }
+    claims = met(figures)
+    print(json.dumps({**figures, "met": claims}))
+    sys.exit(not all(claims.values()))
 
 
 if __name__ == "__main__":

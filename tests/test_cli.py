@@ -203,7 +203,7 @@ class TestConfigCommand:
         assert [preset["name"] for preset in found] == [preset.name for preset in configuration.list_presets()]
 
     def test_show_prints_the_file(self, capsys, tmp_path, monkeypatch):
-        monkeypatch.setattr(configuration, "PRESETS", tmp_path)
+        monkeypatch.setattr(configuration.presets, "PRESETS", tmp_path)
         (tmp_path / "tiny.yaml").write_text("# sum: tiny\na: 4\n")
         assert main(["config", "show", "tiny"]) == 0
         assert capsys.readouterr().out == "# sum: tiny\na: 4\n"
@@ -220,7 +220,7 @@ class TestConfigCommand:
         assert "is there already" in capsys.readouterr().err
 
     def test_a_file_can_start_from_a_preset(self, capsys, tmp_path, monkeypatch):
-        monkeypatch.setattr(configuration, "PRESETS", tmp_path)
+        monkeypatch.setattr(configuration.presets, "PRESETS", tmp_path)
         (tmp_path / "tiny.yaml").write_text("# sum: tiny\na: 4\n")
         assert main(["config", "create", "tiny"]) == 0
         assert "\na: 4.0\n" in capsys.readouterr().out
@@ -300,3 +300,12 @@ def test_too_little_memory_is_told_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr("seedbed.cli.run", hungry)
     assert main(["doctor"]) == 2
     assert "seedbed: not enough memory: Unable to allocate 9 TiB" in capsys.readouterr().err
+
+
+def test_input_that_is_not_utf8_is_read_with_stand_ins():
+    code = (
+        "import sys; from seedbed import cli; cli.run = lambda _: print(ascii(input())) or 0; sys.exit(cli.main(['x']))"
+    )
+    given = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([sys.executable, "-c", code], env=given, input=b"caf\xe9\n", capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"'caf\\ufffd'\n"), done.stderr

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,22 @@ def test_an_extra_says_how_to_bring_it(monkeypatch, capsys, missing):
     out = capsys.readouterr().out
     assert ("pip install 'seedbed[data]' (lacks datasets)" in out) == bool(missing)
     assert ("installed" in out) != bool(missing)
+
+
+def test_a_source_tree_that_is_not_installed_names_no_requirements(monkeypatch):
+    """The package's metadata is the one list of them."""
+
+    def not_installed(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "requires", not_installed)
+    monkeypatch.setattr(doctor, "_version", lambda name: None)
+    assert doctor.missing_requirements() == []
+
+
+def test_doctor_reads_a_machine_without_torch(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "missing_requirements", lambda: ["torch"])
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
+    found = doctor.doctor(DoctorConfig())
+    assert found["cpu"]["cores"] >= 1 and found["memory"]["total_gb"] > 0 and found["devices"] == []
+    assert not found["ok"] and "pip install torch" in capsys.readouterr().out

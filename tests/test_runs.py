@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
 import os
 import random
 import signal
@@ -18,7 +21,9 @@ from seedbed.runs import (
     new_folder,
     open_folder,
     read_manifest,
+    remake,
     seal,
+    sha256_file,
     sha256_json,
     verify_file,
     write_atomic,
@@ -27,6 +32,7 @@ from seedbed.runs import (
     write_result,
     writing,
 )
+from tests.deaths import at_call, killed_at_call
 from tests.disks import small_disk, unprivileged
 
 SOURCE = str(Path(seedbed.runs.__file__).parents[2])
@@ -219,7 +225,72 @@ def test_a_live_process_keeps_its_unfinished_folder(tmp_path):
     assert (tmp_path / "out" / "a.txt").read_text() == "of the other process"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_killed_at_any_call_of_a_save_a_folder_is_absent_or_whole_and_the_next_save_works(overwrite, tmp_path):
+    number, seen = 0, set()
+    while True:
+        number += 1
+        place = tmp_path / str(number)
+        out = make(place / "out", "old") if overwrite else place / "out"
+        killed = killed_at_call(number, lambda: make(out, "new", overwrite=overwrite))  # noqa: B023 (done at once)
+        text = None
+        if out.exists():
+            open_folder(out, "corpus", verify="all")
+            text = (out / "a.txt").read_text()
+        seen.add(text)
+        if not killed:
+            break
+        if text is None and overwrite:  # between the two renames: the next call, even one that is refused, undoes it
+            with pytest.raises(ConfigError, match="exists"):
+                make(out, "next")
+            assert (out / "a.txt").read_text() == "old"
+        make(out, "next", overwrite=True)
+        assert (out / "a.txt").read_text() == "next" and os.listdir(place) == ["out"]
+    assert text == "new" and number > 10
+    assert seen == ({"old", None, "new"} if overwrite else {None, "new"})
+
+
+def test_interrupted_at_any_call_of_a_swap_the_folder_is_the_old_or_the_new_one(tmp_path):
+    """Ctrl-C, unlike kill -9, leaves time to put the old one back at once."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    number, seen = 0, set()
+    while "done" not in seen:
+        number += 1
+        out = make(tmp_path / str(number) / "out", "old")
+        with contextlib.suppress(KeyboardInterrupt), at_call(number, interrupt):
+            make(out, "new", overwrite=True)
+            seen.add("done")
+        open_folder(out, "corpus", verify="all")
+        seen.add((out / "a.txt").read_text())
+        assert not [name for name in os.listdir(out.parent) if ".partial-" in name]
+    assert seen == {"old", "new", "done"}
+
+
 # Disks that refuse
+
+
+def test_a_read_only_disk_is_named(tmp_path, monkeypatch):
+    def refuse(path: object, *given: object, **named: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    (tmp_path / "run").mkdir()
+    for name in ("mkdir", "open"):
+        monkeypatch.setattr(os, name, refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    for act in (
+        lambda: make(tmp_path / "out"),
+        lambda: make(tmp_path / "deep" / "out"),
+        lambda: write_atomic(tmp_path / "file", "x"),
+        lambda: lock(tmp_path / "run").__enter__(),
+        lambda: lock(tmp_path / "new run").__enter__(),
+    ):
+        with pytest.raises(StorageError, match=f"{tmp_path}.* is on a read-only file system"):
+            act()
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["run"] and os.listdir(tmp_path / "run") == []
 
 
 def test_a_full_disk_is_named_and_nothing_is_left(tmp_path):
@@ -317,10 +388,13 @@ def test_every_changed_byte_of_a_manifest_is_found(tmp_path):
 
 @pytest.mark.parametrize("name", ["../a.txt", "/etc/hostname", "", "a\0b"])
 def test_a_manifest_cannot_point_outside_its_folder(tmp_path, name):
-    forged = seedbed.runs.Manifest("corpus", {name: seedbed.runs.FileRecord(5, "0" * 64)})
-    (tmp_path / "manifest.json").write_text(forged.render())
-    with pytest.raises(CorruptionError):
-        open_folder(tmp_path, "corpus")
+    """Not even to a file that is there and has the hash: a read must not leave the folder."""
+    (tmp_path / "a.txt").write_text("hello")
+    (tmp_path / "in").mkdir()
+    forged = seedbed.runs.Manifest("corpus", {name: seedbed.runs.FileRecord(5, sha256_file(tmp_path / "a.txt"))})
+    (tmp_path / "in" / "manifest.json").write_text(forged.render())
+    with pytest.raises(CorruptionError, match=r"manifest\.json was changed"):
+        open_folder(tmp_path / "in", "corpus")
 
 
 def test_missing_cut_grown_and_changed_files_are_named_with_what_was_promised(tmp_path):
@@ -349,6 +423,29 @@ def test_the_command_that_made_a_folder_is_what_makes_it_again(tmp_path):
     (tmp_path / "out" / "a").unlink()
     with pytest.raises(CorruptionError, match=r"again: seedbed prepare --source books --out out$"):
         open_folder(tmp_path / "out", "corpus")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "seedbed prepare; rm -rf ~",
+        "seedbed prepare --source $(id)",
+        "seedbed prepare --source `id`",
+        "seedbed prepare --source 'a",
+        "seedbed prepare > ~/.bashrc",
+        "seedbed prepare \n id",
+        "seedbed prepare \u202e",
+        "seedbed prepare --source " + "a" * 1000,
+        "seedbedx prepare",
+        "rm -rf .",
+    ],
+)
+def test_a_command_that_does_more_than_run_seedbed_is_not_shown(tmp_path, command):
+    out = make(tmp_path / "out")
+    (out / "result.json").write_text(json.dumps({"command": command}))
+    assert (
+        remake(out, "corpus") == f"Remove that folder, then make it again: seedbed prepare --source SOURCE --out {out}"
+    )
 
 
 def test_what_is_not_the_folder_wanted_is_told_apart(tmp_path):

@@ -15,7 +15,7 @@ import zstandard
 
 from seedbed.compression import read_pieces
 from seedbed.errors import CorruptionError, DataError
-from seedbed.runs import writing
+from seedbed.runs import parse_json, writing
 
 LONGEST_LINE = 64 << 20
 """Bytes; a longer line is no row that anyone wrote on purpose, and memory has to end somewhere."""
@@ -38,18 +38,6 @@ def read_rows(path: Path | str) -> Iterator[dict[str, Any]]:
         if not isinstance(row, dict):
             raise CorruptionError(f"{path}, row {number}: a JSON object is needed, got {type(row).__name__}")
         yield row
-
-
-def parse_json(text: bytes) -> Any:
-    """The JSON value in UTF-8 `text`. ValueError for anything the standard does not allow (NaN among it)."""
-    try:
-        return json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def read_lines(path: Path | str) -> Iterator[tuple[int, bytes]]:

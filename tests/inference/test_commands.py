@@ -41,6 +41,12 @@ def test_a_prompt_is_printed_with_its_continuation(folder, engine, capsys):
     assert result["completions"] == [{"prompt": "Once", "text": text, "tokens": 8, "reason": "length"}]
 
 
+def test_a_prompt_beyond_the_context_is_refused_before_it_is_printed(folder, capsys):
+    with pytest.raises(DataError, match="the model's context is 256"):
+        generate(config_of(folder, prompt="a" * 300))
+    assert capsys.readouterr().out == ""
+
+
 def test_a_file_of_prompts_gives_a_json_object_a_line(folder, engine, tmp_path, capsys):
     prompts = [f"number {i} 木" for i in range(ROWS_AT_ONCE + 3)]
     (tmp_path / "prompts.txt").write_text("\n\n".join(prompts) + "\n", encoding="utf-8")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
 from seedbed.model.folder import CHECKPOINTS, load_model
 from seedbed.runs import MANIFEST, open_folder, read_manifest
 from seedbed.training import stage
+from seedbed.training.budget import Costs, fit
 from seedbed.training.config import PretrainConfig
 from seedbed.training.pretrain import pretrain
 from tests.disks import small_disk, unprivileged
@@ -68,29 +72,43 @@ def test_a_run_learns_from_the_training_text_and_validates_on_the_other(tokens, 
 
 
 def test_minutes_become_a_step_count_in_the_config(tokens, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "measure_seconds", lambda stage, config: (0.1, 0.02))
-    config = pretrain_config(tokens, tmp_path / "run", "--train.minutes=0.05")
+    monkeypatch.setattr(stage, "measure", lambda trainer, seconds: Costs(10.0, 2.0, 0.5))
+    config = pretrain_config(tokens, tmp_path / "run", "--train.minutes=5")
     result = pretrain(config)
-    # Two validations at the ends; between them one every two steps, which is a tenth of the time.
-    expected = int((0.95 * 3 - 2 * 0.02) / (0.1 + 0.02 / 2))
-    assert result["steps"] == expected == 25
-    assert load_config(tmp_path / "run" / "config.yaml", PretrainConfig).train.steps == expected
-    monkeypatch.setattr(stage, "measure_seconds", lambda stage, config: pytest.fail("measured again"))
-    assert pretrain(config)["steps"] == expected
+    expected = int((0.98 * 300 - 5) / (10 + 2.5 / 2))  # one validation and checkpoint every two steps
+    assert result["steps"] in (expected - 2, expected - 1, expected)  # opening the tokens took a moment, too
+    assert load_config(tmp_path / "run" / "config.yaml", PretrainConfig).train.steps == result["steps"]
+    monkeypatch.setattr(stage, "measure", lambda trainer, seconds: pytest.fail("measured again"))
+    assert pretrain(config)["steps"] == result["steps"]
+
+
+def test_what_a_stage_did_before_it_trains_belongs_to_its_minutes(tokens, tmp_path, monkeypatch):
+    """Such as reading a million conversations."""
+    costs = Costs(10.0, 0.0, 0.0)
+    monkeypatch.setattr(stage, "measure", lambda trainer, seconds: costs)
+    config = pretrain_config(tokens, tmp_path / "run", "--train.minutes=5")
+    monkeypatch.setattr("seedbed.training.pretrain.run_stage", lambda stage, config: {"stage": stage})
+    late = replace(pretrain(config)["stage"], began=time.perf_counter() - 200)
+    result = stage.run_stage(late, config)
+    assert result["steps"] == fit(config.train, costs, 99).steps == 9
+    assert result["seconds"] > 200
 
 
 def test_what_is_measured_leaves_no_trace(tokens, tmp_path, monkeypatch):
     measured = []
-    measure = stage.measure_seconds
+    measure = stage.measure
 
-    def note(*given: object) -> tuple[float, float]:
+    def note(*given: Any) -> Costs:
         measured.append(measure(*given))
-        return 0.1, 0.1
+        return Costs(0.1, 0.1, 0.1)
 
-    monkeypatch.setattr(stage, "measure_seconds", note)
+    monkeypatch.setattr(stage, "measure", note)
+    (tmp_path / "timed" / stage.MEASURING).mkdir(parents=True)  # a process was killed while it measured
+    (tmp_path / "timed" / stage.MEASURING / "metrics.jsonl").write_text("left")
     result = tiny_run(tokens, tmp_path / "timed", "--train.minutes=0.05")
-    step, validation = measured[0]
-    assert 0 < step < 5 and 0 < validation < 5
+    assert 0 < measured[0].step < 5 and 0 < measured[0].validation < 5 and 0 < measured[0].checkpoint < 5
+    assert not (tmp_path / "timed" / stage.MEASURING).exists()
+    assert records(tmp_path / "timed")[0]["step"] == 0
     tiny_run(tokens, tmp_path / "counted", f"--train.steps={result['steps']}")
     assert weights(tmp_path / "timed") == weights(tmp_path / "counted")
 
@@ -208,6 +226,16 @@ def test_a_changed_byte_in_a_checkpoint_is_no_model(run, tmp_path):
         load_model(tmp_path / "run" / CHECKPOINTS / "step_00000008")
 
 
+def test_tensors_laid_beside_those_of_a_checkpoint_are_refused(run, tmp_path):
+    """The reader takes every file of tensors that is there."""
+    shutil.copytree(run, tmp_path / "run")
+    steps = tmp_path / "run" / CHECKPOINTS
+    file = next((steps / "step_00000004").glob("*.safetensors"))
+    shutil.copy(file, steps / "step_00000008" / "z.safetensors")
+    with pytest.raises(CorruptionError, match=r"z\.safetensors is not listed"):
+        load_model(steps / "step_00000008")
+
+
 def test_a_run_without_a_checkpoint_is_no_model(tmp_path):
     (tmp_path / "run").mkdir()
     with pytest.raises(DataError, match="is not complete"):
@@ -250,3 +278,46 @@ def test_a_folder_that_this_user_may_not_write_is_told(tokens, tmp_path):
     with unprivileged(place), pytest.raises(StorageError, match="this user may not write"):
         pretrain(config)
     assert list(place.iterdir()) == []
+
+
+# Verifying -----------------------------------------------------------------------------------------------------------
+
+
+def test_verify_hashes_the_tokens_before_anything_is_written(tokens, tmp_path):
+    shutil.copytree(tokens, tmp_path / "tokens")
+    raw = bytearray((tmp_path / "tokens" / "train.bin").read_bytes())
+    raw[-1] ^= 1
+    (tmp_path / "tokens" / "train.bin").write_bytes(raw)
+    with pytest.raises(CorruptionError, match=r"train\.bin was changed: its SHA-256"):
+        tiny_run(tmp_path / "tokens", tmp_path / "run", "--train.steps=1", "--verify=true")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_the_same_verified_or_not(run, tokens, tmp_path):
+    given = ("--train.steps=8", "--train.checkpoint.steps=4")
+    tiny_run(tokens, tmp_path / "run", *given, "--verify=true")
+    assert weights(tmp_path / "run") == weights(run)
+    assert "verify: true" not in (tmp_path / "run" / "config.yaml").read_text()
+    assert tiny_run(tokens, tmp_path / "run", *given)["resumed_at"] == 8
+
+
+def test_a_log_that_cannot_be_written_is_one_storage_error(tmp_path, capsys):
+    with pytest.raises(StorageError, match=r"cannot write .*training\.log"), stage._log_to(tmp_path / "training.log"):
+        (tmp_path / "training.log").mkdir()
+        stage.logger.info("a step")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_log_on_a_full_disk_is_one_storage_error(tmp_path, capsys):
+    (tmp_path / "training.log").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match="no space left"), stage._log_to(tmp_path / "training.log"):
+        stage.logger.info("a step")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("budget", ["steps=10**15", "epochs=1e308", "minutes=1e308", "checkpoint.epochs=1e308"])
+def test_a_budget_beyond_all_counting_is_refused(budget, tokens, tmp_path):
+    key, _, value = budget.partition("=")
+    with pytest.raises(ConfigError, match=rf"train\.{key} must be between"):
+        pretrain_config(tokens, tmp_path, f"--train.{key}={eval(value)}")

@@ -65,7 +65,7 @@ def test_a_micro_batch_that_does_not_divide_the_batch_takes_every_row_once(tmp_p
     assert torch.equal(rows, trainer.source.batch(48, 16).tokens_BT)
 
 
-@pytest.mark.parametrize("clip", [0.01, 1e9])
+@pytest.mark.parametrize("clip", [0.01, 1e9, 0.0, None])
 def test_clipping_is_the_plain_formula(clip, tmp_path, monkeypatch):
     rows = random_rows(8, targets=UNEVEN[:8])
     trainer = tiny_trainer(tmp_path, rows, batch=8, micro_batch=3, clip=clip)
@@ -74,7 +74,8 @@ def test_clipping_is_the_plain_formula(clip, tmp_path, monkeypatch):
     norm = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in expected.values()))
     assert report.gradient_norm == pytest.approx(norm, rel=1e-5) and norm > 0.01
     for name, gradient in gradients.items():
-        assert torch.allclose(gradient, expected[name] * min(1.0, clip / norm), rtol=1e-4, atol=1e-8), name
+        scale = min(1.0, clip / norm) if clip else 1.0  # switched off, it changes nothing
+        assert torch.allclose(gradient, expected[name] * scale, rtol=1e-4, atol=1e-8), name
 
 
 def test_the_gradient_is_gone_after_the_step(tmp_path):
@@ -369,7 +370,7 @@ def test_a_step_needs_no_algorithm_that_is_not_deterministic(deterministic, tmp_
     [
         ({"epochs": 1.0, "minutes": 1.0}, "got epochs and minutes"),
         ({"batch": 0}, "batch"),
-        ({"clip": 0.0}, "clip"),
+        ({"clip": -0.1}, "clip"),
         ({"patience": 0}, "patience"),
         ({"minutes": -1.0}, "minutes"),
         ({"nonfinite_limit": 0}, "nonfinite_limit"),

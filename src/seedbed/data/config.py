@@ -248,6 +248,9 @@ class TokenizerConfig:
     """Other tokenizers to measure beside it, as import_from takes them. A .tiktoken file is split as this tokenizer is
     told to be, or as llama-3's."""
 
+    verify: bool = False
+    """Hash every byte of the inputs before use; otherwise what is read is checked as it is read."""
+
     def __post_init__(self) -> None:
         positive(self, "max_bytes")
         if self.kind == "byte_pair":
@@ -298,6 +301,9 @@ class TokenizeConfig:
     workers: int | None = None
     """Processes at once. Left out: one a core for a large corpus, this one alone for a small one. The result is the
     same for any number."""
+
+    verify: bool = False
+    """Hash every byte of the inputs before use; otherwise what is read is checked as it is read."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "workers")

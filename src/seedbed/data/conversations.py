@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from seedbed.errors import DataError
-from seedbed.shards import parse_json, read_lines
+from seedbed.runs import parse_json
+from seedbed.shards import read_lines
 from seedbed.tokenizers.chat import check_messages
 
 SHAPES = "A row is {messages: [{role, content}, …]}, {prompt, response or completion} or {instruction, input, output}."
@@ -26,8 +27,6 @@ class Conversation:
     """One row of a file: who said what, and whatever else the row holds."""
 
     messages: list[dict[str, Any]]
-    extra: dict[str, Any]
-    """The row's other keys, such as the skill it teaches or its source."""
     row: int
     """Its number in the file, from 1, for messages to people."""
 
@@ -78,31 +77,30 @@ def _array(path: Path) -> Any:
 def _conversation(row: Any, number: int) -> Conversation:
     if not isinstance(row, Mapping):
         raise DataError(f"an object is needed, got {_name(row)}", SHAPES)
-    extra = dict(row)
     if "messages" in row:
-        messages = extra.pop("messages")
+        messages = row["messages"]
         if not isinstance(messages, list):
             raise DataError(f"messages must be a list, got {_name(messages)}", SHAPES)
     elif "prompt" in row:
         answer = "completion" if "completion" in row and "response" not in row else "response"
-        messages = _pair(_text(extra, "prompt"), _text(extra, answer))
+        messages = _pair(_text(row, "prompt"), _text(row, answer))
     elif "instruction" in row:
-        instruction, given = _text(extra, "instruction"), _text(extra, "input", required=False)
-        messages = _pair(f"{instruction}\n\n{given}" if given else instruction, _text(extra, "output"))
+        instruction, given = _text(row, "instruction"), _text(row, "input", required=False)
+        messages = _pair(f"{instruction}\n\n{given}" if given else instruction, _text(row, "output"))
     else:
         keys = ", ".join(map(repr, row)) or "none"
         raise DataError(f"it has neither messages nor prompt nor instruction; its keys: {keys}", SHAPES)
     check_messages(messages)
-    return Conversation(messages, extra, number)
+    return Conversation(messages, number)
 
 
 def _pair(prompt: str, response: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
 
 
-def _text(row: dict[str, Any], key: str, required: bool = True) -> str:
-    """Takes a text out of the row. An empty one is an error where one is required."""
-    value = row.pop(key, None if required else "")
+def _text(row: Mapping[str, Any], key: str, required: bool = True) -> str:
+    """A text of the row. An empty one is an error where one is required."""
+    value = row.get(key)
     if not required and value is None:
         return ""
     if not isinstance(value, str):

@@ -115,7 +115,8 @@ def _check(name: str, ids: NDArray[np.integer], mask: NDArray[np.bool_], length:
     if len(ids) > length:
         raise DataError(
             f"{name} has {len(ids):,} tokens, but a row holds {length:,}",
-            f"Set the length to at least {len(ids)}, if the model has so many positions, or shorten it.",
+            f"Set the length to at least {len(ids)}, if the model has so many positions, or shorten it; "
+            "--overlong drop leaves such rows out, --overlong truncate cuts them.",
         )
     if not np.any(mask[1:]):  # the first token is nobody's target
         raise DataError(f"{name} has no token to learn: its mask is empty")

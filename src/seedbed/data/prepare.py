@@ -154,6 +154,14 @@ def _hashed(config: PrepareConfig, digest: Any) -> Iterator[Block]:
         yield block
 
 
+def hash_source(config: PrepareConfig) -> str:
+    """The hash by which the manifest of a corpus of this plan names its source. Reads all of it; errors as there."""
+    digest = hashlib.sha256()
+    for _ in _hashed(config, digest):
+        pass
+    return digest.hexdigest()
+
+
 def _judge(config: PrepareConfig, units: list[UnitResult], folder: Path) -> tuple[Counter[str], int, Counter[str]]:
     """Counts by reason, records, and bad ones by reason; writes these to rejects.jsonl. Too many are a DataError."""
     counts, records, bad = Counter[str](), 0, Counter[str]()

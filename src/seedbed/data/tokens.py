@@ -7,8 +7,8 @@
     u32        doc_bytes[documents], UTF-8 bytes of each text, so that bits per byte cost nothing
     u64        xxh3 of each MiB of x.bin
 
-Header, sizes and the index's checksum are checked when a store is opened, each MiB of `x.bin` at its first read, and
-everything against the SHA-256 of the manifest when asked to verify.
+Header, sizes and the index's checksum and SHA-256 are checked when a store is opened, each MiB of `x.bin` at its first
+read, and everything against the SHA-256 of the manifest when asked to verify.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import xxhash
@@ -162,10 +162,11 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
     from seedbed.tokenizers.tokenizer import Tokenizer
 
     started = time.monotonic()
-    corpus = Corpus.open(config.corpus)
+    depth: Literal["sizes", "all"] = "all" if config.verify else "sizes"
+    corpus = Corpus.open(config.corpus, depth)
     # A folder of another tool has no manifest: then the tokenizer's own hash names it.
     made_here = (config.tokenizer / MANIFEST).exists()
-    made_from = open_folder(config.tokenizer, ("tokenizer", "model")) if made_here else None
+    made_from = open_folder(config.tokenizer, ("tokenizer", "model"), depth) if made_here else None
     tokenizer = Tokenizer.load(config.tokenizer)
     inputs: dict[str, Path | Manifest | str] = {"corpus": corpus.manifest, "tokenizer": made_from or tokenizer.hash}
     with new_folder(config.out, "tokens", inputs=inputs) as folder:
@@ -183,7 +184,7 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
             **splits,
             "vocab_size": tokenizer.vocab_size,
             "bytes_per_token": round(size / tokens, 4),
-            "tokens_per_second": round(tokens / seconds),
+            "tokens_per_second": round(tokens / max(seconds, 1e-3)),  # a coarse clock may not have moved
             "seconds": round(seconds, 3),
             "out": str(config.out),
             "command": command("tokenize", config),
@@ -310,7 +311,9 @@ class TokenStore:
     """One split of a tokens folder, memory-mapped."""
 
     def __init__(self, folder: Path, name: str, manifest: Manifest):
-        """Checks header, sizes and checksum of the index; use `TokenStore.open`, which checks the folder first."""
+        """Checks header, sizes and checksum of the index; use `open_tokens`, which checks the folder first.
+
+        CorruptionError when a file is not what was written."""
         self.folder, self.name = folder, name
         self.path, self.index_path = folder / f"{name}.bin", folder / f"{name}.index"
         for path in (self.path, self.index_path):
@@ -319,7 +322,7 @@ class TokenStore:
         index = _map(self.index_path)
         if len(index) < HEADER.size:
             self._broken(self.index_path, f"holds {len(index):,} bytes but its header alone has {HEADER.size}")
-        magic, version, width, vocab, n_docs, n_tokens, bos, eos, tokenizer, checksum = HEADER.unpack_from(index)
+        magic, version, width, vocab, n_docs, n_tokens, _, _, tokenizer, checksum = HEADER.unpack_from(index)
         if magic != MAGIC:
             self._broken(self.index_path, f"is no token index: it begins with {bytes(magic)!r}, not {MAGIC!r}")
         if version != VERSION:
@@ -338,8 +341,9 @@ class TokenStore:
         if found.intdigest() != checksum:
             told = f"its checksum is {found.intdigest():016x} but its header promises {checksum:016x}"
             self._broken(self.index_path, f"was changed: {told}")
+        # Whole in itself, it may still be that of another store, whose .bin its hashes of blocks would vouch for.
+        verify_file(folder, manifest, self.index_path.name)
         self.n_docs, self.n_tokens, self.vocab_size = int(n_docs), int(n_tokens), int(vocab)
-        self.bos_id, self.eos_id = (None if token == NO_TOKEN else int(token) for token in (bos, eos))
         self.tokenizer_hash: bytes = tokenizer
         """The first 16 bytes of the tokenizer's SHA-256."""
         self.dtype = np.dtype(f"<u{width}")
@@ -359,12 +363,6 @@ class TokenStore:
         self._unchecked = np.ones(n_blocks, dtype=bool)
         self._left = n_blocks
 
-    @classmethod
-    def open(cls, folder: Path | str, split: str) -> TokenStore:
-        """The store of a split ("train", "val"). DataError when the folder is no tokens folder, CorruptionError when a
-        file is not what was written."""
-        return cls(Path(folder), split, open_folder(folder, "tokens"))
-
     def _broken(self, path: Path, problem: str) -> NoReturn:
         raise CorruptionError(f"{path} {problem}", remake(self.folder, "tokens"))
 
@@ -374,11 +372,6 @@ class TokenStore:
             self._broken(self.index_path, "holds no tokens")
         if ends[0] != 0 or int(ends[-1]) != self.n_tokens or (ends[1:] < ends[:-1]).any():
             self._broken(self.index_path, f"has document offsets that do not lead from 0 to {self.n_tokens:,}")
-
-    @property
-    def n_bytes(self) -> int:
-        """UTF-8 bytes of all the texts; bits per byte divide by it."""
-        return int(self.doc_bytes.sum(dtype=np.int64))
 
     def read(self, start: int, stop: int) -> NDArray[np.unsignedinteger]:
         """Tokens start … stop − 1, a read-only view of the file. CorruptionError when a block there was changed."""
@@ -440,12 +433,20 @@ class Tokens:
     tokenizer: Tokenizer
     manifest: Manifest
 
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuses a tokenizer (a model's, say) that did not make these tokens: DataError. Its chat template, which
+        makes no difference to text, may be another."""
+        template = tokenizer.chat_template
+        own = self.tokenizer if template is None else self.tokenizer.with_template(template)
+        if own.hash != tokenizer.hash:
+            check_vocabulary(self.train, tokenizer)
+
 
 def open_tokens(folder: Path | str, verify: bool = False) -> Tokens:
     """Opens both splits and the tokenizer they were made with, and checks that they belong together.
 
     With `verify` every byte is hashed against the manifest; otherwise the small files are, and token blocks at their
-    first read. Errors as in `TokenStore.open`.
+    first read. DataError when the folder is no tokens folder, CorruptionError when a file is not what was written.
     """
     from seedbed.tokenizers.tokenizer import Tokenizer
 

@@ -33,7 +33,7 @@ def train_tokenizer(config: TokenizerConfig) -> dict[str, Any]:
     Raises DataError for a corpus or tokenizer that is not there or too small for the vocabulary, ConfigError when `out`
     is taken.
     """
-    corpus = None if config.corpus is None else Corpus.open(config.corpus)
+    corpus = None if config.corpus is None else Corpus.open(config.corpus, "all" if config.verify else "sizes")
     inputs: dict[str, Path | Manifest | str] = {} if corpus is None else {"corpus": corpus.manifest}
     if config.import_from is not None:
         inputs["import_from"] = find_file(config.import_from)

@@ -38,7 +38,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     settings = {key: to_dict(config)[key] for key in ("tasks", "max_bytes")}
     with new_folder(config.out, "report", inputs=inputs, config=settings) as staging:
         engine = Engine.load(config.model, device=choose_device(config.device))
-        measured = {task: TASKS[task](engine, source, config) for task, source in sources.items()}
+        measured = {task: MEASUREMENTS[task](engine, source, config) for task, source in sources.items()}
         numbers = {task: found.result for task, found in measured.items()}
         write_json(staging / "report.json", numbers)
         for task, found in measured.items():
@@ -77,7 +77,7 @@ def _bits_per_byte(engine: Engine, source: Path, config: EvaluateConfig) -> Meas
     return Measured({**numbers, "tokens": found.tokens}, [])
 
 
-TASKS = {"skills": _skills, "bits_per_byte": _bits_per_byte}
+MEASUREMENTS = {"skills": _skills, "bits_per_byte": _bits_per_byte}
 
 
 def _points(numbers: dict[str, Any]) -> list[str]:

@@ -55,9 +55,11 @@ class Engine:
         self.device = next(model.parameters()).device
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | torch.device = "cpu") -> Engine:
-        """From a model folder, a run or a checkpoint."""
-        return cls(*load_model(Path(path), device=device))
+    def load(
+        cls, path: str | Path, *, device: str | torch.device = "cpu", dtype: str | torch.dtype | None = None
+    ) -> Engine:
+        """From a model folder, a run or a checkpoint, with weights of `dtype`, or of the one they are stored in."""
+        return cls(*load_model(Path(path), device=device, dtype=dtype))
 
     @overload
     def generate(self, prompts: str, sampling: SamplingConfig | None = None, **settings: Any) -> str: ...

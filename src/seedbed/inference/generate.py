@@ -31,8 +31,10 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
         prompts = read_prompts(config.prompts)
     engine = Engine.load(config.model, device=choose_device(config.device))
     if config.prompt is not None:
+        ids = engine.encode(config.prompt)
+        engine.check_prompt(ids)
         sys.stdout.write(config.prompt)
-        return {"completions": [_told(config.prompt, say(engine, engine.encode(config.prompt), config))]}
+        return {"completions": [_told(config.prompt, say(engine, ids, config))]}
     encoded = [engine.encode(prompt) for prompt in prompts]
     for number, ids in enumerate(encoded, start=1):  # a prompt that cannot be continued is told before the work
         try:

@@ -10,9 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as TerminalTable
 
-from seedbed.inference.config import SamplingConfig
+from seedbed.devices import choose_device
 from seedbed.inference.engine import Engine
 from seedbed.inference.generate import DEMO
+from seedbed.quickstart.config import QuickstartConfig
 from seedbed.training.trackers import JsonLines
 from seedbed.visual.curves import line_chart
 from seedbed.visual.page import Block, Heading, Page, Paragraph, Picture, Table, Verbatim
@@ -21,7 +22,9 @@ ANSWERS_SHOWN = 2
 """Questions of each skill that the report shows."""
 
 
-def build_page(out: Path, result: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> Page:
+def build_page(
+    out: Path, result: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]], samples: list[Block]
+) -> Page:
     """The report on the folder `out`. `result` is the quickstart's, `stages` holds that of each stage."""
     pretrained, tuned = result["stages"]
     blocks: list[Block] = [
@@ -32,7 +35,9 @@ def build_page(out: Path, result: Mapping[str, Any], stages: Mapping[str, Mappin
         ),
         Heading("Learning to predict text"),
         Picture(
-            "loss", _loss_chart(out), "Bits per byte on training and validation text over the steps of pretraining"
+            "loss",
+            _loss_chart(out),
+            "Bits per byte on training and validation text over the steps of pretraining",
         ),
         Paragraph(
             f"Held-out text costs {pretrained['val_bits_per_byte']:.3f} bits per byte after pretraining (8 is knowing "
@@ -43,7 +48,7 @@ def build_page(out: Path, result: Mapping[str, Any], stages: Mapping[str, Mappin
         Heading("Stages"),
         _stages_table(stages),
         Heading("What it says"),
-        *_samples(out),
+        *samples,
     ]
     return Page("From raw text to a chat model", blocks)
 
@@ -89,15 +94,16 @@ def _stages_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:
     return Table(["folder", "seconds", "steps", "validation loss"], rows)
 
 
-def _samples(out: Path) -> list[Block]:
-    engine = Engine.load(out / "pretrain" / "model")
-    continued = engine.generate(list(DEMO), SamplingConfig(max_tokens=200))
+def build_samples(config: QuickstartConfig) -> list[Block]:
+    """What the pretrained and the fine-tuned model say."""
+    engine = Engine.load(config.out / "pretrain" / "model", device=choose_device(config.device))
+    continued = engine.generate(list(DEMO), max_tokens=200, seed=config.seed)
     blocks: list[Block] = [Paragraph("The pretrained model continues a text:")]
     blocks += [Verbatim(opening + text) for opening, text in zip(DEMO, continued, strict=True)]
     blocks.append(
         Paragraph("The fine-tuned model answers held-out questions, the first of each skill, right or wrong:")
     )
-    with (out / "evaluation" / "finetune" / "skills.jsonl").open(encoding="utf-8") as lines:
+    with (config.out / "evaluation" / "finetune" / "skills.jsonl").open(encoding="utf-8") as lines:
         answers = [json.loads(line) for line in lines]
     shown: list[str] = []
     for skill in dict.fromkeys(answer["skill"] for answer in answers):

@@ -98,6 +98,31 @@ def write_card(
     write_atomic(Path(folder) / name, "\n".join(lines))
 
 
+def make_folders(path: Path) -> list[Path]:
+    """Makes a folder and those above it; returns those made, outermost first, for a failure to take away again."""
+    missing = []
+    place = path
+    while not place.exists():
+        missing.append(place)
+        place = place.parent
+    made: list[Path] = []
+    try:
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            made.append(folder)
+    except BaseException:
+        remove_empty(made)
+        raise
+    return made
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Takes folders away, the last first, up to one that holds something."""
+    with contextlib.suppress(OSError):
+        for folder in reversed(folders):
+            folder.rmdir()
+
+
 def sync_file(path: Path) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())

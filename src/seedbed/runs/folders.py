@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seedbed.errors import ConfigError, StorageError
-from seedbed.runs.files import sync_folder, writing
+from seedbed.runs.files import make_folders, remove_empty, sync_folder, writing
 from seedbed.runs.manifest import MANIFEST, Inputs, seal
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def new_folder(
         if target.parent.is_dir():
             _clean_up(target)
         _refuse_occupied(Path(out), target, overwrite)
-        made = _make_parents(target.parent)
+        made = make_folders(target.parent)
     try:
         with writing(out):
             staging, lock_ = _stage(target)
@@ -56,9 +56,7 @@ def new_folder(
                 shutil.rmtree(staging, ignore_errors=True)
                 raise
     except BaseException:
-        for parent in reversed(made):
-            with contextlib.suppress(OSError):
-                parent.rmdir()
+        remove_empty(made)
         raise
 
 
@@ -78,17 +76,6 @@ def _refuse_occupied(out: Path, target: Path, overwrite: bool) -> None:
         raise ConfigError(
             f"{out} is not a folder that seedbed made: it will not be overwritten", "Choose another --out."
         )
-
-
-def _make_parents(parent: Path) -> list[Path]:
-    """Makes the folders above a new one; returns those made, outermost first, for a failure to take away again."""
-    missing = []
-    while not parent.exists():
-        missing.append(parent)
-        parent = parent.parent
-    for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
-    return missing[::-1]
 
 
 def _stage(target: Path) -> tuple[Path, filelock.BaseFileLock]:
@@ -119,14 +106,14 @@ def _remove_lock(staging: Path) -> None:
 def _publish(staging: Path, out: Path, target: Path, overwrite: bool) -> None:
     """Puts the finished folder in its place; an old one is moved aside first and removed after."""
     replaced = target.with_name(f".{target.name}.replaced-{os.getpid()}")
-    if overwrite and target.exists() and any(target.iterdir()):
-        os.rename(target, replaced)
     try:
+        if overwrite and target.exists() and any(target.iterdir()):
+            os.rename(target, replaced)
         os.rename(staging, target)
-    except OSError as error:
-        if replaced.exists():
+    except BaseException as error:  # Ctrl-C as well
+        if replaced.exists() and not target.exists():
             os.rename(replaced, target)
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise ConfigError(f"another process filled {out} meanwhile", "Choose another --out.") from error
         raise
     sync_folder(target.parent)

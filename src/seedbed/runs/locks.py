@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seedbed.errors import StorageError
-from seedbed.runs.files import write_atomic, writing
+from seedbed.runs.files import make_folders, remove_empty, write_atomic, writing
 
 
 @contextlib.contextmanager
@@ -19,11 +19,10 @@ def lock(folder: Path | str) -> Iterator[None]:
     """
     import filelock  # brings asyncio, 40 ms: only when a folder is locked
 
-    folder = Path(folder)
+    folder = Path(os.path.realpath(folder))  # a link may lead to a folder that is not there yet
     holder = folder / ".lock.holder"
-    made = not folder.exists()
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        made = make_folders(folder)
         held = filelock.FileLock(folder / ".lock")
         try:
             held.acquire(blocking=False)
@@ -37,6 +36,9 @@ def lock(folder: Path | str) -> Iterator[None]:
                 f"{folder} is in use by another process", "Wait for it, or choose another --out."
             ) from error
     try:
+        for left in folder.rglob(".*.partial-*"):  # files that a killed process was writing; folders have their own way
+            if left.is_file():
+                left.unlink()
         write_atomic(
             holder, f"process {os.getpid()} on {os.uname().nodename if hasattr(os, 'uname') else 'this machine'}"
         )
@@ -48,4 +50,4 @@ def lock(folder: Path | str) -> Iterator[None]:
         if made and {entry.name for entry in folder.iterdir()} <= {".lock"}:
             with contextlib.suppress(OSError):
                 (folder / ".lock").unlink(missing_ok=True)
-                folder.rmdir()
+            remove_empty(made)

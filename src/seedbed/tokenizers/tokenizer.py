@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, processors
 
 from seedbed.errors import ConfigError, CorruptionError, DataError
-from seedbed.runs import write_atomic, write_json
+from seedbed.runs import parse_json, write_atomic, write_json
 from seedbed.tokenizers.scheme import may_cut, read_scheme, token_bytes, without_prefix
 
 if TYPE_CHECKING:
@@ -42,6 +41,9 @@ NAMES = {
 
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>")
 """Special tokens that end an answer in some chat format; each that a tokenizer has ends generation, as </s> does."""
+
+SPARE_IDS = 1024
+"""Ids may be left out of a vocabulary, up to so many besides as many as it has."""
 
 PIECE_CHARACTERS = 1 << 16
 """Longer texts are encoded in pieces: Hugging Face's encoding of a text takes some hundred times its memory."""
@@ -70,7 +72,7 @@ class Tokenizer:
         self._source = source
         self._config = config
         self.chat_template = chat_template
-        described = json.loads(source)
+        described = parse_json(source.encode())
         self._backend = _parse(source)
         self._backend.encode_special_tokens = True  # special tokens' text is encoded as any text
         self._backend.no_padding()
@@ -78,7 +80,7 @@ class Tokenizer:
         self._scheme = read_scheme(described)
         self.kind = self._scheme.kind
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
-        self.vocab_size = max(vocabulary.values()) + 1
+        self.vocab_size = _vocab_size(vocabulary)
         added = sorted(self._backend.get_added_tokens_decoder().items())
         self.special_ids: dict[str, int] = {token.content: id for id, token in added if token.special}
         self._added = [token.content for _, token in added if not token.special]  # found in any text
@@ -246,24 +248,25 @@ class Tokenizer:
         """
         path = Path(folder)
         source = _read(path / "tokenizer.json")
-        config_text = _read(path / "tokenizer_config.json")
+        config_path = path / "tokenizer_config.json"
         try:
-            config = json.loads(config_text)
+            config = parse_json(_read(config_path).encode())
             if not isinstance(config, dict):
                 raise ValueError("it is not a JSON object")
-            template = config.pop("chat_template", None)
-            # transformers saves the template in a file of its own, which then counts.
-            if (path / "chat_template.jinja").is_file():
-                template = _read(path / "chat_template.jinja")
-            if not (template is None or isinstance(template, str)):
-                raise ValueError("its chat_template is not a text")
-        except (ValueError, RecursionError) as error:
-            raise CorruptionError(f"{path / 'tokenizer_config.json'} cannot be used: {error}") from error
+            _check_special_names(config)
+        except ValueError as error:
+            raise CorruptionError(f"{config_path} cannot be used: {error}") from error
+        template = config.pop("chat_template", None)
+        # transformers saves the template in a file of its own, which then counts.
+        if (path / "chat_template.jinja").is_file():
+            template = _read(path / "chat_template.jinja")
+        if not (template is None or isinstance(template, str)):
+            raise CorruptionError(f"{config_path} cannot be used: its chat_template is not a text")
         try:
             return cls(source, config, template)
         except DataError as error:
             raise DataError(f"{path / 'tokenizer.json'}: {error.problem}", error.fix) from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise CorruptionError(f"{path / 'tokenizer.json'} cannot be used: {error}") from error
 
 
@@ -312,16 +315,37 @@ def _read(path: Path) -> str:
 def _parse(source: str) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(source)
-    except Exception as error:  # the library raises nothing narrower
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises nothing narrower, and its panics are no Exceptions
         raise ValueError(str(error)) from error
+
+
+def _vocab_size(vocabulary: dict[str, int]) -> int:
+    """One more than the largest id. Tables are made of that size, so it must not be far beyond the entries."""
+    if not vocabulary:
+        raise DataError("its vocabulary is empty")
+    token, largest = max(vocabulary.items(), key=lambda entry: entry[1])
+    if largest >= 2 * len(vocabulary) + SPARE_IDS:
+        raise DataError(f"its vocabulary has {len(vocabulary):,} entries, but {token[:40]!r} has the id {largest:,}")
+    return largest + 1
+
+
+def _check_special_names(config: dict[str, Any]) -> None:
+    """ValueError unless each special token of tokenizer_config.json is a text, or an object that holds one."""
+    for name in NAMES:
+        token = config.get(name)
+        token = token.get("content", 0) if isinstance(token, dict) else token
+        if not (token is None or isinstance(token, str)):
+            raise ValueError(f"its {name} is not a text")
 
 
 def _token_id(config: dict[str, Any], name: str, vocabulary: dict[str, int]) -> int | None:
     token = config.get(name)
-    token = token.get("content") if isinstance(token, dict) else token
+    token = token["content"] if isinstance(token, dict) else token
     if token is None:
         return None
-    if not isinstance(token, str) or token not in vocabulary:
+    if token not in vocabulary:
         raise ValueError(f"tokenizer_config.json names the {name} {token!r}, which the vocabulary does not hold")
     return vocabulary[token]
 

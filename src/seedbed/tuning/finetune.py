@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from seedbed.data.batch import BatchSource, TokenBatch
 from seedbed.data.conversations import Conversation, read_conversations
+from seedbed.data.loader import WindowSource
 from seedbed.data.packing import Encoded, PackedSource
+from seedbed.data.replay import ReplaySource
+from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.folder import find_model, load_model
 from seedbed.model.transformer import Transformer
@@ -19,10 +27,14 @@ from seedbed.training.objective import NextToken
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 from seedbed.tuning.config import FinetuneConfig
 
+MASTER = torch.float32
+"""What is trained, whatever the model is stored in: a bf16 weight is too coarse to take up a small step."""
+
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """Fine-tunes every weight of a model; returns the result that `result.json` holds."""
-    model, tokenizer = load_model(config.model)
+    began = time.perf_counter()
+    model, tokenizer = load_model(config.model, dtype=MASTER)
     if config.template is not None:
         tokenizer = tokenizer.with_template(find_template(config.template))
     length = config.length or min(512, model.config.context)
@@ -34,26 +46,38 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     train, held_out = _split(config)
 
     pad_id = tokenizer.pad_id
+    overlong: Counter[str] = Counter()
 
     def packed(conversations: Iterable[Conversation], source: Path, seed: int) -> PackedSource:
         encoded, names = _encode(conversations, tokenizer, source)
+        if config.overlong != "error":
+            encoded, names = _fit(encoded, names, length, config.overlong, overlong)
         return PackedSource(encoded, length, seed, pad_id, names)
 
-    def starting_model() -> Transformer:
-        return load_model(config.model)[0]
-
+    source: BatchSource[TokenBatch] = packed(train, config.data, config.train.seed)
     inputs = {"model": find_model(config.model), "data": config.data}
     if config.validation is not None:
         inputs["validation"] = config.validation
+    if config.replay.tokens is not None:
+        tokens = open_tokens(config.replay.tokens)
+        tokens.check(tokenizer)
+        source = ReplaySource(source, WindowSource(tokens.train, length, config.train.seed), config.replay.share)
+        inputs["replay"] = config.replay.tokens
+
+    def starting_model() -> Transformer:
+        return load_model(config.model, dtype=MASTER)[0]
+
     stage = Stage(
         name="finetune",
         model=starting_model,
         tokenizer=tokenizer,
-        source=packed(train, config.data, config.train.seed),
+        source=source,
         validation=packed(held_out, config.validation or config.data, VALIDATION_SEED),
         objective=NextToken(),
         length=length,
         inputs=inputs,
+        notes={"overlong": {fate: overlong[fate] for fate in ("dropped", "truncated")}},
+        began=began,
     )
     return run_stage(stage, config)
 
@@ -75,6 +99,22 @@ def _split(config: FinetuneConfig) -> tuple[list[Conversation], list[Conversatio
     while kept < len(ordered) - 1 and place(ordered[kept]) == place(ordered[kept - 1]):
         kept += 1
     return ordered[kept:], ordered[:kept]
+
+
+def _fit(
+    encoded: list[Encoded], names: list[str], length: int, fate: str, counts: Counter[str]
+) -> tuple[list[Encoded], list[str]]:
+    """Conversations that a row can hold: those that are longer are dropped or truncated, and counted."""
+    fitting, kept = [], []
+    for (ids, mask), name in zip(encoded, names, strict=True):
+        truncated = len(ids) > length
+        if truncated and (fate == "drop" or not mask[1:length].any()):
+            counts["dropped"] += 1
+            continue
+        counts["truncated"] += truncated
+        fitting.append((ids[:length], mask[:length]))
+        kept.append(name)
+    return fitting, kept
 
 
 def _encode(

@@ -241,7 +241,7 @@ BAD = {
     "turn.jsonl": (b'{"messages": [{"role": "user"}]}\n', "null", '"content" must be a text, not null'),
     "turns.jsonl": (b'{"messages": ["hi"]}\n', "wrong type", "must be an object, not a text"),
     "nul.jsonl": (b'{"text": "a\\u0000"}\n', "NUL byte", '"text" holds a NUL'),
-    "surrogate.jsonl": (b'{"text": "a\\ud800"}\n', "lone surrogate", r'"text" holds U\+D800'),
+    "surrogate.jsonl": (b'{"text": "a\\ud800"}\n', "invalid JSON", r"it holds U\+D800, half of a character"),
     "wrong.jsonl": (b'{"text": "a"}\n{"text": "\xe4"}\n', "not UTF-8", "the byte 0xe4 is not UTF-8"),
     "deep.jsonl": (b'{"text": ' + b"[" * 200_000 + b"\n", "invalid JSON", "not valid JSON"),
     "garbage.jsonl.zst": (b"not compressed at all", "broken file", "is broken"),

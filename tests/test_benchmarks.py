@@ -1,0 +1,78 @@
+"""A benchmark judges its own figures: it ends with exit code 1 when a claim is not met."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+from benchmarks import quickstart, startup
+
+GOOD = {
+    quickstart: {
+        **{"seconds": 600.0, "peak_rss_mb": 2999.9, "skills_exact": 0.7, "copying": 0.9},
+        **{"val_bits_per_byte_first": 8.0, "val_bits_per_byte_last_step": 7.99},
+    },
+    startup: {"import_seconds": 0.299, "help_seconds": 0.499},
+}
+BAD = [
+    (quickstart, "within 10 minutes", "seconds", 600.1),
+    (quickstart, "under 3 GB", "peak_rss_mb", 3000),
+    (quickstart, "validation bits per byte fall", "val_bits_per_byte_last_step", 8.0),
+    (quickstart, "at least 70% exact", "skills_exact", 0.699),
+    (quickstart, "at least 90% of copying exact", "copying", 0.899),
+    (startup, "import under 0.3 s", "import_seconds", 0.3),
+    (startup, "--help under 0.5 s", "help_seconds", 0.5),
+]
+
+
+@pytest.mark.parametrize("benchmark", GOOD)
+def test_figures_just_within_the_claims_meet_them_all(benchmark):
+    claims = benchmark.met(GOOD[benchmark])
+    assert all(claims.values()) and list(claims) == [claim for owner, claim, *_ in BAD if owner is benchmark]
+
+
+@pytest.mark.parametrize(("benchmark", "claim", "figure", "value"), BAD)
+def test_a_figure_just_outside_misses_its_claim_and_no_other(benchmark, claim, figure, value):
+    for bad in (value, math.nan):
+        claims = benchmark.met(GOOD[benchmark] | {figure: bad})
+        assert [name for name, holds in claims.items() if not holds] == [claim]
+
+
+def run(monkeypatch, capsys, benchmark: ModuleType, *arguments: str) -> tuple[int, dict[str, object]]:
+    """Its exit code and the last line that it prints."""
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--json", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main()
+    return int(ended.value.code), json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("claims", "code"), [({"a": True, "b": True}, 0), ({"a": True, "b": False}, 1)])
+def test_a_claim_that_is_not_met_is_the_exit_code_after_the_json_line(claims, code, monkeypatch, capsys):
+    monkeypatch.setattr(startup, "met", lambda figures: claims)
+    monkeypatch.setattr(startup, "COMMANDS", {"python": ["-c", "pass"]})
+    ended, printed = run(monkeypatch, capsys, startup, "--runs=1")
+    assert ended == code and printed["met"] == claims and printed["python_seconds"] > 0
+
+
+@pytest.mark.parametrize(("copying", "code"), [(0.95, 0), (0.5, 1)])
+def test_the_quickstart_is_judged_by_what_it_wrote(copying, code, monkeypatch, capsys, tmp_path):
+    """By the files of a run, made up here."""
+    out = tmp_path / "out"
+
+    def write(command: list[str], **settings: object) -> None:
+        (out / "pretrain").mkdir(parents=True)
+        first, last = ({"step": step, "val_bits_per_byte": value} for step, value in ((0, 8.0), (9, 2.0)))
+        (out / "pretrain" / "metrics.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(last)}\n")
+        tuned = {"val_bits_per_byte": 9.0, "skills_exact": 0.8, "by_skill": {"copying": copying}}
+        raw = {"val_bits_per_byte": 2.0, "skills_exact": 0.0, "by_skill": {"copying": 0.0}}
+        result = {"stages": [raw, tuned], "baseline": {"skills_exact": 0.1}}
+        (out / "result.json").write_text(json.dumps(result))
+
+    monkeypatch.setattr(subprocess, "run", write)
+    ended, printed = run(monkeypatch, capsys, quickstart, f"--out={out}")
+    assert ended == code and printed["met"]["at least 90% of copying exact"] is (code == 0)
+    assert printed["copying"] == copying and printed["val_bits_per_byte_first"] == 8.0
