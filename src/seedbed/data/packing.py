@@ -54,7 +54,7 @@ class PackedSource:
         self._ids = np.concatenate([np.asarray(ids, dtype=np.uint32) for ids, _ in encoded])
         self._mask = np.concatenate([np.asarray(mask, dtype=np.bool_) for _, mask in encoded])
         self._starts = np.concatenate([[0], np.cumsum([len(ids) for ids, _ in encoded])])
-        self._rows = _pack(np.diff(self._starts), length, seed)
+        self._rows = pack(np.diff(self._starts), length, seed)
         self._epoch: tuple[int, Permutation] | None = None
 
     @property
@@ -122,7 +122,7 @@ def _check(name: str, ids: NDArray[np.integer], mask: NDArray[np.bool_], length:
         raise DataError(f"{name} has no token to learn: its mask is empty")
 
 
-def _pack(lengths: NDArray[np.int64], length: int, seed: int) -> list[list[int]]:
+def pack(lengths: NDArray[np.int64], length: int, seed: int) -> list[list[int]]:
     """Rows of documents whose lengths add up to at most `length` each."""
     order = np.asarray(Permutation(len(lengths), f"{seed}/packing")(np.arange(len(lengths))))
     rows: list[list[int]] = []

@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import signal
 import struct
+import threading
 import time
 from array import array
 from collections import deque
@@ -362,6 +363,7 @@ class TokenStore:
         self._tokens: NDArray[np.unsignedinteger] = np.ndarray(n_tokens, self.dtype, self._bytes)
         self._unchecked = np.ones(n_blocks, dtype=bool)
         self._left = n_blocks
+        self._counting = threading.Lock()
 
     def _broken(self, path: Path, problem: str) -> NoReturn:
         raise CorruptionError(f"{path} {problem}", remake(self.folder, "tokens"))
@@ -381,6 +383,11 @@ class TokenStore:
             self.check(np.array([start]), stop - start)
         return self._tokens[start:stop]
 
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each document."""
+        return np.diff(self._offsets.view("<i8"))
+
     def documents(self, index: int) -> NDArray[np.unsignedinteger]:
         """The tokens of one document, its <s> and </s> included."""
         if not 0 <= index < self.n_docs:
@@ -393,6 +400,20 @@ class TokenStore:
             raise IndexError(f"windows of {length} leave {self.path}, which holds {self.n_tokens:,} tokens")
         self.check(starts, length)
         return np.lib.stride_tricks.sliding_window_view(self._tokens, length)[starts]
+
+    def segments(self, starts: NDArray[np.int64], length: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """For stretches as `windows` takes them, of each token: the number of its document in the stretch, from 0, and
+        its position in that document, or in the part of it that the stretch holds. Both [len(starts), length]."""
+        begins = np.zeros((len(starts), length), dtype=bool)
+        offsets = self._offsets.view("<i8")  # u64 and i64 would meet as floats
+        low = np.searchsorted(offsets, starts, side="right")
+        counts = np.searchsorted(offsets, starts + length, side="left") - low
+        rows = np.repeat(np.arange(len(starts)), counts)
+        documents = np.arange(len(rows)) + np.repeat(low - (np.cumsum(counts) - counts), counts)
+        begins[rows, offsets[documents] - starts[rows]] = True
+        places = np.arange(length)
+        segments = np.cumsum(begins, axis=1, dtype=np.int32)
+        return segments, places - np.maximum.accumulate(np.where(begins, places, 0), axis=1)
 
     def check(self, starts: NDArray[np.int64], length: int) -> None:
         """Hashes the blocks below these stretches that were not read before; once all are, this costs nothing."""
@@ -411,8 +432,9 @@ class TokenStore:
         if found != self._hashes[block]:
             told = f"block {block} (from byte {block * BLOCK:,}) hashes to {found:016x}"
             self._broken(self.path, f"was changed: {told} but the index promises {int(self._hashes[block]):016x}")
-        self._unchecked[block] = False
-        self._left -= 1
+        with self._counting:  # batches may be made in threads
+            self._left -= int(self._unchecked[block])
+            self._unchecked[block] = False
 
 
 def _map(path: Path) -> mmap.mmap | bytes:
