@@ -134,7 +134,7 @@ def test_a_folder_of_something_else_is_refused(source, tmp_path):
 def test_no_held_out_question_is_learned_in_any_wording(finished):
     """By their prompts here; tests of the generator check their arguments."""
     with (finished / "questions" / "train.jsonl").open() as lines:
-        learned = {json.loads(line)["prompt"] for line in lines}
+        learned = {message["content"] for line in lines for message in json.loads(line)["messages"]}
     with (finished / "questions" / "skills.jsonl").open() as lines:
         asked = [json.loads(line) for line in lines]
     assert len(asked) == 2 * len(SKILLS) and len(learned) > 300

@@ -67,7 +67,10 @@ def _source(task: str, data_dir: Path) -> Path:
 
 def _skills(engine: Engine, source: Path, config: EvaluateConfig) -> Measured:
     scores = score_skills(engine, read_items(source), batch=config.batch)
-    return Measured({"skills_exact": scores.skills_exact, "by_skill": scores.by_skill}, list(scores.answers))
+    numbers: dict[str, Any] = {"skills_exact": scores.skills_exact, "by_skill": scores.by_skill}
+    if scores.second_turn_exact is not None:
+        numbers["second_turn_exact"] = scores.second_turn_exact
+    return Measured(numbers, list(scores.answers))
 
 
 def _bits_per_byte(engine: Engine, source: Path, config: EvaluateConfig) -> Measured:

@@ -40,6 +40,7 @@ def build_page(out: Path, result: Mapping[str, Any], stages: Mapping[str, Mappin
         ),
         Heading("Held-out questions answered exactly"),
         _skills_table(result),
+        *_second_turn(tuned),
         Heading("Stages"),
         _stages_table(stages),
         Heading("What it says"),
@@ -78,6 +79,13 @@ def _skills_table(result: Mapping[str, Any]) -> Table:
     rows = [[skill.replace("_", " "), *(f"{column['by_skill'][skill]:.0%}" for column in columns)] for skill in skills]
     rows.append(["all", *(f"{column['skills_exact']:.0%}" for column in columns)])
     return Table(["skill", "best constant answer", "pretrained", "fine-tuned"], rows)
+
+
+def _second_turn(tuned: Mapping[str, Any]) -> list[Block]:
+    if "second_turn_exact" not in tuned:
+        return []
+    share = f"{tuned['second_turn_exact']:.0%}"
+    return [Paragraph(f"Asked after another question and its answer, it answers {share} of a quarter of them exactly.")]
 
 
 def _stages_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:

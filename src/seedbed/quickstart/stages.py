@@ -10,14 +10,14 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from seedbed.configuration import from_arguments, load_config, save_config, to_dict
 from seedbed.data.config import PrepareConfig, TokenizeConfig
 from seedbed.data.corpus import prepare
-from seedbed.data.skills import SkillItem, constant_answers, held_out_items, training_items
+from seedbed.data.skills import constant_answers, held_out_items, training_items
 from seedbed.data.tokens import tokenize
 from seedbed.devices import peak_memory_mb
 from seedbed.errors import ConfigError
@@ -26,6 +26,7 @@ from seedbed.evaluation.evaluate import evaluate
 from seedbed.evaluation.skills import FILE, read_items, score_constant, write_items
 from seedbed.quickstart.config import QuickstartConfig
 from seedbed.quickstart.page import build_page, print_summary
+from seedbed.quickstart.questions import write_conversations
 from seedbed.runs import MANIFEST, command, lock, new_folder, write_result
 from seedbed.tokenizers.config import TokenizerConfig
 from seedbed.tokenizers.training import train_tokenizer
@@ -144,9 +145,10 @@ class Quickstart:
         items = list(training_items(count, seed=self.config.seed))
         result = {"stage": "questions", **settings}
         with new_folder(self.out / "questions", "questions", config=settings) as staging:
-            _write_conversations(staging / CONVERSATIONS, items)
+            write_conversations(staging / CONVERSATIONS, items, seed=self.config.seed)
             # Validated on what is held out too, or the loss would be of questions seen in other wordings.
-            _write_conversations(staging / VALIDATION, held_out_items(50, seed=self.config.seed + 1))
+            validation = held_out_items(50, seed=self.config.seed + 1)
+            write_conversations(staging / VALIDATION, validation, seed=self.config.seed)
             write_items(staging / FILE, held_out_items(HELD_OUT_PER_SKILL, seed=self.config.seed))
             write_result(staging, result)
         return result
@@ -204,8 +206,3 @@ class Quickstart:
         """What always giving the same answer to a skill's questions scores at best."""
         items = read_items(self.out / "questions" / FILE)
         return score_constant(items, constant_answers(items))
-
-
-def _write_conversations(path: Path, items: Iterable[SkillItem]) -> None:
-    rows = ({"skill": item.skill, "prompt": item.prompt, "response": item.answer} for item in items)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
