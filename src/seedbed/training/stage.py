@@ -135,6 +135,7 @@ def _trainer(stage: Stage, config: C, *, quiet: bool = False) -> Trainer[Any]:
         stage.name,
         flops_per_token=training_flops(model.config, stage.length),
         peak_flops=gemm_peak(device),
+        shows_mfu=device.type != "cpu",
         quiet=quiet,
     )
     return Trainer(
