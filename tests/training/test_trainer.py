@@ -287,6 +287,7 @@ def saved_steps(trainer: Trainer) -> list[int]:
 def test_checkpoints_are_written_when_asked(when, expected, tmp_path):
     trainer = tiny_trainer(tmp_path, validation=random_rows(4), steps=7, validate_every=1, checkpoint=when)
     assert saved_steps(scripted(trainer, [9.0, 8.0, 8.5, 8.0, 7.0, 7.0, 7.0, 7.0])) == expected
+    assert len(trainer.checkpoints.steps()) <= 2 + 1  # `keep` and the best stay, however many were written
 
 
 def test_a_checkpoint_is_never_ahead_of_the_records(tmp_path):

@@ -11,7 +11,7 @@ from seedbed.errors import DataError
 from seedbed.inference.config import ChatConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.generate import say
-from seedbed.model.folder import load_model
+from seedbed.model.folder import load_model, tell_unfinished
 from seedbed.tokenizers.chat import encode_prompt, find_template
 
 GREETING = "Type a message and press Enter. /new begins again, /exit or Ctrl-D ends."
@@ -22,6 +22,7 @@ def chat(config: ChatConfig) -> dict[str, Any]:
 
     When the context is full the model is told the newest messages only; what is returned holds all.
     """
+    tell_unfinished(config.model)
     model, tokenizer = load_model(config.model, device=choose_device(config.device))
     if config.template is not None:
         tokenizer = tokenizer.with_template(find_template(config.template))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,8 @@ from rich.table import Table as TerminalTable
 from seedbed.inference.config import SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.generate import DEMO
+from seedbed.training.chart import loss_chart
 from seedbed.training.trackers import JsonLines
-from seedbed.visual.curves import line_chart
 from seedbed.visual.page import Block, Heading, Page, Paragraph, Picture, Table, Verbatim
 
 ANSWERS_SHOWN = 2
@@ -24,7 +27,9 @@ ANSWERS_SHOWN = 2
 def build_page(out: Path, result: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> Page:
     """The report on the folder `out`. `result` is the quickstart's, `stages` holds that of each stage."""
     pretrained, tuned = result["stages"]
+    warnings = [Paragraph(f"{name}: {stage['warning']}") for name, stage in stages.items() if "warning" in stage]
     blocks: list[Block] = [
+        *warnings,
         Paragraph(
             f"Made in {result['seconds'] / 60:.1f} minutes with at most {result['peak_rss_mb']:,.0f} MB of memory. "
             f"The fine-tuned model answers {tuned['skills_exact']:.0%} of the held-out questions exactly; always "
@@ -61,16 +66,19 @@ def print_summary(out: Path, result: Mapping[str, Any]) -> None:
     console.print(shown)
     console.print(f"{result['seconds'] / 60:.1f} minutes, {result['peak_rss_mb']:,.0f} MB at most")
     console.print(f"report  {out / 'report.html'}")
-    console.print(f"talk    seedbed chat --model {out / result['model']}")
+    console.print(f"talk    {_program()} chat --model {shlex.quote(str(out / result['model']))}", soft_wrap=True)
+
+
+def _program() -> str:
+    """What calls seedbed from here: its name if it is on PATH, else what was called just now."""
+    if shutil.which("seedbed"):
+        return "seedbed"
+    called = Path(sys.argv[0])
+    return shlex.quote(sys.argv[0]) if called.name == "seedbed" else f"{shlex.quote(sys.executable)} -m seedbed"
 
 
 def _loss_chart(out: Path) -> str:
-    records = JsonLines(out / "pretrain" / "metrics.jsonl").records()
-    lines = {
-        label: [(record["step"], record[key]) for record in records if key in record]
-        for label, key in (("training", "bits_per_byte"), ("validation", "val_bits_per_byte"))
-    }
-    return line_chart(lines, title="Pretraining", x_label="optimizer steps", y_label="bits per byte")
+    return loss_chart(JsonLines(out / "pretrain" / "metrics.jsonl").records(), "Pretraining") or ""
 
 
 def _skills_table(result: Mapping[str, Any]) -> Table:

@@ -94,10 +94,12 @@ class Quickstart:
         self.stage("tokens", self.tokenize)
         self.stage("questions", self.questions)
         for name, train in (("pretrain", self.pretrain), ("finetune", self.finetune)):
-            if not self.stage(name, train).get("finished", True):
+            trained = self.stage(name, train)
+            if not trained.get("finished", True):
                 go_on = command("quickstart", self.config)
                 print(f"stopped in {name}; this goes on: {go_on}", file=sys.stderr)
-                return {"finished": False, "stopped_in": name, "go_on": go_on}
+                interrupted = trained.get("interrupted", False)
+                return {"finished": False, "interrupted": interrupted, "stopped_in": name, "go_on": go_on}
             self.stage(f"evaluation/{name}", functools.partial(self.evaluate, name))
         return self.report()
 

@@ -39,6 +39,7 @@ def train_tokenizer(config: TokenizerConfig) -> dict[str, Any]:
         tokenizer.save(folder)
         result = {
             "command": command("tokenizer", config),
+            "out": str(config.out),
             "kind": tokenizer.kind,
             "vocab_size": tokenizer.vocab_size,
             "hash": tokenizer.hash,

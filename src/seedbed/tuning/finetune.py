@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 from seedbed.data.conversations import Conversation, read_conversations
 from seedbed.data.packing import Encoded, PackedSource
 from seedbed.errors import ConfigError, DataError
-from seedbed.model.folder import find_model, load_model
+from seedbed.model.folder import find_model, load_model, tell_unfinished
 from seedbed.model.transformer import Transformer
+from seedbed.progress import progress
 from seedbed.tokenizers.chat import encode_conversation, find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.objective import NextToken
@@ -22,6 +23,7 @@ from seedbed.tuning.config import FinetuneConfig
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """Fine-tunes every weight of a model; returns the result that `result.json` holds."""
+    tell_unfinished(config.model)
     model, tokenizer = load_model(config.model)
     if config.template is not None:
         tokenizer = tokenizer.with_template(find_template(config.template))
@@ -35,7 +37,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
     pad_id = tokenizer.pad_id
 
-    def packed(conversations: Iterable[Conversation], source: Path, seed: int) -> PackedSource:
+    def packed(conversations: Sequence[Conversation], source: Path, seed: int) -> PackedSource:
         encoded, names = _encode(conversations, tokenizer, source)
         return PackedSource(encoded, length, seed, pad_id, names)
 
@@ -60,9 +62,9 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
 def _split(config: FinetuneConfig) -> tuple[list[Conversation], list[Conversation]]:
     """Training and validation conversations."""
-    conversations = list(read_conversations(config.data))
+    conversations = _read(config.data)
     if config.validation is not None:
-        return conversations, list(read_conversations(config.validation))
+        return conversations, _read(config.validation)
     if len(conversations) < 2:
         raise DataError(f"{config.data} holds one conversation: none is left to validate on", "Give --validation FILE.")
 
@@ -77,16 +79,27 @@ def _split(config: FinetuneConfig) -> tuple[list[Conversation], list[Conversatio
     return ordered[kept:], ordered[:kept]
 
 
+def _read(path: Path) -> list[Conversation]:
+    found = []
+    with progress(f"reading {path}", unit="rows") as advance:
+        for conversation in read_conversations(path):
+            found.append(conversation)
+            advance(1)
+    return found
+
+
 def _encode(
-    conversations: Iterable[Conversation], tokenizer: Tokenizer, source: Path
+    conversations: Sequence[Conversation], tokenizer: Tokenizer, source: Path
 ) -> tuple[list[Encoded], list[str]]:
     encoded: list[Encoded] = []
     names: list[str] = []
-    for conversation in conversations:
-        name = f"{source}, row {conversation.row:,}"
-        try:
-            encoded.append(encode_conversation(tokenizer, conversation.messages))
-        except DataError as error:
-            raise DataError(f"{name}: {error.problem}", error.fix) from None
-        names.append(name)
+    with progress(f"encoding {source}", total=len(conversations), unit="rows") as advance:
+        for conversation in conversations:
+            name = f"{source}, row {conversation.row:,}"
+            try:
+                encoded.append(encode_conversation(tokenizer, conversation.messages))
+            except DataError as error:
+                raise DataError(f"{name}: {error.problem}", error.fix) from None
+            names.append(name)
+            advance(1)
     return encoded, names
