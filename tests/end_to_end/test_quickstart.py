@@ -104,6 +104,9 @@ def test_the_report_shows_the_curve_the_table_and_samples(finished):
     assert "loss.svg" in markdown and (finished / "loss.svg").read_text().lstrip().startswith("<svg")
     assert all(f"| {skill.replace('_', ' ')} |" in markdown for skill in SKILLS)
     assert "Once upon a time" in markdown
+    top = markdown.partition("## ")[0]
+    assert "pretrain: " in top and "steps fit into" in top  # 0.01 minutes are few
+    assert "Asked after another question" in markdown
     page = (finished / "report.html").read_text()
     assert "<svg" in page and "Held-out questions" in page and "http" not in page.replace("http://www.w3.org", "")
 
