@@ -61,6 +61,17 @@ def test_a_result_is_told_a_value_a_line(capsys):
     assert capsys.readouterr().out == "sum:\n  sum  3\n  name  sum\n"
 
 
+def test_a_result_is_told_in_words(capsys, monkeypatch):
+    result = {"units": 12345, "val_loss": 1.23456, "tasks": {"perplexity": 2345.6}}
+    monkeypatch.setattr(cli, "load", lambda place: SumConfig if place.endswith("Config") else lambda config: result)
+    assert main(["sum", "--a", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  tokens trained on  12,345",
+        "  validation loss, nats a token  1.235",
+        "  tasks, perplexity a token  2,346",
+    ]
+
+
 def test_json_is_the_last_line(capsys):
     assert main(["sum", "--a", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"sum": 3.0, "name": "sum", "list": [1]}
@@ -141,6 +152,12 @@ class TestEveryCommand:
     def test_its_config_needs_no_torch(self, name):
         code = f"import sys; from seedbed import cli; cli.parser({name!r}); sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_the_rows_of_the_quickstart_follow_the_context_of_its_model():
+    given = ["--config=pretrain/quickstart", "--model.context=64", "--data.tokens=t", "--out=o"]
+    config = parser("pretrain").read(given).config
+    assert config.model.context == 64 and config.data.length is None
 
 
 def test_every_preset_fits_its_command():

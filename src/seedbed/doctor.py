@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
@@ -27,6 +30,7 @@ EXTRAS = {
     "ray": ("ray",),
     "dev": ("pytest", "hypothesis", "ruff", "mypy", "importlinter", "transformers"),
 }
+PACKAGE = Path(__file__).resolve().parent
 MKL_STRICT = {"MKL_CBWR": "AVX512,STRICT"}
 
 
@@ -91,8 +95,26 @@ def _version(package: str) -> str | None:
 
 
 def extras() -> dict[str, list[str]]:
-    """The modules that each extra still lacks; none means that it is installed."""
-    return {extra: [module for module in modules if find_spec(module) is None] for extra, modules in EXTRAS.items()}
+    """The modules that each extra still lacks; none means that it is installed. Of those extras that this version uses:
+    some are for rooms that are still empty."""
+    used = {extra: modules for extra, modules in EXTRAS.items() if extra == "dev" or imports(PACKAGE, modules)}
+    return {extra: [module for module in modules if find_spec(module) is None] for extra, modules in used.items()}
+
+
+def imports(package: Path, modules: Sequence[str]) -> bool:
+    """Whether any file of a package imports one of the modules."""
+    line = re.compile(rf"^\s*(?:import|from) (?:{'|'.join(modules)})\b", re.MULTILINE)
+    return any(line.search(path.read_text(encoding="utf-8")) for path in package.rglob("*.py"))
+
+
+def bring(extra: str) -> str:
+    """The command that installs an extra: from the clone that this is, or the file that seedbed was installed from. The
+    name alone would be looked up on PyPI, where it is not ours."""
+    clone = PACKAGE.parents[1]
+    if not (clone / "pyproject.toml").is_file():
+        return f"pip install 'FILE.whl[{extra}]', the file that seedbed was installed from"
+    place = "." if clone == Path.cwd() else str(clone)
+    return f"pip install -e {shlex.quote(f'{place}[{extra}]')}"
 
 
 def invariance() -> dict[str, Any]:
@@ -165,9 +187,10 @@ def report(found: dict[str, Any]) -> list[tuple[str, str]]:
         if equal["strict_bit_equal"] is not None:
             strict = "yes" if equal["strict_bit_equal"] else "no"
             lines.append(("", f"with MKL_CBWR={MKL_STRICT['MKL_CBWR']} set: {strict}"))
+        if not equal["bit_equal"]:
+            lines.append(("", "normal on CPUs; resume is exact all the same"))
     for extra, lacking in found["extras"].items():
-        bring = f"pip install 'seedbed[{extra}]' (lacks {', '.join(lacking)})"
-        lines.append((f"[{extra}]", bring if lacking else "installed"))
+        lines.append((f"[{extra}]", f"{bring(extra)} (lacks {', '.join(lacking)})" if lacking else "installed"))
     for name in found["missing"]:
         lines.append(("missing", f"{name}: pip install {name}"))
     return [*lines, ("", "ready" if found["ok"] else "not ready: see what is missing above")]

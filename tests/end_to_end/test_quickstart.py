@@ -110,6 +110,9 @@ def test_the_report_shows_the_curve_the_table_and_samples(finished):
     assert "loss.svg" in markdown and (finished / "loss.svg").read_text().lstrip().startswith("<svg")
     assert all(f"| {skill.replace('_', ' ')} |" in markdown for skill in SKILLS)
     assert "Once upon a time" in markdown
+    top = markdown.partition("## ")[0]
+    assert "pretrain: " in top and "steps fit into" in top  # 0.01 minutes are few
+    assert "Asked after another question" in markdown
     html = (finished / "report.html").read_text()
     assert "<svg" in html and "Held-out questions" in html and "http" not in html.replace("http://www.w3.org", "")
 
@@ -269,7 +272,7 @@ def test_of_two_at_once_the_second_is_told_that_the_folder_is_in_use_and_the_fir
 def test_no_held_out_question_is_learned_in_any_wording(finished):
     """By their prompts here; tests of the generator check their arguments."""
     with (finished / "questions" / "train.jsonl").open() as lines:
-        learned = {json.loads(line)["prompt"] for line in lines}
+        learned = {message["content"] for line in lines for message in json.loads(line)["messages"]}
     with (finished / "questions" / "skills.jsonl").open() as lines:
         asked = [json.loads(line) for line in lines]
     assert len(asked) == 2 * len(SKILLS) and len(learned) > 300

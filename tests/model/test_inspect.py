@@ -24,7 +24,8 @@ def test_a_folder_is_told_as_it_is(tmp_path, capsys):
     assert result["weight_bytes"] == 4 * total
     assert result["length"] == 64
     assert result["training_flops_per_token"] == 3 * result["forward_flops_per_token"]
-    assert f"{total:,}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{total:,}" in out and "FLOPs a token" in out
 
 
 def test_a_file_is_told_before_it_is_trained(tmp_path):

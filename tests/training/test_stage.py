@@ -19,7 +19,7 @@ from seedbed.model.folder import CHECKPOINTS, load_model
 from seedbed.runs import MANIFEST, open_folder, read_manifest
 from seedbed.training import stage
 from seedbed.training.budget import Costs, fit
-from seedbed.training.config import PretrainConfig
+from seedbed.training.config import PretrainConfig, TrainConfig
 from seedbed.training.pretrain import pretrain
 from tests.disks import small_disk, unprivileged
 from tests.tiny import pretrain_config, records, tiny_run, weights
@@ -35,12 +35,17 @@ def run(tokens, tmp_path_factory) -> Path:
 def test_a_run_describes_itself(run):
     assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {
         *("config.yaml", "metrics.jsonl", "timings.jsonl", "training.log", "checkpoints", "tokenizer"),
-        *("model", "README.md", "result.json", "manifest.json"),
+        *("model", "README.md", "result.json", "manifest.json", "loss.svg"),
     }
     manifest = open_folder(run, "run", verify="all")
     assert "metrics.jsonl" in manifest.files and "timings.jsonl" not in manifest.files
     assert "step 0 of 8" in (run / "training.log").read_text()
-    assert "model of" in (run / "README.md").read_text()
+    card = (run / "README.md").read_text()
+    assert "model of" in card and "(loss.svg)" in card and (run / "loss.svg").read_text().startswith("<svg")
+    assert f"- tokens trained on: {8 * 4 * 16}\n" in card
+    for folder in (run, run / "model"):
+        assert f"seedbed generate --model {run} " in (folder / "README.md").read_text()
+    assert "loss.svg" in manifest.files
 
 
 def test_a_run_names_what_it_was_made_from(run, tokens):
@@ -111,6 +116,18 @@ def test_what_is_measured_leaves_no_trace(tokens, tmp_path, monkeypatch):
     assert records(tmp_path / "timed")[0]["step"] == 0
     tiny_run(tokens, tmp_path / "counted", f"--train.steps={result['steps']}")
     assert weights(tmp_path / "timed") == weights(tmp_path / "counted")
+
+
+def test_minutes_that_hold_too_few_steps_are_told(tokens, tmp_path, capsys):
+    result = tiny_run(tokens, tmp_path / "run", "--train.minutes=0.001")
+    assert f"{result['steps']} steps fit into 0.001 minutes at " in result["warning"]
+    assert f"seedbed: {result['warning']}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("minutes", "steps", "told"), [(1.0, 99, True), (1.0, 100, False), (None, 3, False)])
+def test_only_few_steps_in_minutes_are_told(minutes, steps, told):
+    words = stage.few_steps(TrainConfig(minutes=minutes, steps=steps, batch=4), length=50)
+    assert words is None if not told else "99 steps fit into 1 minutes at 330 tokens/s: too few" in words
 
 
 def test_epochs_become_steps(tokens, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -120,6 +121,21 @@ def test_a_model_learns_its_conversations_by_heart(base, tmp_path):
     engine = Engine.load(tmp_path / "out")
     assert {prompt: answer(engine, prompt) for prompt in FACTS} == FACTS
     assert Engine.load(base).chat(turns("color?", "")[:1], temperature=0, max_tokens=12) != "green"
+
+
+def test_reading_and_encoding_show_their_progress(base, tmp_path, stages, monkeypatch):
+    shown: dict[str, list[int]] = {}
+
+    @contextlib.contextmanager
+    def note(what, total=None, unit="bytes"):
+        shown[what] = []
+        yield shown[what].append
+
+    monkeypatch.setattr(room, "progress", note)
+    data, validation = facts(tmp_path / "d.jsonl"), facts(tmp_path / "v.jsonl", {"you?": "me"})
+    finetune(config(base, data, tmp_path / "out", f"--validation={validation}"))
+    done = {what: sum(rows) for what, rows in shown.items()}
+    assert done == {f"{verb} {path}": n for verb in ("reading", "encoding") for path, n in ((data, 4), (validation, 1))}
 
 
 def answer(engine: Engine, prompt: str) -> str:

@@ -49,6 +49,7 @@ def train_tokenizer(config: TokenizerConfig) -> dict[str, Any]:
             "kind": tokenizer.kind,
             "vocab_size": tokenizer.vocab_size,
             "hash": tokenizer.hash,
+            "out": str(config.out),
             **report(tokenizer, *samples),
         }
         compared = {

@@ -105,11 +105,15 @@ class Engine:
             tokens_B = batch.choose(batch.forward())
             yield from batch.publish(tokens_B)
 
+    def fits(self, ids: Sequence[int]) -> bool:
+        """Whether the context holds a prompt and a token more."""
+        return len(ids) < self.model.config.context
+
     def check_prompt(self, ids: Sequence[int]) -> None:
         context = self.model.config.context
         if not ids:
             raise DataError("the prompt is empty and this tokenizer has no token that begins a text")
-        if len(ids) >= context:
+        if not self.fits(ids):
             raise DataError(f"the prompt has {len(ids):,} tokens, the model's context is {context:,}", "Shorten it.")
 
 

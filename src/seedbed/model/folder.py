@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -83,6 +84,13 @@ def find_model(path: Path) -> Path:
     if whole := sorted((path / CHECKPOINTS).glob(f"step_*/{MANIFEST}")):
         return whole[-1].parent
     return path
+
+
+def tell_unfinished(path: Path) -> None:
+    """On standard error, when `path` is a run that is not at its end: which of its checkpoints stands for it."""
+    found = find_model(path)
+    if found.parent == path / CHECKPOINTS:
+        print(f"{path} is not finished: {found.name} is taken", file=sys.stderr)
 
 
 def load_model(

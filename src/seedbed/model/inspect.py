@@ -15,7 +15,7 @@ from seedbed.runs import open_folder
 
 
 def inspect_model(config: InspectConfig) -> dict[str, Any]:
-    """Prints sizes, parameters by part, operations a token and memory; returns the same numbers."""
+    """Prints sizes, parameters by part, FLOPs a token and memory; returns the same numbers."""
     model = _find(config)
     model = replace(model, vocab_size=config.vocab_size or model.vocab_size).resolve()
     length = config.length or model.context
@@ -60,7 +60,7 @@ def _table(result: dict[str, Any], config: InspectConfig) -> str:
         "parameters",
         *(f"  {name.replace('_', ' '):<20}{number:>16,}" for name, number in result["parameters"].items()),
         "",
-        f"operations a token, sequences of {length:,}",
+        f"FLOPs a token, sequences of {length:,}",
         f"  {'forward':<20}{result['forward_flops_per_token']:>16,}",
         f"  {'training':<20}{result['training_flops_per_token']:>16,}",
         "",

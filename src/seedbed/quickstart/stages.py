@@ -7,7 +7,6 @@ stopped, the command goes on where it was.
 from __future__ import annotations
 
 import functools
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +16,7 @@ from typing import Any
 from seedbed.configuration import from_arguments, load_config, save_config, to_dict
 from seedbed.data.config import PrepareConfig, TokenizeConfig, TokenizerConfig
 from seedbed.data.prepare import hash_source, prepare
-from seedbed.data.skills import SkillItem, constant_answers, held_out_items, training_items
+from seedbed.data.skills import constant_answers, held_out_items, training_items
 from seedbed.data.tokens import tokenize
 from seedbed.data.vocabulary import train_tokenizer
 from seedbed.devices import peak_memory_mb
@@ -27,6 +26,7 @@ from seedbed.evaluation.evaluate import evaluate
 from seedbed.evaluation.skills import FILE, read_items, score_constant, write_items
 from seedbed.quickstart.config import QuickstartConfig
 from seedbed.quickstart.page import build_page, build_samples, print_summary
+from seedbed.quickstart.questions import write_conversations
 from seedbed.runs import (
     MANIFEST,
     check_number,
@@ -132,10 +132,12 @@ class Quickstart:
         self.stage("tokens", self.tokenize)
         self.stage("questions", self.questions)
         for name, train in (("pretrain", self.pretrain), ("finetune", self.finetune)):
-            if not self.stage(name, train).get("finished", True):
+            trained = self.stage(name, train)
+            if not trained.get("finished", True):
                 go_on = command("quickstart", self.config)
                 print(f"stopped in {name}; this goes on: {go_on}", file=sys.stderr)
-                return {"finished": False, "stopped_in": name, "go_on": go_on}
+                interrupted = trained.get("interrupted", False)
+                return {"finished": False, "interrupted": interrupted, "stopped_in": name, "go_on": go_on}
             self.stage(f"evaluation/{name}", functools.partial(self.evaluate, name))
         return self.report()
 
@@ -192,9 +194,10 @@ class Quickstart:
         items = list(training_items(count, seed=self.config.seed))
         result = {"stage": "questions", **settings}
         with new_folder(self.out / "questions", "questions", config=settings) as staging:
-            _write_conversations(staging / CONVERSATIONS, items)
+            write_conversations(staging / CONVERSATIONS, items, seed=self.config.seed)
             # Validated on what is held out too, or the loss would be of questions seen in other wordings.
-            _write_conversations(staging / VALIDATION, held_out_items(50, seed=self.config.seed + 1))
+            validation = held_out_items(50, seed=self.config.seed + 1)
+            write_conversations(staging / VALIDATION, validation, seed=self.config.seed)
             write_items(staging / FILE, held_out_items(HELD_OUT_PER_SKILL, seed=self.config.seed))
             write_result(staging, result)
         return result
@@ -280,8 +283,3 @@ def _read_result(path: Path, needed: Iterable[tuple[str, ...]], optional: Iterab
     except CorruptionError as error:
         raise CorruptionError(error.problem, f"Remove {path}, then give the same command again.") from error
     return result
-
-
-def _write_conversations(path: Path, items: Iterable[SkillItem]) -> None:
-    rows = ({"skill": item.skill, "prompt": item.prompt, "response": item.answer} for item in items)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

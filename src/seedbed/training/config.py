@@ -21,7 +21,7 @@ class CheckpointConfig:
     none of steps, epochs and on_improvement it saves at every validation."""
 
     steps: int | None = None
-    """Save every so many steps."""
+    """Save every so many steps. Left out, like the two below: at every validation."""
 
     epochs: float | None = None
     """Save every so many passes over the training data."""
@@ -30,7 +30,7 @@ class CheckpointConfig:
     """Save whenever the validation loss is the lowest so far."""
 
     keep: int = 2
-    """How many of the newest stay on disk; the best one stays besides."""
+    """How many of the newest stay on disk; the best one stays besides. Older ones are removed at each save."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "keep")

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import logging.handlers
+import shlex
 import shutil
 import sys
 import time
@@ -21,9 +22,21 @@ from seedbed.model.accounting import count_parameters, training_flops
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import TOKENIZER, save_model
 from seedbed.model.transformer import Transformer
-from seedbed.runs import MANIFEST, input_hash, lock, seal, storage_error, write_card, write_result, writing
+from seedbed.runs import (
+    MANIFEST,
+    input_hash,
+    lock,
+    seal,
+    storage_error,
+    words,
+    write_atomic,
+    write_card,
+    write_result,
+    writing,
+)
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.budget import MEASURED_SHARE, Costs, fit, measure
+from seedbed.training.chart import FILE, loss_chart
 from seedbed.training.config import CheckpointConfig, StageConfig, TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.objective import Objective
@@ -39,6 +52,9 @@ VALIDATION_SEED = 0
 
 MEASURING = ".measuring"
 """In a run's folder, while its minutes are turned into steps."""
+
+FEW_STEPS = 100
+"""Fewer than these teach nothing, whatever the model."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,9 @@ def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
     logger.info("%s: step %d of %d on %s", stage.name, resumed_at, trainer.steps, trainer.device)
     for name, note in stage.notes.items():
         logger.info("%s: %s", name, note)
+    warning = few_steps(config.train, stage.length)
+    if warning is not None:
+        logger.warning(warning)
     finished = trainer.train()
     result: dict[str, Any] = {
         "stage": stage.name,
@@ -100,6 +119,12 @@ def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
         **stage.notes,
         **_metrics(trainer, trainer.progress.step),
     }
+    if warning is not None:
+        result["warning"] = warning
+    if not finished:
+        done = f"stopped at step {trainer.progress.step:,} of {trainer.steps:,} and saved"
+        logger.warning("%s; the same command goes on", done)
+        result["interrupted"] = trainer.interrupted
     if finished:
         best = trainer.load_best() if config.train.select == "best" else None
         selected = trainer.progress.step if best is None else best
@@ -109,11 +134,15 @@ def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
             trainer.model,
             stage.tokenizer,
             inputs=stage.hashes,
-            card=_card(stage, trainer.model.config, result),
+            card=_card(stage, trainer.model.config, result, run),
             overwrite=True,
         )
         result |= {"model": str(run / "model"), "selected_step": selected}
-        write_card(run, f"Run {run.name}", _card(stage, trainer.model.config, result))
+        card = _card(stage, trainer.model.config, result, run)
+        if chart := loss_chart(trainer.metrics.records(), stage.name):
+            write_atomic(run / FILE, chart)
+            card["Loss"] = f"![Loss over the steps]({FILE})"
+        write_card(run, f"Run {run.name}", card)
         seal(run, "run", stage.hashes, plain(config))
     result |= {"seconds": round(time.perf_counter() - stage.began, 2), "peak_rss_mb": round(peak_memory_mb(), 1)}
     write_result(run, result)
@@ -135,6 +164,7 @@ def _trainer(stage: Stage, config: C, *, quiet: bool = False) -> Trainer[Any]:
         stage.name,
         flops_per_token=training_flops(model.config, stage.length),
         peak_flops=gemm_peak(device),
+        shows_mfu=device.type != "cpu",
         quiet=quiet,
     )
     return Trainer(
@@ -180,6 +210,17 @@ def _measured(config: StageConfig, stage: Stage, seconds: float) -> Costs:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def few_steps(train: TrainConfig, length: int) -> str | None:
+    """What to say of minutes that hold too few steps; None when they hold enough, or the steps were asked for."""
+    if train.minutes is None or train.steps is None or train.steps >= FEW_STEPS:
+        return None
+    speed = train.steps * train.batch * length / (60 * train.minutes)
+    return (
+        f"{train.steps} steps fit into {train.minutes:.3g} minutes at {speed:,.0f} tokens/s: too few to learn; other "
+        "programs use the cores? Try OMP_NUM_THREADS=1, or more minutes."
+    )
+
+
 # Records -------------------------------------------------------------------------------------------------------------
 
 
@@ -192,9 +233,9 @@ def _metrics(trainer: Trainer[Any], step: int) -> dict[str, float]:
     return newest
 
 
-def _card(stage: Stage, model: ModelConfig, result: Mapping[str, Any]) -> dict[str, str]:
+def _card(stage: Stage, model: ModelConfig, result: Mapping[str, Any], run: Path) -> dict[str, str]:
     lines = [
-        f"- {key}: {value}"
+        f"- {words.name(key)}: {words.value(value)}"
         for key, value in result.items()
         if key in ("steps", "units", "val_loss", "val_bits_per_byte")
     ]
@@ -203,8 +244,8 @@ def _card(stage: Stage, model: ModelConfig, result: Mapping[str, Any]) -> dict[s
         "What": f"A Qwen3-style language model of {parameters:,} parameters, made by `seedbed {stage.name}`.",
         "Measured": "\n".join(lines),
         "Made from": "\n".join(f"- {name}: `{path}`" for name, path in stage.inputs.items()),
-        "Use": '`seedbed generate --model FOLDER --prompt "Once"`, or, in transformers, '
-        "`AutoModelForCausalLM.from_pretrained` on the folder of the model (in a run: its `model/`).",
+        "Use": f'`seedbed generate --model {shlex.quote(str(run))} --prompt "Once"`, or, in transformers, '
+        f'`AutoModelForCausalLM.from_pretrained("{run / "model"}")`.',
     }
 
 

@@ -86,6 +86,8 @@ class Trainer(Generic[B]):
         self.metrics = JsonLines(run / "metrics.jsonl")
         self.timings = JsonLines(run / "timings.jsonl")
         self.progress = RunState()
+        self.interrupted = False
+        """Stopped by Ctrl-C."""
 
     # One step --------------------------------------------------------------------------------------------------------
 
@@ -159,6 +161,7 @@ class Trainer(Generic[B]):
                 if interruption.requested:
                     logger.info("asked to stop: saving step %d", self.progress.step)
                     self.save()
+                    self.interrupted = interruption.by_person and not self.finished
                     return self.finished
         if self.progress.step not in self.checkpoints.steps():
             self.save()

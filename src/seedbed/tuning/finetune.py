@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from seedbed.data.packing import Encoded, PackedSource
 from seedbed.data.replay import ReplaySource
 from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, DataError
-from seedbed.model.folder import find_model, load_model
+from seedbed.model.folder import find_model, load_model, tell_unfinished
 from seedbed.model.transformer import Transformer
+from seedbed.progress import progress
 from seedbed.tokenizers.chat import encode_conversation, find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.objective import NextToken
@@ -34,6 +35,7 @@ MASTER = torch.float32
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """Fine-tunes every weight of a model; returns the result that `result.json` holds."""
     began = time.perf_counter()
+    tell_unfinished(config.model)
     model, tokenizer = load_model(config.model, dtype=MASTER)
     if config.template is not None:
         tokenizer = tokenizer.with_template(find_template(config.template))
@@ -48,7 +50,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     pad_id = tokenizer.pad_id
     overlong: Counter[str] = Counter()
 
-    def packed(conversations: Iterable[Conversation], source: Path, seed: int) -> PackedSource:
+    def packed(conversations: Sequence[Conversation], source: Path, seed: int) -> PackedSource:
         encoded, names = _encode(conversations, tokenizer, source)
         if config.overlong != "error":
             encoded, names = _fit(encoded, names, length, config.overlong, overlong)
@@ -84,9 +86,9 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
 def _split(config: FinetuneConfig) -> tuple[list[Conversation], list[Conversation]]:
     """Training and validation conversations."""
-    conversations = list(read_conversations(config.data))
+    conversations = _read(config.data)
     if config.validation is not None:
-        return conversations, list(read_conversations(config.validation))
+        return conversations, _read(config.validation)
     if len(conversations) < 2:
         raise DataError(f"{config.data} holds one conversation: none is left to validate on", "Give --validation FILE.")
 
@@ -117,16 +119,27 @@ def _fit(
     return fitting, kept
 
 
+def _read(path: Path) -> list[Conversation]:
+    found = []
+    with progress(f"reading {path}", unit="rows") as advance:
+        for conversation in read_conversations(path):
+            found.append(conversation)
+            advance(1)
+    return found
+
+
 def _encode(
-    conversations: Iterable[Conversation], tokenizer: Tokenizer, source: Path
+    conversations: Sequence[Conversation], tokenizer: Tokenizer, source: Path
 ) -> tuple[list[Encoded], list[str]]:
     encoded: list[Encoded] = []
     names: list[str] = []
-    for conversation in conversations:
-        name = f"{source}, row {conversation.row:,}"
-        try:
-            encoded.append(encode_conversation(tokenizer, conversation.messages))
-        except DataError as error:
-            raise DataError(f"{name}: {error.problem}", error.fix) from None
-        names.append(name)
+    with progress(f"encoding {source}", total=len(conversations), unit="rows") as advance:
+        for conversation in conversations:
+            name = f"{source}, row {conversation.row:,}"
+            try:
+                encoded.append(encode_conversation(tokenizer, conversation.messages))
+            except DataError as error:
+                raise DataError(f"{name}: {error.problem}", error.fix) from None
+            names.append(name)
+            advance(1)
     return encoded, names
