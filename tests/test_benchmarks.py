@@ -63,7 +63,7 @@ def test_the_quickstart_is_judged_by_what_it_wrote(copying, code, monkeypatch, c
     """By the files of a run, made up here."""
     out = tmp_path / "out"
 
-    def write(command: list[str], **settings: object) -> None:
+    def write(command: list[str], **settings: object) -> subprocess.CompletedProcess[str]:
         (out / "pretrain").mkdir(parents=True)
         first, last = ({"step": step, "val_bits_per_byte": value} for step, value in ((0, 8.0), (9, 2.0)))
         (out / "pretrain" / "metrics.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(last)}\n")
@@ -71,6 +71,7 @@ def test_the_quickstart_is_judged_by_what_it_wrote(copying, code, monkeypatch, c
         raw = {"val_bits_per_byte": 2.0, "skills_exact": 0.0, "by_skill": {"copying": 0.0}}
         result = {"stages": [raw, tuned], "baseline": {"skills_exact": 0.1}}
         (out / "result.json").write_text(json.dumps(result))
+        return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", write)
     ended, printed = run(monkeypatch, capsys, quickstart, f"--out={out}")

@@ -23,7 +23,7 @@ from seedbed.data.packing import PackedSource
 from seedbed.data.prefetch import Prefetch
 from seedbed.data.tokens import StoreWriter, TokenStore
 from seedbed.errors import ConfigError, DataError
-from seedbed.runs import new_folder
+from seedbed.runs import new_folder, open_folder
 from seedbed.tokenizers.bytes import build
 
 PARTS = ("tokens_BT", "targets_BT", "segments_BT", "positions_BT")
@@ -51,7 +51,7 @@ def make_store(folder, lengths: list[int], seed: int = 0) -> TokenStore:
         with StoreWriter(staging, "train", tokenizer) as writer:
             for length in lengths:
                 writer.add(chance.integers(10, 200, max(length - 2, 0)).astype(np.uint32), max(length - 2, 0))
-    return TokenStore.open(folder, "train")
+    return TokenStore(folder, "train", open_folder(folder, "tokens"))
 
 
 @pytest.fixture(scope="module")

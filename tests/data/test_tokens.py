@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import struct
 import time
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 
 from seedbed.data.config import TokenizeConfig, TokenizerConfig
 from seedbed.data.corpus import Corpus
-from seedbed.data.tokens import HEADER, StoreWriter, TokenStore, _encoders, check_vocabulary, open_tokens, tokenize
+from seedbed.data.tokens import HEADER, StoreWriter, TokenStore, check_vocabulary, open_tokens, tokenize
 from seedbed.data.vocabulary import train_tokenizer
 from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
 from seedbed.runs import new_folder, open_folder, seal
@@ -123,6 +122,20 @@ def test_tokenizing_twice_gives_the_same_bytes(tokens_folder, corpus_folder, tmp
 
 
 @pytest.mark.parametrize(("kind", "vocab_size"), [("bytes", 263), ("byte_pair", 280)])
+def test_another_tokenizer_in_the_same_place_is_another_tokenizer(corpus_folder, tmp_path):
+    """In one process, as a notebook does it."""
+    for kind, vocab_size in (("bytes", 263), ("byte_pair", 280)):
+        train_tokenizer(
+            TokenizerConfig(corpus=corpus_folder, kind=kind, vocab_size=vocab_size, out=tmp_path / "tokenizer")
+        )
+        tokenize(TokenizeConfig(corpus=corpus_folder, tokenizer=tmp_path / "tokenizer", out=tmp_path / "tokens"))
+        text = next(Corpus.open(corpus_folder).documents("val")).text
+        ids = Tokenizer.load(tmp_path / "tokenizer").encode(text, bos=True, eos=True)
+        assert open_tokens(tmp_path / "tokens").val.documents(0).tolist() == ids
+        shutil.rmtree(tmp_path / "tokenizer")
+        shutil.rmtree(tmp_path / "tokens")
+
+
 def test_any_number_of_processes_gives_the_same_bytes(corpus_folder, tmp_path, kind, vocab_size, monkeypatch):
     monkeypatch.setattr("seedbed.data.tokens.BATCH_DOCUMENTS", 3)  # 14 groups: more than two processes may have at once
     settings = {"kind": kind, "vocab_size": vocab_size}
@@ -134,23 +147,13 @@ def test_any_number_of_processes_gives_the_same_bytes(corpus_folder, tmp_path, k
         assert len({(tmp_path / workers / name).read_bytes() for workers in "123"}) == 1
 
 
-def test_a_process_that_is_ended_is_told(tmp_path, monkeypatch):
-    """As by the system when memory is short."""
-    monkeypatch.setattr("seedbed.data.tokens._start_worker", os.abort)
-    with (
-        pytest.raises(DataError, match="a process that tokenizes was ended"),
-        _encoders(tmp_path, byte_tokenizer.build(), workers=2) as encode,
-    ):
-        list(encode([["a"], ["b"]]))
-
-
 def test_a_vocabulary_of_256_runs_documents_together(corpus_folder, tmp_path):
     train_tokenizer(
         TokenizerConfig(corpus=corpus_folder, kind="bytes", special_tokens=False, out=tmp_path / "tokenizer")
     )
     tokenize(TokenizeConfig(corpus=corpus_folder, tokenizer=tmp_path / "tokenizer", out=tmp_path / "tokens"))
     tokens = open_tokens(tmp_path / "tokens")
-    assert (tokens.val.vocab_size, tokens.val.bos_id, tokens.val.eos_id) == (256, None, None)
+    assert (tokens.val.vocab_size, tokens.tokenizer.bos_id, tokens.tokenizer.eos_id) == (256, None, None)
     texts = [document.text for document in Corpus.open(corpus_folder).documents("val")]
     assert tokens.val.read(0, tokens.val.n_tokens).astype(np.uint8).tobytes() == "".join(texts).encode()
 

@@ -37,7 +37,7 @@ def told(done: subprocess.CompletedProcess[str]) -> str:
         ("garbage.txt", bytes(range(256)) * 9, "garbage.txt"),
         ("garbage.jsonl.zst", b"\x28\xb5\x2f\xfd" + bytes(range(200)), "garbage.jsonl.zst"),
         ("wrong.txt", "Bäume".encode("latin-1") * 99, "not UTF-8"),
-        ("wrong.jsonl", b'{"text": "a"}\n{"text": \n', "line 2"),
+        ("wrong.jsonl", b'{"text": "a"}\n{"text": \n', "wrong.jsonl:2: not valid JSON"),
         ("picture.png", b"\x89PNG\r\n\x1a\n" + bytes(99), "picture.png"),
     ],
 )

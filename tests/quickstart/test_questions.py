@@ -33,7 +33,6 @@ def test_no_conversation_is_longer_than_a_row_of_the_preset(tmp_path):
         ids, mask = encode_conversation(tokenizer, conversation.messages)
         said = "".join(m["content"] + "<|im_end|>" for m in conversation.messages if m["role"] == "assistant")
         assert tokenizer.decode(ids[mask].tolist(), skip_special=False) == said
-        assert len(conversation.extra["skills"]) == len(conversation.messages) / 2
         lengths.append(len(ids))
     preset = ["--config=finetune/quickstart", "--model=m", "--data=d", "--out=o"]
     assert max(lengths) <= ROW == from_arguments(FinetuneConfig, preset).length

@@ -315,7 +315,7 @@ def test_a_clock_that_jumps_or_stands_still_moves_no_weight(jump, tokens, tmp_pa
         assert not pretrain(config)["finished"]
     assert pretrain(config)["resumed_at"] == 7
     assert same(run, whole["muon"])
-    assert (run / "training.log").read_text().count("step 7 of 30") == 1
+    assert (run / "training.log").read_text().count("pretrain: step 7 of 30") == 1
     assert [record["step"] for record in records(run, "timings.jsonl")] == list(range(1, STEPS + 1))
 
 

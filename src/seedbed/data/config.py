@@ -52,6 +52,7 @@ class ReadingConfig:
     """Field or column that holds the text. Left out: text, content, prompt with response, or the turns of a chat."""
 
     hub: HubConfig = field(default_factory=HubConfig)
+    """Which rows, when the source is a data set of the hub."""
 
     longest_row: int = 16 << 20
     """Bytes; a row (a line of .jsonl, a record of .csv) that is longer is a bad row. It bounds memory."""

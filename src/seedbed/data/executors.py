@@ -1,5 +1,5 @@
-"""Where units of work run: here, in processes of this machine, or on a Ray cluster. Each yields results as they come,
-takes from its input only a few units ahead, so that memory stays bounded, and passes on the first error."""
+"""Where work runs: here, in processes of this machine, or on a Ray cluster. Each yields results in the order of the
+items, takes only a few items ahead, so that memory stays bounded, and passes on the first error."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -19,39 +20,34 @@ from seedbed.errors import ConfigError, StorageError
 T = TypeVar("T")
 R = TypeVar("R")
 
-AHEAD = 2
-"""Units that wait, beside those at work."""
+AHEAD = 3
+"""Items under way for each worker: what is done early waits for its turn."""
 
 
 def run_local(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
     """Runs `function` on every item, `workers` at once, in processes; in this one when there is one worker or item.
 
-    Results come in the order in which they are done. StorageError when a worker is killed, as for want of memory.
+    `function` must be one that can be pickled. StorageError when a worker is killed, as for want of memory.
     """
     items = iter(items)
     first = list(itertools.islice(items, 2))
     if workers == 1 or len(first) < 2:
-        for item in itertools.chain(first, items):
-            yield function(item)
+        yield from map(function, itertools.chain(first, items))
         return
     # Spawned, not forked: a fork beside threads (torch, pyarrow) may hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
-    pending: set[Future[R]] = set()
+    pending: deque[Future[R]] = deque()
     try:
         for item in itertools.chain(first, items):
-            pending.add(pool.submit(function, item))
-            if len(pending) >= workers + AHEAD:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
+            pending.append(pool.submit(function, item))
+            if len(pending) >= AHEAD * workers:
+                yield pending.popleft().result()
         while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
+            yield pending.popleft().result()
     except BrokenProcessPool as error:
         problem = "a worker was killed, perhaps because memory ran out"
-        raise StorageError(problem, "Run the same command again with fewer --workers: it goes on.") from error
+        raise StorageError(problem, "Run the same command again with fewer --workers.") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -59,6 +55,7 @@ def run_local(function: Callable[[T], R], items: Iterable[T], workers: int) -> I
 def _begin() -> None:
     """In a worker: Ctrl-C is the parent's to handle, and a parent that is killed takes its workers along."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the other workers are the parallelism
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
@@ -87,21 +84,26 @@ def run_ray(function: Callable[[T], R], items: Iterable[T], workers: int) -> Ite
             log_to_driver=False,
         )
     remote: Any = ray.remote(_call)
-    pending: list[ray.ObjectRef] = []
+    pending: deque[ray.ObjectRef] = deque()
     try:
         for item in items:
             pending.append(remote.remote(function, item))
-            if len(pending) >= workers + AHEAD:
-                done, pending = ray.wait(pending, num_returns=1)
-                yield from ray.get(done)
+            if len(pending) >= AHEAD * workers:
+                yield ray.get(pending.popleft())
         while pending:
-            done, pending = ray.wait(pending, num_returns=1)
-            yield from ray.get(done)
+            yield ray.get(pending.popleft())
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
     finally:
         for reference in pending:
             ray.cancel(reference)
         if began:
             ray.shutdown()
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _call(function: Callable[[T], R], item: T) -> R:

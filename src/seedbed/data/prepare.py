@@ -25,7 +25,7 @@ from seedbed.data.config import PrepareConfig
 from seedbed.data.corpus import SPLITS, ShardWriter, Split
 from seedbed.data.deduplication.duplicates import find_duplicates
 from seedbed.data.deduplication.verdicts import KEPT, Verdicts
-from seedbed.data.executors import EXECUTORS
+from seedbed.data.executors import EXECUTORS, count_cores
 from seedbed.data.sources.blocks import Block, read_blocks
 from seedbed.data.sources.records import Document
 from seedbed.data.splitting import SplitPlan, plan_split
@@ -135,7 +135,7 @@ def _work(config: PrepareConfig, folder: Path) -> tuple[list[UnitResult], str]:
 
         function = functools.partial(work, plan=plan, folder=folder)
         seen = Counter[str]()
-        for number in EXECUTORS[config.executor](function, missing(), config.workers or os.cpu_count() or 1):
+        for number in EXECUTORS[config.executor](function, missing(), config.workers or count_cores()):
             report = UnitResult(folder, number).report()
             advance(report["bytes"])
             seen.update(records=report["records"], bad=len(report["rejects"]))
@@ -177,9 +177,10 @@ def _judge(config: PrepareConfig, units: list[UnitResult], folder: Path) -> tupl
                 writer.write(reject)
     if first and bad.total() > config.reading.max_bad_fraction * records:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in bad.most_common())
+        # A single file is its own name.
+        where = f"{config.source}/{first['name']}" if os.path.isdir(config.source) else first["name"]
         raise DataError(
-            f"{config.source}: {first['name']}: {first['detail']} "
-            f"({bad.total():,} of {records:,} records cannot be read: {reasons})",
+            f"{where}: {first['detail']} ({bad.total():,} of {records:,} records cannot be read: {reasons})",
             f"Mend the source, or accept so many: --reading.max_bad_fraction {bad.total() / records:.2g}",
         )
     if not bad:

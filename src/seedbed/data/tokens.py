@@ -13,21 +13,14 @@ read, and everything against the SHA-256 of the manifest when asked to verify.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import mmap
-import multiprocessing
-import os
-import signal
 import struct
 import threading
 import time
 from array import array
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -37,6 +30,7 @@ from numpy.typing import NDArray
 
 from seedbed.data.config import TokenizeConfig
 from seedbed.data.corpus import SPLITS, Corpus, Split
+from seedbed.data.executors import count_cores, run_local
 from seedbed.errors import CorruptionError, DataError
 from seedbed.progress import progress
 from seedbed.runs import (
@@ -73,7 +67,6 @@ BYTES_PER_WORKER = 16 << 20
 
 Encoded = tuple[list[NDArray[np.uint32]], list[int]]
 """Of a group of texts: their ids, and their sizes in bytes."""
-Encode = Callable[[Iterable[list[str]]], Iterator[Encoded]]
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
@@ -173,11 +166,10 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
     with new_folder(config.out, "tokens", inputs=inputs) as folder:
         (folder / TOKENIZER_FOLDER).mkdir()
         tokenizer.save(folder / TOKENIZER_FOLDER)
-        workers = _workers(config.workers, sum(corpus.stats["bytes"].values()))
-        with _encoders(folder / TOKENIZER_FOLDER, tokenizer, workers) as encode:
-            splits: dict[str, dict[str, int]] = {
-                split: _encode(corpus, split, tokenizer, folder, encode) for split in SPLITS
-            }
+        workers = config.workers or min(count_cores(), 1 + sum(corpus.stats["bytes"].values()) // BYTES_PER_WORKER)
+        splits: dict[str, dict[str, int]] = {
+            split: _encode(corpus, split, tokenizer, folder, workers) for split in SPLITS
+        }
         seconds = time.monotonic() - started
         tokens, size = (sum(split[key] for split in splits.values()) for key in ("tokens", "bytes"))
         result = {
@@ -195,73 +187,28 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
     return result
 
 
-def _encode(corpus: Corpus, split: Split, tokenizer: Tokenizer, folder: Path, encode: Encode) -> dict[str, int]:
-    documents = (document.text for document in corpus.documents(split))
+def _encode(corpus: Corpus, split: Split, tokenizer: Tokenizer, folder: Path, workers: int) -> dict[str, int]:
+    groups = _batches(document.text for document in corpus.documents(split))
+    encode = functools.partial(_encode_group, folder=folder / TOKENIZER_FOLDER, hash=tokenizer.hash)
     with (
         StoreWriter(folder, split, tokenizer) as writer,
         progress(f"tokenizing {split}", corpus.stats["bytes"][split]) as advance,
     ):
-        for ids, sizes in encode(_batches(documents)):
+        for ids, sizes in run_local(encode, groups, workers):
             for one, size in zip(ids, sizes, strict=True):
                 writer.add(one, size)
             advance(sum(sizes))
     return {"documents": writer.n_docs, "tokens": writer.n_tokens, "bytes": writer.n_bytes}
 
 
-def _workers(wanted: int | None, size: int) -> int:
-    """How many processes for so many bytes of text."""
-    if wanted is not None:
-        return wanted
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 1 + size // BYTES_PER_WORKER)
+def _encode_group(texts: list[str], folder: Path, hash: str) -> Encoded:
+    """The ids of each text, and how many bytes of UTF-8 it has. Runs in a worker."""
+    return _load_once(folder, hash).encode_batch(texts), [len(text.encode()) for text in texts]
 
 
-@contextlib.contextmanager
-def _encoders(folder: Path, tokenizer: Tokenizer, workers: int) -> Iterator[Encode]:
-    """A function that encodes groups of texts in their order: here, or in processes that load the tokenizer's folder.
-
-    At most two groups a process are under way, which bounds memory.
-    """
-    if workers == 1:
-        yield lambda groups: (_encode_group(tokenizer, group) for group in groups)
-        return
-    # Not forked: the libraries' threads would not survive it.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-
-        def encode(groups: Iterable[list[str]]) -> Iterator[Encoded]:
-            under_way: deque[Future[Encoded]] = deque()
-            for group in groups:
-                under_way.append(pool.submit(_encode_in_worker, folder, group))
-                if len(under_way) >= 2 * workers:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
-
-        try:
-            yield encode
-        except BrokenProcessPool as error:
-            raise DataError("a process that tokenizes was ended", "Was memory short? Give fewer --workers.") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _encode_group(tokenizer: Tokenizer, texts: list[str]) -> Encoded:
-    """The ids of each text, and how many bytes of UTF-8 it has."""
-    return tokenizer.encode_batch(texts), [len(text.encode()) for text in texts]
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for this one
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the other processes are the parallelism
-
-
-def _encode_in_worker(folder: Path, texts: list[str]) -> Encoded:
-    return _encode_group(_load_once(folder), texts)
-
-
-@lru_cache(maxsize=1)
-def _load_once(folder: Path) -> Tokenizer:
+@functools.lru_cache(maxsize=1)
+def _load_once(folder: Path, hash: str) -> Tokenizer:
+    """Once in a process. The hash is there because another tokenizer may come to lie in the same folder later."""
     from seedbed.tokenizers.tokenizer import Tokenizer
 
     return Tokenizer.load(folder)

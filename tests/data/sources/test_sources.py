@@ -294,7 +294,7 @@ def test_a_record_too_long_is_passed_over_in_bounded_memory(tmp_path, name):
 def test_what_is_not_there_or_no_file_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"cannot read .*nowhere.txt: No such file"):
         read(tmp_path / "nowhere.txt")
-    with pytest.raises(DataError, match=r"No such file.*\nA source is `stdlib`, a file, a folder"):
+    with pytest.raises(DataError, match=r"No such file.*\nA source is a file, a folder, a glob"):
         read("stdlb")
     with pytest.raises(DataError, match="cannot read"):
         read("a\0b")
