@@ -214,6 +214,12 @@ def test_an_interrupted_process_says_one_line(tmp_path):
 
 
 class TestConfigCommand:
+    def test_list_can_be_asked_for_one_folder(self, capsys):
+        assert main(["config", "list", "nowhere"]) == 2
+        assert "there are no presets in 'nowhere'" in capsys.readouterr().err
+        assert main(["config", "list", "data"]) == 0
+        assert {line.split("/")[0] for line in capsys.readouterr().out.splitlines()} == {"data"}
+
     def test_list_names_each_preset(self, capsys):
         assert main(["config", "list", "--json"]) == 0
         found = json.loads(capsys.readouterr().out.splitlines()[-1])["presets"]

@@ -57,6 +57,24 @@ def test_a_corpus_becomes_a_tokenizer_folder_with_its_figures(corpus, tmp_path, 
     assert "seedbed tokenizer" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("kind", "vocab_size"), [("byte_pair", 500), ("sentence_piece", 600), ("bytes", 265), ("characters", 50)]
+)
+def test_more_special_tokens_come_last_and_stay_text_inside_a_text(corpus, tmp_path, kind, vocab_size):
+    marks = ["<|fim_prefix|>", "<|tool|>"]
+    given = {"corpus": corpus, "kind": kind, "vocab_size": vocab_size}
+    train_tokenizer(TokenizerConfig(**given, extra_tokens=marks, out=tmp_path / "out"))
+    tokenizer = Tokenizer.load(tmp_path / "out")
+    assert tokenizer.vocab_size == vocab_size
+    assert [tokenizer.special_ids[mark] for mark in marks] == [vocab_size - 2, vocab_size - 1]
+    ids = tokenizer.encode("def <|tool|> end")
+    assert max(ids) < vocab_size - 2
+    assert tokenizer.decode([vocab_size - 1, *tokenizer.encode("a")], skip_special=False) == "<|tool|>a"
+    for wrong in (["<s>"], [""]):
+        with pytest.raises(ConfigError, match="cannot be added"):
+            tokenizer.with_tokens(wrong)
+
+
 def test_the_same_corpus_gives_the_same_folder(corpus, tmp_path):
     for name in ("a", "b"):
         train_tokenizer(TokenizerConfig(corpus=corpus, vocab_size=400, out=tmp_path / name))

@@ -238,6 +238,9 @@ class TokenizerConfig:
     special_tokens: bool = True
     """Off, for bytes and .tiktoken files: no <pad>, <s>, </s> … and no chat; bytes then has exactly 256 tokens."""
 
+    extra_tokens: list[str] = field(default_factory=list)
+    """More special tokens, such as <|fim_prefix|>,<|fim_suffix|>,<|fim_middle|>; vocab_size counts them."""
+
     max_bytes: int = 64 * 2**20
     """Bytes of text to learn from at most, spread over the whole corpus. It bounds memory and time."""
 
@@ -265,10 +268,11 @@ class TokenizerConfig:
             return
         if self.corpus is None:
             raise ConfigError("corpus is needed, unless import_from is given")
-        size = 263 if self.special_tokens else 256
+        size = (263 if self.special_tokens else 256) + len(self.extra_tokens)
         between(
             self,
-            {"byte_pair": 263, "sentence_piece": 359, "bytes": 256, "characters": 8}[self.kind],
+            {"byte_pair": 263, "sentence_piece": 359, "bytes": 256, "characters": 8}[self.kind]
+            + len(self.extra_tokens),
             2**24,
             "vocab_size",
         )

@@ -37,7 +37,7 @@ def train_tokenizer(config: TokenizerConfig) -> dict[str, Any]:
     inputs: dict[str, Path | Manifest | str] = {} if corpus is None else {"corpus": corpus.manifest}
     if config.import_from is not None:
         inputs["import_from"] = find_file(config.import_from)
-    names = ("kind", "algorithm", "vocab_size", "max_bytes", "split", "digits", "special_tokens")
+    names = ("kind", "algorithm", "vocab_size", "max_bytes", "split", "digits", "special_tokens", "extra_tokens")
     settings = {name: getattr(config, name) for name in names}
     others = {str(path): read_foreign(path, split=_split_of(path, config)) for path in config.compare}
     with new_folder(config.out, "tokenizer", inputs=inputs, config=settings) as folder:
@@ -64,6 +64,11 @@ def train_tokenizer(config: TokenizerConfig) -> dict[str, Any]:
 
 
 def _make(config: TokenizerConfig, corpus: Corpus | None) -> Tokenizer:
+    tokenizer = _grow(config, corpus)
+    return tokenizer.with_tokens(config.extra_tokens) if config.extra_tokens else tokenizer
+
+
+def _grow(config: TokenizerConfig, corpus: Corpus | None) -> Tokenizer:
     if config.import_from is not None:
         return read_foreign(
             config.import_from, split=config.split, digits=config.digits, specials=config.special_tokens
@@ -72,9 +77,10 @@ def _make(config: TokenizerConfig, corpus: Corpus | None) -> Tokenizer:
         return build_bytes(specials=config.special_tokens)
     assert corpus is not None  # the config sees to it
     if config.kind == "characters":
-        return characters.train(_texts(corpus, "train"), config.vocab_size)
+        most = config.vocab_size and config.vocab_size - len(config.extra_tokens)
+        return characters.train(_texts(corpus, "train"), most)
     texts = sample(_texts(corpus, "train"), config.max_bytes)
-    size = config.vocab_size or DEFAULT_VOCABULARY
+    size = (config.vocab_size or DEFAULT_VOCABULARY) - len(config.extra_tokens)
     if config.kind == "byte_pair":
         return byte_pair.train(texts, size, split=config.split, digits=config.digits)
     alone = config.digits != "free"

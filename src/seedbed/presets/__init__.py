@@ -23,7 +23,8 @@ class PresetsConfig:
     """What to do."""
 
     name: str | None = None
-    """Preset to show, or to start the created file from. Left out of `create`: the defaults."""
+    """Preset to show, or to start the created file from; of `list`, the folder to list, such as data. Left out of
+    `create`: the defaults."""
 
     for_: str | None = None
     """Command whose keys the created file holds. Left out: that of the preset named."""
@@ -43,7 +44,7 @@ class PresetsConfig:
 def presets(config: PresetsConfig) -> dict[str, Any]:
     """Carry out the action; the result holds what was printed or written. Raises ConfigError, StorageError."""
     if config.action == "list":
-        return _list()
+        return _list(config.name)
     if config.action == "show":
         path = find_preset(config.name or "")
         text = path.read_text(encoding="utf-8")
@@ -52,8 +53,11 @@ def presets(config: PresetsConfig) -> dict[str, Any]:
     return _create(config)
 
 
-def _list() -> dict[str, Any]:
-    found = list_presets()
+def _list(folder: str | None) -> dict[str, Any]:
+    found = [preset for preset in list_presets() if folder is None or preset.name.startswith(f"{folder}/")]
+    if not found:
+        folders = ", ".join(sorted({preset.name.split("/")[0] for preset in list_presets()}))
+        raise ConfigError(f"name: there are no presets in {folder!r}", f"There are some in {folders}.")
     width = max((len(preset.name) for preset in found), default=0)
     for preset in found:
         print(f"{preset.name:<{width}}  {preset.command}: {preset.about}")

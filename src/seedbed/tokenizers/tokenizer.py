@@ -123,6 +123,17 @@ class Tokenizer:
         """The same tokenizer with another chat template, given as Jinja source."""
         return Tokenizer(self._source, self._config, template)
 
+    def with_tokens(self, tokens: Sequence[str]) -> Tokenizer:
+        """The same tokenizer with more special tokens, whose ids follow all others. ConfigError for one it has."""
+        backend = _parse(self._source)
+        for token in tokens:
+            if not token or backend.token_to_id(token) is not None:
+                raise ConfigError(f"{token!r} cannot be added: it is empty, or this tokenizer has it already")
+        backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
+        specials = [*self._config.get("additional_special_tokens", []), *tokens]
+        config = self._config | {"additional_special_tokens": specials}
+        return Tokenizer(backend.to_str(pretty=True), config, self.chat_template)
+
     # Text to ids -----------------------------------------------------------------------------------------------------
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False) -> list[int]:
