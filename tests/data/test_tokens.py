@@ -121,7 +121,6 @@ def test_tokenizing_twice_gives_the_same_bytes(tokens_folder, corpus_folder, tmp
     assert (tmp_path / "one" / "train.bin").read_bytes() == (tokens_folder / "train.bin").read_bytes()
 
 
-@pytest.mark.parametrize(("kind", "vocab_size"), [("bytes", 263), ("byte_pair", 280)])
 def test_another_tokenizer_in_the_same_place_is_another_tokenizer(corpus_folder, tmp_path):
     """In one process, as a notebook does it."""
     for kind, vocab_size in (("bytes", 263), ("byte_pair", 280)):
@@ -136,6 +135,7 @@ def test_another_tokenizer_in_the_same_place_is_another_tokenizer(corpus_folder,
         shutil.rmtree(tmp_path / "tokens")
 
 
+@pytest.mark.parametrize(("kind", "vocab_size"), [("bytes", 263), ("byte_pair", 280)])
 def test_any_number_of_processes_gives_the_same_bytes(corpus_folder, tmp_path, kind, vocab_size, monkeypatch):
     monkeypatch.setattr("seedbed.data.tokens.BATCH_DOCUMENTS", 3)  # 14 groups: more than two processes may have at once
     settings = {"kind": kind, "vocab_size": vocab_size}
