@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seedbed.data.conversations import Conversation, read_conversations
-from seedbed.data.packing import Encoded, PackedSource
+from seedbed.data.conversations import Example, read_conversations
+from seedbed.data.packing import PackedSource
+from seedbed.data.rows import naming, row_name
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.folder import find_model, load_model
 from seedbed.model.transformer import Transformer
-from seedbed.tokenizers.chat import encode_conversation, find_template
+from seedbed.tokenizers.chat import Encoded, find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.objective import NextToken
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
@@ -35,7 +36,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
     pad_id = tokenizer.pad_id
 
-    def packed(conversations: Iterable[Conversation], source: Path, seed: int) -> PackedSource:
+    def packed(conversations: Iterable[Example], source: Path, seed: int) -> PackedSource:
         encoded, names = _encode(conversations, tokenizer, source)
         return PackedSource(encoded, length, seed, pad_id, names)
 
@@ -58,7 +59,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     return run_stage(stage, config)
 
 
-def _split(config: FinetuneConfig) -> tuple[list[Conversation], list[Conversation]]:
+def _split(config: FinetuneConfig) -> tuple[list[Example], list[Example]]:
     """Training and validation conversations."""
     conversations = list(read_conversations(config.data))
     if config.validation is not None:
@@ -66,8 +67,8 @@ def _split(config: FinetuneConfig) -> tuple[list[Conversation], list[Conversatio
     if len(conversations) < 2:
         raise DataError(f"{config.data} holds one conversation: none is left to validate on", "Give --validation FILE.")
 
-    def place(conversation: Conversation) -> bytes:
-        return hashlib.sha256(repr(conversation.messages).encode("utf-8", "surrogatepass")).digest()
+    def place(conversation: Example) -> bytes:
+        return hashlib.sha256(repr(replace(conversation, row=0)).encode("utf-8", "surrogatepass")).digest()
 
     ordered = sorted(conversations, key=place)
     kept = max(1, round(config.validation_fraction * len(ordered)))
@@ -77,16 +78,12 @@ def _split(config: FinetuneConfig) -> tuple[list[Conversation], list[Conversatio
     return ordered[kept:], ordered[:kept]
 
 
-def _encode(
-    conversations: Iterable[Conversation], tokenizer: Tokenizer, source: Path
-) -> tuple[list[Encoded], list[str]]:
+def _encode(conversations: Iterable[Example], tokenizer: Tokenizer, source: Path) -> tuple[list[Encoded], list[str]]:
     encoded: list[Encoded] = []
     names: list[str] = []
     for conversation in conversations:
-        name = f"{source}, row {conversation.row:,}"
-        try:
-            encoded.append(encode_conversation(tokenizer, conversation.messages))
-        except DataError as error:
-            raise DataError(f"{name}: {error.problem}", error.fix) from None
+        name = row_name(source, conversation.row)
+        with naming(name):
+            encoded.append(conversation.encode(tokenizer))
         names.append(name)
     return encoded, names
