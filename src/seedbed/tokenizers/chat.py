@@ -51,10 +51,14 @@ _MARKERS = [chr(point) for point in range(0xFDD0, 0xFDF0)]
 def find_template(name: str | Path) -> str:
     """The Jinja source of a template that comes with seedbed, by name, or of a .jinja file, by path. Jinja source
     itself, known by its {{ or {%, is its own."""
+    is_source = "{{" in str(name) or "{%" in str(name)
+    template = str(name) if is_source else _read_template(name)
+    _compile(template)
+    return template
+
+
+def _read_template(name: str | Path) -> str:
     known = {path.stem: path for path in sorted(TEMPLATES.glob("*.jinja"))}
-    if "{{" in str(name) or "{%" in str(name):
-        _compile(str(name))
-        return str(name)
     path = known.get(str(name), Path(name))
     if str(name) not in known and path.suffix != ".jinja":
         raise ConfigError(
@@ -62,11 +66,9 @@ def find_template(name: str | Path) -> str:
             "Or give a .jinja file, or Jinja source.",
         )
     try:
-        template = path.read_text(encoding="utf-8").removesuffix("\n")
+        return path.read_text(encoding="utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the chat template {path}: {error}") from error
-    _compile(template)
-    return template
 
 
 def check_messages(messages: Sequence[Message]) -> None:
