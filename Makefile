@@ -36,8 +36,8 @@ proof: $(READY) ## all tests, the long ones too
 	$(PYTEST) $(ARGS)
 
 check: $(READY) ## lint, format, types, and the floors of the house
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -46,7 +46,9 @@ def main() -> None:
         command = [sys.executable, "-m", "seedbed", "quickstart", f"--corpus={arguments.corpus}", f"--out={out}"]
         command += [] if arguments.minutes is None else [f"--minutes={arguments.minutes}"]
         began = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL if arguments.json else None)
+        done = subprocess.run(command, stdout=subprocess.DEVNULL if arguments.json else None)
+        if done.returncode:  # it has said why
+            sys.exit(done.returncode)
         seconds = time.perf_counter() - began
         result = json.loads((out / "result.json").read_text(encoding="utf-8"))
         curve = [json.loads(line) for line in (out / "pretrain" / "metrics.jsonl").read_text().splitlines()]

@@ -61,6 +61,17 @@ def test_a_result_is_told_a_value_a_line(capsys):
     assert capsys.readouterr().out == "sum:\n  sum  3\n  name  sum\n"
 
 
+def test_a_result_is_told_in_words(capsys, monkeypatch):
+    result = {"units": 12345, "val_loss": 1.23456, "tasks": {"perplexity": 2345.6}}
+    monkeypatch.setattr(cli, "load", lambda place: SumConfig if place.endswith("Config") else lambda config: result)
+    assert main(["sum", "--a", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  tokens trained on  12,345",
+        "  validation loss, nats a token  1.235",
+        "  tasks, perplexity a token  2,346",
+    ]
+
+
 def test_json_is_the_last_line(capsys):
     assert main(["sum", "--a", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"sum": 3.0, "name": "sum", "list": [1]}
@@ -143,6 +154,12 @@ class TestEveryCommand:
         assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
+def test_the_rows_of_the_quickstart_follow_the_context_of_its_model():
+    given = ["--config=pretrain/quickstart", "--model.context=64", "--data.tokens=t", "--out=o"]
+    config = parser("pretrain").read(given).config
+    assert config.model.context == 64 and config.data.length is None
+
+
 def test_every_preset_fits_its_command():
     for preset in configuration.list_presets():
         assert cli.parser(preset.command).values(["--config", preset.name]), preset
@@ -203,7 +220,7 @@ class TestConfigCommand:
         assert [preset["name"] for preset in found] == [preset.name for preset in configuration.list_presets()]
 
     def test_show_prints_the_file(self, capsys, tmp_path, monkeypatch):
-        monkeypatch.setattr(configuration, "PRESETS", tmp_path)
+        monkeypatch.setattr(configuration.presets, "PRESETS", tmp_path)
         (tmp_path / "tiny.yaml").write_text("# sum: tiny\na: 4\n")
         assert main(["config", "show", "tiny"]) == 0
         assert capsys.readouterr().out == "# sum: tiny\na: 4\n"
@@ -220,7 +237,7 @@ class TestConfigCommand:
         assert "is there already" in capsys.readouterr().err
 
     def test_a_file_can_start_from_a_preset(self, capsys, tmp_path, monkeypatch):
-        monkeypatch.setattr(configuration, "PRESETS", tmp_path)
+        monkeypatch.setattr(configuration.presets, "PRESETS", tmp_path)
         (tmp_path / "tiny.yaml").write_text("# sum: tiny\na: 4\n")
         assert main(["config", "create", "tiny"]) == 0
         assert "\na: 4.0\n" in capsys.readouterr().out
@@ -300,3 +317,12 @@ def test_too_little_memory_is_told_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr("seedbed.cli.run", hungry)
     assert main(["doctor"]) == 2
     assert "seedbed: not enough memory: Unable to allocate 9 TiB" in capsys.readouterr().err
+
+
+def test_input_that_is_not_utf8_is_read_with_stand_ins():
+    code = (
+        "import sys; from seedbed import cli; cli.run = lambda _: print(ascii(input())) or 0; sys.exit(cli.main(['x']))"
+    )
+    given = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([sys.executable, "-c", code], env=given, input=b"caf\xe9\n", capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"'caf\\ufffd'\n"), done.stderr

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedbed import configuration
 from seedbed.configuration import (
     Parser,
     at_least,
@@ -24,6 +23,7 @@ from seedbed.configuration import (
     save_config,
     to_dict,
 )
+from seedbed.configuration import presets as presets_module
 from seedbed.errors import ConfigError
 
 
@@ -126,6 +126,11 @@ class ExampleConfig:
     """Any text."""
 
 
+BILLION_LAUGHS = b"stop:\n  - &a [ha, ha, ha, ha, ha, ha, ha, ha, ha, ha]\n" + b"".join(
+    b"  - &%c [%s]\n" % (98 + i, b", ".join([b"*%c" % (97 + i)] * 10)) for i in range(9)
+)
+
+
 def read(*arguments):
     return from_arguments(ExampleConfig, ["--tokens", "T", *arguments])
 
@@ -144,7 +149,7 @@ def presets(tmp_path, monkeypatch):
     (folder / "tiny.yaml").write_text("# pretrain: a tiny one\ntokens: from-tiny\noptimizer:\n  matrix_rate: 1e-3\n")
     (folder / "small.yaml").write_text("# tokenize: a small one\n")
     (folder / "data" / "books.yaml").write_text("# prepare: books\n")
-    monkeypatch.setattr(configuration, "PRESETS", folder)
+    monkeypatch.setattr(presets_module, "PRESETS", folder)
     return folder
 
 
@@ -250,11 +255,51 @@ class TestPresetsAndFiles:
             (b"tokens: 5\n", "tokens must be text, got 5"),
             (b"tokens: T\ndepth: 1.5\n", "depth must be a whole number or null, got 1.5"),
             (b"tokens: T\ndepth: true\n", "depth must be a whole number or null, got true"),
+            (b"[" * 3000, "a b.yaml is nested more than 32 deep"),
+            (b"stop: " + b"[" * 40 + b"]" * 40, "line 1: nested more than 32 deep"),
+            (b"stop: &a [*a]\n", "line 1: nested more than 32 deep, or an alias inside of what it stands for"),
+            (b"optimizer: &a {schedule: *a}\n", "line 1: nested more than 32 deep"),
+            (BILLION_LAUGHS, "a b.yaml holds more than 10,000 values"),
+            (
+                b"optimizer.name: adamw\noptimizer:\n  name: muon\n",
+                "line 2: optimizer cannot stand beside optimizer.name",
+            ),
+            (
+                b"optimizer:\n  name: muon\noptimizer.name: adamw\n",
+                "line 3: optimizer.name is given twice, first as optimizer.name in line 2",
+            ),
+            (
+                b"optimizer: {name: muon}\noptimizer.betas: [0, 0]\n",
+                "line 2: optimizer.betas cannot stand beside optimizer",
+            ),
+            (b"optimizer.betas: [0, 0]\noptimizer: {name: muon}\n", "beside optimizer.betas in line 1"),
+            (b'tokens: "a\\0b"\n', "line 1: a value holds a NUL character"),
+            (b'tokens: "\\ud800"\n', "line 1: a value holds bytes or half characters"),
+            (b"tokens: T\ndepth: " + b"9" * 5000, "(5,000 characters) cannot be read as !!int"),
+            (b"tokens: T\ndepth: 0x" + b"9" * 500, "(502 characters) cannot be read as !!int"),
+            (b"tokens: T\ndepth: !!int x\n", "line 2: 'x' cannot be read as !!int"),
+            (b"tokens: T\ndepth: !!set {a, b}\n", "line 2: !!set is no tag of a config"),
+            (b"tokens: T\n? [a, b]\n: c\n", "line 2: a key must be a word"),
+            (b"tokens: T\nplace: ''\n", "place must be a path or null, got ''"),
         ],
     )
     def test_a_broken_file_is_told_in_one_line(self, tmp_path, content, said):
         (tmp_path / "a b.yaml").write_bytes(content)
         assert said in mistake("--config", str(tmp_path / "a b.yaml"))
+
+    def test_dotted_keys_stand_beside_one_another_and_inside_groups(self, tmp_path):
+        text = "tokens: T\noptimizer.name: adamw\noptimizer.schedule: {warmup: 3}\nteacher:\n  schedule.warmup: 4\n"
+        (tmp_path / "a.yaml").write_text(text)
+        config = read("--config", str(tmp_path / "a.yaml"))
+        assert (config.optimizer.name, config.optimizer.schedule.warmup, config.teacher.schedule.warmup) == (
+            "adamw",
+            3,
+            4,
+        )
+
+    def test_what_stands_beside_a_merge_wins_over_it(self, tmp_path):
+        (tmp_path / "a.yaml").write_text("optimizer: &o {name: adamw}\nteacher: {<<: *o, name: muon, matrix_rate: 7}\n")
+        assert read("--config", str(tmp_path / "a.yaml")).teacher == OptimizerConfig(matrix_rate=7)
 
     def test_a_folder_is_not_a_config(self, tmp_path):
         assert "is a folder" in mistake("--config", str(tmp_path))
@@ -288,6 +333,15 @@ class TestMistakes:
             (["--colour", "GREEN"], "colour must be one of RED, BLUE, got 'GREEN'"),
             (["stray"], "unexpected 'stray'"),
             (["--prompt", "x", "--depth", "y" * 5000], "(5,000 characters)"),
+            (["--depth", "9" * 5000], "depth must be a whole number or null, got 9999"),
+            (["--optimizer.matrix_rate", "0x" + "9" * 5000], "optimizer.matrix_rate must be a number, got '0x9999"),
+            (["--sizes", "[0x" + "9" * 5000 + "]", "--optimizer.betas", "0x" + "9" * 5000 + ",1"], "value"),
+            (["--place", ""], "place must be a path or null, got ''"),
+            (["--place", "caf\udce9"], "place holds bytes or half characters that UTF-8 cannot hold"),
+            (["--prompt", "a\0b"], "prompt holds a NUL character"),
+            (["--stop", "a\0b"], "stop[0] holds a NUL character"),
+            (["--config", ""], "there is no preset and no file named ''"),
+            (["--config", "x" * 5000], "(5,000 characters)"),
         ],
     )
     def test_a_mistake_is_one_line(self, arguments, said):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,13 @@ from seedbed.cli import main
 from seedbed.doctor import DoctorConfig
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+FOUND = {
+    **{"ok": True, "seedbed": "1", "python": "3", "platform": "x", "missing": [], "extras": {}, "torch": None},
+    **{"cpu": {"name": "x", "cores": 1, "features": []}, "memory": {"free_gb": 1, "total_gb": 1}, "compiler": None},
+    **{"disk": {"free_gb": 1, "folder": "."}, "devices": [], "device": None},
+}
 
 
 def test_every_extra_is_looked_for():
@@ -72,11 +81,53 @@ def test_the_probe_passes_exact_arithmetic(monkeypatch):
     assert doctor.rows_that_change() == []
 
 
+def test_only_extras_that_this_version_uses_are_shown(tmp_path):
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "a.py").write_text('NAMES = ("gradio",)\n\ndef f():\n    import rensa.deep\n')
+    assert doctor.imports(tmp_path, ["ftfy", "rensa"])
+    assert not doctor.imports(tmp_path, ["gradio"]) and not doctor.imports(tmp_path, ["ren"])
+    assert "dev" in doctor.extras() and "studio" not in doctor.extras()
+
+
+def test_an_extra_is_brought_from_where_seedbed_came_from(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "PACKAGE", tmp_path / "src" / "seedbed")
+    assert doctor.bring("data") == "pip install 'FILE.whl[data]', the file that seedbed was installed from"
+    (tmp_path / "pyproject.toml").touch()
+    assert doctor.bring("data") == f"pip install -e '{tmp_path}[data]'"
+    monkeypatch.chdir(tmp_path)
+    assert doctor.bring("data") == "pip install -e '.[data]'"
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_rows_that_change_are_said_to_be_normal(equal):
+    found = {**FOUND, "invariance": {"bit_equal": equal, "changes_at_rows": [2], "strict_bit_equal": None}}
+    assert (("", "normal on CPUs; resume is exact all the same") in doctor.report(found)) != equal
+
+
 @pytest.mark.parametrize("missing", [["datasets"], []])
 def test_an_extra_says_how_to_bring_it(monkeypatch, capsys, missing):
     monkeypatch.setattr(doctor, "extras", lambda: {"data": missing})
     monkeypatch.setattr(doctor, "invariance", lambda: None)
     doctor.doctor(DoctorConfig())
     out = capsys.readouterr().out
-    assert ("pip install 'seedbed[data]' (lacks datasets)" in out) == bool(missing)
+    assert (f"{doctor.bring('data')} (lacks datasets)" in out) == bool(missing)
     assert ("installed" in out) != bool(missing)
+
+
+def test_a_source_tree_that_is_not_installed_names_no_requirements(monkeypatch):
+    """The package's metadata is the one list of them."""
+
+    def not_installed(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "requires", not_installed)
+    monkeypatch.setattr(doctor, "_version", lambda name: None)
+    assert doctor.missing_requirements() == []
+
+
+def test_doctor_reads_a_machine_without_torch(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "missing_requirements", lambda: ["torch"])
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
+    found = doctor.doctor(DoctorConfig())
+    assert found["cpu"]["cores"] >= 1 and found["memory"]["total_gb"] > 0 and found["devices"] == []
+    assert not found["ok"] and "pip install torch" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import random
 import signal
@@ -20,6 +21,7 @@ from seedbed.runs import (
     new_folder,
     open_folder,
     read_manifest,
+    remake,
     seal,
     sha256_file,
     sha256_json,
@@ -421,6 +423,29 @@ def test_the_command_that_made_a_folder_is_what_makes_it_again(tmp_path):
     (tmp_path / "out" / "a").unlink()
     with pytest.raises(CorruptionError, match=r"again: seedbed prepare --source books --out out$"):
         open_folder(tmp_path / "out", "corpus")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "seedbed prepare; rm -rf ~",
+        "seedbed prepare --source $(id)",
+        "seedbed prepare --source `id`",
+        "seedbed prepare --source 'a",
+        "seedbed prepare > ~/.bashrc",
+        "seedbed prepare \n id",
+        "seedbed prepare \u202e",
+        "seedbed prepare --source " + "a" * 1000,
+        "seedbedx prepare",
+        "rm -rf .",
+    ],
+)
+def test_a_command_that_does_more_than_run_seedbed_is_not_shown(tmp_path, command):
+    out = make(tmp_path / "out")
+    (out / "result.json").write_text(json.dumps({"command": command}))
+    assert (
+        remake(out, "corpus") == f"Remove that folder, then make it again: seedbed prepare --source SOURCE --out {out}"
+    )
 
 
 def test_what_is_not_the_folder_wanted_is_told_apart(tmp_path):

@@ -7,8 +7,9 @@ import random
 import pytest
 import zstandard
 
+from seedbed.compression import PIECE
 from seedbed.errors import CorruptionError, DataError, StorageError
-from seedbed.shards import PIECE, RowWriter, read_rows
+from seedbed.shards import RowWriter, read_rows
 
 ROWS = [{"text": "one\n"}, {"text": "zwei 🎈\u2028", "n": 2}, {"text": ""}, {"text": "long " * PIECE}, {"text": "end"}]
 

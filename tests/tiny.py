@@ -13,7 +13,7 @@ import torch
 from seedbed.configuration import from_arguments
 from seedbed.data.batch import IGNORE, TokenBatch
 from seedbed.data.config import PrepareConfig, TokenizeConfig
-from seedbed.data.corpus import prepare
+from seedbed.data.prepare import prepare
 from seedbed.data.tokens import tokenize
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import save_model
@@ -21,6 +21,7 @@ from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 from seedbed.runs import new_folder
 from seedbed.tokenizers import bytes as byte_tokenizer
+from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.config import PretrainConfig, TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.objective import NextToken
@@ -49,12 +50,12 @@ def write_text(path: Path, documents: int = 12, words: int = 60) -> Path:
     return path
 
 
-def make_tokens(place: Path) -> Path:
-    """Corpus, byte tokenizer and tokens, as folders of `place`; the tokens folder."""
+def make_tokens(place: Path, tokenizer: Tokenizer | None = None) -> Path:
+    """Corpus, tokenizer (of bytes when left out) and tokens, as folders of `place`; the tokens folder."""
     source = write_text(place / "source.jsonl")
     prepare(PrepareConfig(source=str(source), out=place / "corpus", validation_fraction=0.2))
     with new_folder(place / "tokenizer", "tokenizer") as folder:
-        byte_tokenizer.build().save(folder)
+        (tokenizer or byte_tokenizer.build()).save(folder)
     tokenize(TokenizeConfig(corpus=place / "corpus", tokenizer=place / "tokenizer", out=place / "tokens"))
     return place / "tokens"
 

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: str | Path, *, device: str = "auto") -> Engine:
-    """The model of a model folder, a run or a checkpoint, ready to `generate`, `chat` and `stream`."""
+def load(path: str | Path, *, device: str = "auto", dtype: str | None = None) -> Engine:
+    """The model of a model folder, a run or a checkpoint, ready to `generate`, `chat` and `stream`.
+
+    `dtype` is "float32", "bfloat16", "float16" or "float64"; left out, the one that the weights are stored in.
+    """
     from seedbed.devices import choose_device
     from seedbed.inference.engine import Engine
 
-    return Engine.load(path, device=choose_device(device))
+    return Engine.load(path, device=choose_device(device), dtype=dtype)

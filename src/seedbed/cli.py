@@ -61,9 +61,9 @@ COMMANDS = {
         positionals=("action", "name"),
         speaks=True,
     ),
-    "prepare": Command("text files → corpus", "seedbed.data.config:PrepareConfig", "seedbed.data.corpus:prepare"),
+    "prepare": Command("text files → corpus", "seedbed.data.config:PrepareConfig", "seedbed.data.prepare:prepare"),
     "tokenizer": Command(
-        "corpus → tokenizer", "seedbed.tokenizers.config:TokenizerConfig", "seedbed.tokenizers.training:train_tokenizer"
+        "corpus → tokenizer", "seedbed.data.config:TokenizerConfig", "seedbed.data.vocabulary:train_tokenizer"
     ),
     "tokenize": Command(
         "corpus + tokenizer → tokens", "seedbed.data.config:TokenizeConfig", "seedbed.data.tokens:tokenize"
@@ -158,6 +158,8 @@ def run(arguments: Sequence[str]) -> int:
         print(json.dumps(result, ensure_ascii=False, allow_nan=False))
     elif not COMMANDS[name].speaks:
         print(summary(name, result))
+    if result.get("interrupted"):  # by Ctrl-C, and saved
+        return INTERRUPTED
     return 1 if result.get("ok") is False else 0
 
 
@@ -196,9 +198,9 @@ def overview() -> str:
 
 def summary(name: str, result: dict[str, Any]) -> str:
     """What came out, a value a line."""
-    lines = [
-        f"  {key}  {value:.4g}" if isinstance(value, float) else f"  {key}  {value}" for key, value in _flat(result)
-    ]
+    from seedbed.runs import words
+
+    lines = [f"  {words.name(key)}  {words.value(value)}" for key, value in _flat(result)]
     return "\n".join([f"{name}:", *lines])
 
 

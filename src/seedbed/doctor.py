@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from seedbed import __version__
+from seedbed import __version__, devices
 
 # One module of each extra: it is installed when all of these can be found.
 EXTRAS = {
@@ -27,8 +30,8 @@ EXTRAS = {
     "ray": ("ray",),
     "dev": ("pytest", "hypothesis", "ruff", "mypy", "importlinter", "transformers"),
 }
+PACKAGE = Path(__file__).resolve().parent
 MKL_STRICT = {"MKL_CBWR": "AVX512,STRICT"}
-CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "sve")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +51,12 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "missing": missing,
-        "cpu": cpu(),
-        "memory": memory(),
+        "cpu": devices.describe_cpu(),
+        "memory": devices.describe_memory(),
         "disk": {"folder": os.getcwd(), "free_gb": round(shutil.disk_usage(".").free / 1e9, 1)},
-        "torch": torch_build() if "torch" not in missing else None,
-        "devices": devices() if "torch" not in missing else [],
-        "device": choice_of_device() if "torch" not in missing else None,
+        "torch": devices.describe_torch() if "torch" not in missing else None,
+        "devices": devices.describe_devices() if "torch" not in missing else [],
+        "device": devices.describe_choice() if "torch" not in missing else None,
         "compiler": shutil.which("g++") or shutil.which("clang++"),
         "extras": extras(),
         "invariance": invariance() if "torch" not in missing else None,
@@ -72,19 +75,8 @@ def missing_requirements() -> list[str]:
     """Packages that seedbed cannot do without and that are not installed."""
     try:
         lines = requires("seedbed") or []
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        lines = [
-            "torch",
-            "numpy",
-            "tokenizers",
-            "safetensors",
-            "PyYAML",
-            "rich",
-            "pyarrow",
-            "zstandard",
-            "xxhash",
-            "psutil",
-        ]
+    except PackageNotFoundError:  # a source tree that was never installed names no requirements
+        return []
     names = [_name(line) for line in lines if "extra ==" not in line]
     return [name for name in names if _version(name) is None]
 
@@ -102,67 +94,27 @@ def _version(package: str) -> str | None:
         return None
 
 
-def cpu() -> dict[str, Any]:
-    """Name, cores this process may use, and the instructions that matter for matrices."""
-    name, flags = platform.processor() or platform.machine(), ""
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-        name, flags = fields.get("model name", name), fields.get("flags", fields.get("Features", ""))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"name": name, "cores": cores, "features": [feature for feature in CPU_FEATURES if feature in flags.split()]}
-
-
-def memory() -> dict[str, float]:
-    """Memory of the machine, in GB; less where a control group allows less."""
-    import psutil
-
-    seen = psutil.virtual_memory()
-    total, free = seen.total, seen.available
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        limit = Path(path).read_text().strip() if Path(path).exists() else "max"
-        if limit.isdigit():
-            total, free = min(total, int(limit)), min(free, int(limit))
-    return {"total_gb": round(total / 1e9, 1), "free_gb": round(free / 1e9, 1)}
-
-
-def torch_build() -> dict[str, Any]:
-    """Version and threads of torch, and the library that multiplies its matrices on the CPU."""
-    import torch
-
-    blas = "mkl" if torch.backends.mkl.is_available() else "other"
-    return {"version": torch.__version__, "threads": torch.get_num_threads(), "blas": blas}
-
-
-def devices() -> list[dict[str, Any]]:
-    """Every device that torch sees, the fastest kind first."""
-    import torch
-
-    found: list[dict[str, Any]] = []
-    kind = "rocm" if torch.version.hip else "cuda"
-    for index in range(torch.cuda.device_count()):
-        seen = torch.cuda.get_device_properties(index)
-        found.append({"kind": kind, "name": seen.name, "memory_gb": round(seen.total_memory / 1e9, 1)})
-    if torch.backends.mps.is_available():
-        found.append({"kind": "mps", "name": "Apple GPU", "memory_gb": None})
-    if torch.xpu.is_available():
-        for index in range(torch.xpu.device_count()):
-            xpu = torch.xpu.get_device_properties(index)
-            found.append({"kind": "xpu", "name": xpu.name, "memory_gb": round(xpu.total_memory / 1e9, 1)})
-    return [*found, {"kind": "cpu", "name": cpu()["name"], "memory_gb": memory()["total_gb"]}]
-
-
-def choice_of_device() -> dict[str, Any]:
-    """The device that `--device auto` takes, and what it does at best."""
-    from seedbed.devices import choose_device, gemm_peak
-
-    device = choose_device("auto")
-    return {"auto": device.type, "gemm_gflops": round(gemm_peak(device) / 1e9)}
-
-
 def extras() -> dict[str, list[str]]:
-    """The modules that each extra still lacks; none means that it is installed."""
-    return {extra: [module for module in modules if find_spec(module) is None] for extra, modules in EXTRAS.items()}
+    """The modules that each extra still lacks; none means that it is installed. Of those extras that this version uses:
+    some are for rooms that are still empty."""
+    used = {extra: modules for extra, modules in EXTRAS.items() if extra == "dev" or imports(PACKAGE, modules)}
+    return {extra: [module for module in modules if find_spec(module) is None] for extra, modules in used.items()}
+
+
+def imports(package: Path, modules: Sequence[str]) -> bool:
+    """Whether any file of a package imports one of the modules."""
+    line = re.compile(rf"^\s*(?:import|from) (?:{'|'.join(modules)})\b", re.MULTILINE)
+    return any(line.search(path.read_text(encoding="utf-8")) for path in package.rglob("*.py"))
+
+
+def bring(extra: str) -> str:
+    """The command that installs an extra: from the clone that this is, or the file that seedbed was installed from. The
+    name alone would be looked up on PyPI, where it is not ours."""
+    clone = PACKAGE.parents[1]
+    if not (clone / "pyproject.toml").is_file():
+        return f"pip install 'FILE.whl[{extra}]', the file that seedbed was installed from"
+    place = "." if clone == Path.cwd() else str(clone)
+    return f"pip install -e {shlex.quote(f'{place}[{extra}]')}"
 
 
 def invariance() -> dict[str, Any]:
@@ -173,7 +125,7 @@ def invariance() -> dict[str, Any]:
     """
     changes = rows_that_change()
     found: dict[str, Any] = {"bit_equal": not changes, "changes_at_rows": changes, "strict_bit_equal": None}
-    if changes and "avx512f" in cpu()["features"]:
+    if changes and "avx512f" in devices.describe_cpu()["features"]:
         found["strict_bit_equal"] = _strict_changes() == []
     return found
 
@@ -235,9 +187,10 @@ def report(found: dict[str, Any]) -> list[tuple[str, str]]:
         if equal["strict_bit_equal"] is not None:
             strict = "yes" if equal["strict_bit_equal"] else "no"
             lines.append(("", f"with MKL_CBWR={MKL_STRICT['MKL_CBWR']} set: {strict}"))
+        if not equal["bit_equal"]:
+            lines.append(("", "normal on CPUs; resume is exact all the same"))
     for extra, lacking in found["extras"].items():
-        bring = f"pip install 'seedbed[{extra}]' (lacks {', '.join(lacking)})"
-        lines.append((f"[{extra}]", bring if lacking else "installed"))
+        lines.append((f"[{extra}]", f"{bring(extra)} (lacks {', '.join(lacking)})" if lacking else "installed"))
     for name in found["missing"]:
         lines.append(("missing", f"{name}: pip install {name}"))
     return [*lines, ("", "ready" if found["ok"] else "not ready: see what is missing above")]

@@ -7,18 +7,18 @@ checksum that does not match, a line that is no JSON object are errors that name
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import zstandard
 
+from seedbed.compression import read_pieces
 from seedbed.errors import CorruptionError, DataError
-from seedbed.runs import writing
+from seedbed.runs import parse_json, writing
 
-PIECE = 1 << 20
-"""Bytes read from disk at a time."""
+LONGEST_LINE = 64 << 20
+"""Bytes; a longer line is no row that anyone wrote on purpose, and memory has to end somewhere."""
 
 LEVEL = 3
 """Zstandard's own default: faster than the disk, and within some percent of the levels people wait for."""
@@ -40,67 +40,29 @@ def read_rows(path: Path | str) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def parse_json(text: bytes) -> Any:
-    """The JSON value in UTF-8 `text`. ValueError for anything the standard does not allow (NaN among it)."""
-    try:
-        return json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
 def read_lines(path: Path | str) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file, numbered from 1, without their ends; decompressed when its name ends in .zst.
+    """The lines of a file, numbered from 1, without their ends; decompressed by the ending of its name.
 
-    Raises CorruptionError naming the file and the line where the compressed stream is broken or cut off.
+    Raises CorruptionError naming the file and the line where the compressed stream is broken or cut off, or where a
+    line is longer than LONGEST_LINE.
     """
-    number, parts = 1, []
-    for piece in _decompressed(Path(path)) if str(path).endswith(".zst") else _plain(Path(path)):
-        if isinstance(piece, str):
-            raise CorruptionError(f"{path}, row {number}: {piece}", "Copy the file again, or make it again.")
-        first, *rest = piece.split(b"\n")
-        parts.append(first)
-        for following in rest:
-            yield number, b"".join(parts).removesuffix(b"\r")
-            number, parts = number + 1, [following]
+    number, parts, length = 1, [], 0
+    try:
+        for piece in read_pieces(path):
+            first, *rest = piece.split(b"\n")
+            parts.append(first)
+            length += len(first)
+            for following in rest:
+                yield number, b"".join(parts).removesuffix(b"\r")
+                number, parts, length = number + 1, [following], len(following)
+            if length > LONGEST_LINE:
+                raise CorruptionError(f"{path}: this row is longer than {LONGEST_LINE >> 20} MiB")
+    except CorruptionError as error:
+        reason = error.problem.removeprefix(f"{path}: ")
+        raise CorruptionError(f"{path}, row {number}: {reason}", error.fix) from error
     last = b"".join(parts)
     if last:
         yield number, last.removesuffix(b"\r")
-
-
-def _plain(path: Path) -> Iterator[bytes]:
-    try:
-        with open(path, "rb") as file:
-            while piece := file.read(PIECE):
-                yield piece
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _decompressed(path: Path) -> Iterator[bytes | str]:
-    """The content of a file of Zstandard frames; a str, last, says what is wrong with it."""
-    frame, whole = None, False
-    for raw in _plain(path):
-        while raw:
-            if frame is None:
-                frame = zstandard.ZstdDecompressor().decompressobj()
-            try:
-                piece = frame.decompress(raw)
-            except zstandard.ZstdError as error:
-                # The library wraps its reason: "zstd decompressor error: Data corruption detected".
-                yield f"the compressed stream is broken ({re.sub('^.*: ', '', str(error))})"
-                return
-            raw = frame.unused_data if frame.eof else b""
-            whole = frame.eof
-            if frame.eof:
-                frame = None
-            if piece:
-                yield piece
-    if not whole:  # an empty file too: even no rows make a frame
-        yield "the compressed stream is cut off"
 
 
 class RowWriter:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seedbed.data.config import PrepareConfig, TokenizeConfig
-from seedbed.data.corpus import prepare
+from seedbed.data.prepare import prepare
 from seedbed.data.tokens import tokenize
 from seedbed.tokenizers import bytes as byte_tokenizer
 

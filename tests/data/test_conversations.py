@@ -132,6 +132,30 @@ def test_missing_and_cut_off_files_are_told(tmp_path):
         list(read_conversations(tmp_path / "cut.jsonl.zst"))
 
 
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (b"[" * 900 + b"]" * 900, "nested more than 100 deep"),
+        (b'{"a":' * 900 + b"1" + b"}" * 900, "nested more than 100 deep"),
+        (b'"\\ud800"', "it holds U+D800, half of a character"),
+        (b'{"\\uDFFF": 1}', "it holds U+DFFF, half of a character"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_rows_that_no_loop_can_follow_or_no_file_hold_are_refused(tmp_path, name, extra, said):
+    row = json.dumps(CHAT).encode()[:-1] + b', "extra": ' + extra + b"}"
+    (tmp_path / name).write_bytes(row if name.endswith("l") else b"[" + row + b"]")
+    with pytest.raises(DataError) as caught:
+        list(read_conversations(tmp_path / name))
+    assert said in caught.value.problem
+
+
+def test_brackets_in_a_text_and_whole_pairs_of_surrogates_are_text(tmp_path):
+    row = {"prompt": "[{" * 900, "response": "\U0001f333"}
+    (tmp_path / "a.jsonl").write_bytes(lines([row]))
+    assert next(read_conversations(tmp_path / "a.jsonl")).messages == pair(row["prompt"], row["response"])
+
+
 # Plain text ----------------------------------------------------------------------------------------------------------
 
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from seedbed.data.batch import IGNORE, TokenBatch
 from seedbed.data.loader import WindowSource
-from seedbed.data.tokens import TokenStore
+from seedbed.data.tokens import TokenStore, open_tokens
 from seedbed.errors import ConfigError, CorruptionError, DataError
 
 
 @pytest.fixture(scope="module")
 def store(tokens_folder) -> TokenStore:
-    return TokenStore.open(tokens_folder, "val")
+    return open_tokens(tokens_folder).val
 
 
 def test_a_batch_is_windows_of_the_store_and_their_next_tokens(store):
@@ -66,11 +66,11 @@ def test_targets_of_an_epoch_are_each_token_but_the_first_once(store):
 
 def test_the_fingerprint_names_data_length_and_seed(store, tokens_folder):
     fingerprint = WindowSource(store, 64, 0).fingerprint
-    assert fingerprint == WindowSource(TokenStore.open(tokens_folder, "val"), 64, 0).fingerprint
+    assert fingerprint == WindowSource(open_tokens(tokens_folder).val, 64, 0).fingerprint
     others = [
         WindowSource(store, 65, 0),
         WindowSource(store, 64, 1),
-        WindowSource(TokenStore.open(tokens_folder, "train"), 64, 0),
+        WindowSource(open_tokens(tokens_folder).train, 64, 0),
     ]
     assert len({fingerprint, *(other.fingerprint for other in others)}) == 4
 
@@ -93,7 +93,7 @@ def test_changed_bytes_are_found_by_the_first_batch_that_needs_them(tokens_folde
     raw = path.read_bytes()
     try:
         path.write_bytes(raw[: 1 << 20] + bytes([raw[1 << 20] ^ 1]) + raw[(1 << 20) + 1 :])
-        source = WindowSource(TokenStore.open(tokens_folder, "train"), length, 0)
+        source = WindowSource(open_tokens(tokens_folder).train, length, 0)
         windows = source.windows(0, source.samples)
         touched = [i for i, window in enumerate(windows) if window * length * 2 < 2 << 20]
         touched = [i for i in touched if (windows[i] * length + length + 1) * 2 > 1 << 20]

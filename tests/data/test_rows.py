@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
 
 import pyarrow
@@ -25,10 +27,14 @@ def contents(tmp_path):
         "A.CSV": TABLE,
         "a.parquet": (tmp_path / "made").read_bytes(),
     }
-    return files | {f"{name}.zst": zstandard.compress(raw) for name, raw in files.items() if "parquet" not in name}
+    packed = {"zst": zstandard.compress, "gz": gzip.compress, "bz2": bz2.compress}
+    return files | {f"{name}.{ending}": pack(raw) for name, raw in files.items() for ending, pack in packed.items()}
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "A.CSV", "a.parquet", "a.json.zst", "a.jsonl.zst", "A.CSV.zst"])
+PLAIN = ["a.json", "a.jsonl", "A.CSV", "a.parquet"]
+
+
+@pytest.mark.parametrize("name", [*PLAIN, "a.json.zst", "a.jsonl.gz", "A.CSV.bz2"])
 def test_the_format_of_a_file_does_not_change_its_rows(name, tmp_path):
     (tmp_path / name).write_bytes(contents(tmp_path)[name])
     assert list(numbered_rows(tmp_path / name)) == [(1, ROWS[0]), (2, ROWS[1])]

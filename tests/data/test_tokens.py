@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 import time
@@ -16,9 +17,10 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedbed.data.config import TokenizeConfig
+from seedbed.data.config import TokenizeConfig, TokenizerConfig
 from seedbed.data.corpus import Corpus
-from seedbed.data.tokens import HEADER, StoreWriter, TokenStore, check_vocabulary, open_tokens, tokenize
+from seedbed.data.tokens import HEADER, StoreWriter, TokenStore, _encoders, check_vocabulary, open_tokens, tokenize
+from seedbed.data.vocabulary import train_tokenizer
 from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
 from seedbed.runs import new_folder, open_folder, seal
 from seedbed.tokenizers import bytes as byte_tokenizer
@@ -63,8 +65,7 @@ def test_documents_come_back_as_they_went_in(tmp_path_factory, documents, specia
     assert store.read(0, store.n_tokens).tolist() == [id for ids in whole for id in ids]
     assert store.doc_bytes.tolist() == [2 * len(ids) for ids in documents]
     assert (store.n_tokens, store.n_docs) == (sum(map(len, whole)), len(documents))
-    assert (store.vocab_size, store.bos_id, store.eos_id) == (vocab_size, bos, eos)
-    assert store.n_bytes == 2 * sum(map(len, documents))
+    assert store.vocab_size == vocab_size
     assert store.dtype == (np.dtype("<u4") if wide else np.dtype("<u2"))
 
 
@@ -76,7 +77,7 @@ def test_the_width_of_a_token_is_the_least_that_holds_the_largest_id(vocab_size,
 
 def test_the_bin_file_is_raw_tokens_and_the_header_has_64_bytes(tokens_folder):
     """The formats other programs rely on: nanoGPT's .bin, and ours as documented."""
-    store = TokenStore.open(tokens_folder, "val")
+    store = open_tokens(tokens_folder).val
     raw = np.memmap(tokens_folder / "val.bin", dtype=np.uint16, mode="r")
     assert np.array_equal(raw, store.read(0, store.n_tokens))
     index = (tokens_folder / "val.index").read_bytes()
@@ -103,7 +104,7 @@ def test_tokenizing_keeps_every_document_and_traces_where_it_came_from(tokens_fo
     assert result["train"] == {
         "documents": tokens.train.n_docs,
         "tokens": tokens.train.n_tokens,
-        "bytes": tokens.train.n_bytes,
+        "bytes": int(tokens.train.doc_bytes.sum()),
     }
     assert result["bytes_per_token"] == pytest.approx(1, abs=0.001) and result["tokens_per_second"] > 0
 
@@ -119,6 +120,39 @@ def test_tokenizing_twice_gives_the_same_bytes(tokens_folder, corpus_folder, tmp
     inputs = open_folder(tmp_path / "one", "tokens").inputs
     assert inputs["tokenizer"] == open_folder(tmp_path / "tokenizer", "tokenizer").hash
     assert (tmp_path / "one" / "train.bin").read_bytes() == (tokens_folder / "train.bin").read_bytes()
+
+
+@pytest.mark.parametrize(("kind", "vocab_size"), [("bytes", 263), ("byte_pair", 280)])
+def test_any_number_of_processes_gives_the_same_bytes(corpus_folder, tmp_path, kind, vocab_size, monkeypatch):
+    monkeypatch.setattr("seedbed.data.tokens.BATCH_DOCUMENTS", 3)  # 14 groups: more than two processes may have at once
+    settings = {"kind": kind, "vocab_size": vocab_size}
+    train_tokenizer(TokenizerConfig(corpus=corpus_folder, out=tmp_path / "tokenizer", **settings))
+    for workers in (1, 2, 3):
+        out = tmp_path / str(workers)
+        tokenize(TokenizeConfig(corpus=corpus_folder, tokenizer=tmp_path / "tokenizer", out=out, workers=workers))
+    for name in ("train.bin", "train.index", "val.bin", "val.index", "manifest.json"):
+        assert len({(tmp_path / workers / name).read_bytes() for workers in "123"}) == 1
+
+
+def test_a_process_that_is_ended_is_told(tmp_path, monkeypatch):
+    """As by the system when memory is short."""
+    monkeypatch.setattr("seedbed.data.tokens._start_worker", os.abort)
+    with (
+        pytest.raises(DataError, match="a process that tokenizes was ended"),
+        _encoders(tmp_path, byte_tokenizer.build(), workers=2) as encode,
+    ):
+        list(encode([["a"], ["b"]]))
+
+
+def test_a_vocabulary_of_256_runs_documents_together(corpus_folder, tmp_path):
+    train_tokenizer(
+        TokenizerConfig(corpus=corpus_folder, kind="bytes", special_tokens=False, out=tmp_path / "tokenizer")
+    )
+    tokenize(TokenizeConfig(corpus=corpus_folder, tokenizer=tmp_path / "tokenizer", out=tmp_path / "tokens"))
+    tokens = open_tokens(tmp_path / "tokens")
+    assert (tokens.val.vocab_size, tokens.val.bos_id, tokens.val.eos_id) == (256, None, None)
+    texts = [document.text for document in Corpus.open(corpus_folder).documents("val")]
+    assert tokens.val.read(0, tokens.val.n_tokens).astype(np.uint8).tobytes() == "".join(texts).encode()
 
 
 def test_a_clock_that_stands_still_stops_no_tokenizing(corpus_folder, tokenizer_folder, tmp_path, monkeypatch):
@@ -214,6 +248,18 @@ def test_changed_bytes_that_were_not_read_are_found_by_verifying(tokens_folder, 
         tokens.train.read(tokens.train.n_tokens - 1, tokens.train.n_tokens)
     with pytest.raises(CorruptionError, match=r"train.bin was changed: its SHA-256"):
         open_tokens(tokens_folder, verify=True)
+
+
+def test_verify_reaches_the_bytes_that_tokenizing_does_not_hash(corpus_folder, tmp_path):
+    with new_folder(tmp_path / "tokenizer", "tokenizer") as folder:
+        byte_tokenizer.build().save(folder)
+    file = tmp_path / "tokenizer" / "tokenizer.json"
+    file.write_bytes(file.read_bytes().replace(b"\n", b" ", 1))
+    folders = {"corpus": corpus_folder, "tokenizer": tmp_path / "tokenizer"}
+    tokenize(TokenizeConfig(**folders, out=tmp_path / "trusting"))
+    with pytest.raises(CorruptionError, match=r"tokenizer\.json was changed"):
+        tokenize(TokenizeConfig(**folders, out=tmp_path / "strict", verify=True))
+    assert not (tmp_path / "strict").exists()
 
 
 def test_a_changed_tokenizer_is_found(tokens_folder):
@@ -320,7 +366,7 @@ def test_an_id_beyond_the_vocabulary_is_refused_before_it_is_written(tmp_path):
 
 
 def test_reading_outside_is_an_index_error(tokens_folder):
-    store = TokenStore.open(tokens_folder, "val")
+    store = open_tokens(tokens_folder).val
     assert store.read(5, 5).tolist() == []
     with pytest.raises(ValueError, match="read-only"):
         store.read(0, 1)[0] = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,12 @@ def test_too_many_gradients_that_are_no_numbers_end_the_run_with_an_error(seedbe
     assert done.stderr.count("left out: its gradient is not finite") == 3  # each is told as it comes
     assert list((tmp_path / "run" / "checkpoints").glob("step_*"))
     assert (tmp_path / "run" / "metrics.jsonl").read_text().count("left_out") == 3
+
+
+def test_a_benchmark_passes_on_the_one_line(tmp_path):
+    script = Path(__file__).parents[2] / "benchmarks" / "quickstart.py"
+    command = [sys.executable, str(script), "--corpus", "nowhere.txt", "--json"]
+    assert "nowhere.txt" in told(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True))
 
 
 def test_a_full_disk_is_told(in_folder, tmp_path, tokens):

@@ -51,6 +51,7 @@ def way(text, in_folder, tmp_path_factory) -> tuple[Path, dict[str, dict[str, An
 def test_every_command_says_what_it_did_in_json(way):
     _, said = way
     assert said["prepare"]["stage"] == "prepare"
+    assert said["tokenizer"]["out"] == "tokenizer"
     assert said["pretrain"]["steps"] == 5 and said["pretrain"]["val_bits_per_byte"] > 0
     assert said["finetune"]["finished"] is True
     assert said["evaluate"]["tasks"]["skills"]["by_skill"].keys() == SKILLS.keys()

@@ -13,7 +13,8 @@ import torch
 
 import seedbed.evaluation.evaluate as room
 from seedbed.data.config import PrepareConfig
-from seedbed.data.corpus import Corpus, prepare
+from seedbed.data.corpus import Corpus
+from seedbed.data.prepare import prepare
 from seedbed.data.skills import SKILLS, SkillItem, constant_answers, held_out_items, training_items
 from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.evaluation.config import EvaluateConfig
@@ -91,15 +92,20 @@ class FakeEngine:
 
     answers: dict[str, str]
     tokenizer = TOKENIZER
+    context: int = 200
 
     def __post_init__(self) -> None:
         self.groups: list[list[str]] = []
+
+    def fits(self, ids: Sequence[int]) -> bool:
+        return len(ids) < self.context
 
     def complete(self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig) -> list[Completion]:
         assert sampling.temperature == 0
         asked = [self.tokenizer.decode(list(ids), skip_special=False) for ids in prompts]
         self.groups.append(asked)
-        found = [next(said for question, said in self.answers.items() if f"user\n{question}<" in p) for p in asked]
+        last = [prompt.split("<|im_start|>user\n")[-1] for prompt in asked]
+        found = [next(said for question, said in self.answers.items() if p.startswith(f"{question}<")) for p in last]
         return [Completion(said, (), "end") for said in found]
 
 
@@ -126,8 +132,28 @@ def test_an_answer_counts_when_it_is_right_to_the_letter(batch):
     assert scores.by_skill == {"adding": 2 / 3, "saying": 1 / 2}
     assert scores.skills_exact == 3 / 5  # over all questions, not the mean of the skills
     assert [(row["prompt"], row["given"]) for row in scores.answers] == list(given.items())
-    assert max(map(len, engine.groups)) <= batch and sum(map(len, engine.groups)) == 5
+    assert max(map(len, engine.groups)) <= batch and sum(map(len, engine.groups)) == 5 + 2
     assert all(prompt.endswith("<|im_start|>assistant\n") for group in engine.groups for prompt in group)
+
+
+def test_some_questions_are_asked_again_after_another_and_its_right_answer():
+    engine = FakeEngine({"one long question?": "1", "two?": "", "three, a longer question?": "", "five?": "5"})
+    engine.answers["four?"] = "4"
+    scores = score_skills(engine, ITEMS, batch=64)
+    assert scores.second_turn_exact == 1 / 2  # the first is right, the fifth is not
+    assert scores.skills_exact == 1 / 5
+    told = {item.prompt: item.answer for item in ITEMS}
+    for prompt in engine.groups[1]:
+        _, earlier, answer, _, _ = prompt.split("<|im_start|>")
+        question = earlier.removeprefix("user\n").removesuffix("<|im_end|>\n")
+        assert answer == f"assistant\n{told[question]}<|im_end|>\n"
+
+
+def test_second_turns_that_the_context_does_not_hold_are_left_out():
+    assert (
+        score_skills(FakeEngine(dict.fromkeys((i.prompt for i in ITEMS), "1"), 40), ITEMS, batch=9).second_turn_exact
+        is None
+    )
 
 
 def test_the_baseline_is_one_answer_for_each_skill():

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from seedbed.errors import ConfigError, DataError
-from seedbed.inference.chat import chat
+from seedbed.inference.chat import chat, recent
 from seedbed.inference.config import ChatConfig, GenerateConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.generate import DEMO, ROWS_AT_ONCE, generate, read_prompts
@@ -39,6 +39,12 @@ def test_a_prompt_is_printed_with_its_continuation(folder, engine, capsys):
     text = engine.generate("Once", max_tokens=8)
     assert capsys.readouterr().out == f"Once{text}\n"
     assert result["completions"] == [{"prompt": "Once", "text": text, "tokens": 8, "reason": "length"}]
+
+
+def test_a_prompt_beyond_the_context_is_refused_before_it_is_printed(folder, capsys):
+    with pytest.raises(DataError, match="the model's context is 256"):
+        generate(config_of(folder, prompt="a" * 300))
+    assert capsys.readouterr().out == ""
 
 
 def test_a_file_of_prompts_gives_a_json_object_a_line(folder, engine, tmp_path, capsys):
@@ -131,7 +137,28 @@ def test_a_template_that_is_not_there_is_refused(monkeypatch, folder):
 def test_a_message_too_long_is_told_and_the_conversation_goes_on(monkeypatch, folder, capsys):
     messages = talk(monkeypatch, folder, f"Hi\n{'x' * 300}\nBye\n")
     assert contents(messages, "user") == ["Hi", "Bye"]
-    assert "the model's context is 256 /new begins again." in capsys.readouterr().out
+    assert "the model's context is 256. Say it shorter.\n" in capsys.readouterr().out
+
+
+def test_the_oldest_turns_are_forgotten_when_the_context_is_full(monkeypatch, folder, engine, capsys):
+    asked = [f"question {i} {'x' * 40}" for i in range(6)]
+    messages = talk(monkeypatch, folder, "\n".join(asked), system="Be brief.")
+    assert contents(messages, "user") == asked and len(contents(messages, "assistant")) == len(asked)
+    assert capsys.readouterr().out.count("it forgets the oldest messages") == 1
+    told = recent(engine, messages[:-1], 8)
+    assert told[0] == messages[0] and told[1:] == messages[-len(told) : -1]
+    assert (
+        len(encode_prompt(TOKENIZER, told)) + 8
+        <= 256
+        < len(encode_prompt(TOKENIZER, [messages[0], *messages[-len(told) - 2 : -1]])) + 8
+    )
+    assert messages[-1]["content"] == engine.chat(told, max_tokens=8)
+
+
+def test_a_full_context_leaves_room_for_a_reply(engine):
+    turns = [{"role": role, "content": "x" * 60} for role in ("user", "assistant", "user", "assistant", "user")]
+    assert len(recent(engine, turns, 10)) == 3
+    assert recent(engine, turns, 1000) == turns[-1:]  # a quarter of the context is kept free
 
 
 def test_an_empty_reply_does_not_end_the_conversation(monkeypatch, folder, capsys):

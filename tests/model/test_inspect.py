@@ -24,7 +24,8 @@ def test_a_folder_is_told_as_it_is(tmp_path, capsys):
     assert result["weight_bytes"] == 4 * total
     assert result["length"] == 64
     assert result["training_flops_per_token"] == 3 * result["forward_flops_per_token"]
-    assert f"{total:,}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{total:,}" in out and "FLOPs a token" in out
 
 
 def test_a_file_is_told_before_it_is_trained(tmp_path):
@@ -43,8 +44,33 @@ def test_a_preset_without_a_vocabulary_asks_for_its_size(tmp_path):
 @pytest.mark.parametrize("content", [b"model: [", b"\xff\xfe\x00"])
 def test_a_file_that_is_not_yaml_is_refused(tmp_path, content):
     (tmp_path / "small.yaml").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"small\.yaml is not YAML"):
+    with pytest.raises(ConfigError, match=r"small\.yaml.* not (YAML|text)"):
         inspect_model(InspectConfig(model=str(tmp_path / "small.yaml"), vocab_size=9))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("model: {layers: 2001-01-01}", "layers must be a whole number, got '2001-01-01'"),
+        ("model: " + "[" * 3000, "nested more than 32 deep"),
+        ("model: &a {layers: *a}", "nested more than 32 deep"),
+        ("model: {layers: {a: b}}", "line 1: model.layers must be a single value"),
+        ("model: {help: 1}", "unknown key model.help"),
+        ("model: [1]", "model must be a group of keys"),
+        ("[1]", "has no group `model`"),
+        ("model: {context: 100000000000}", "context must be between 1 and 1048576, got 100000000000"),
+    ],
+)
+def test_a_file_whose_model_cannot_be_read_is_told_in_one_line(tmp_path, content, said):
+    (tmp_path / "small.yaml").write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        inspect_model(InspectConfig(model=str(tmp_path / "small.yaml"), vocab_size=9))
+    assert said in caught.value.problem and "\n" not in caught.value.problem
+
+
+def test_dotted_keys_of_a_model_count(tmp_path, capsys):
+    (tmp_path / "small.yaml").write_text("model.layers: 7\nmodel.heads:\n")
+    assert inspect_model(InspectConfig(model=str(tmp_path / "small.yaml"), vocab_size=9))["model"]["layers"] == 7
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):

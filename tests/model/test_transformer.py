@@ -107,8 +107,10 @@ def test_sizes_left_out_are_filled_in():
         ({"vocab_size": 5, "heads": 4, "kv_heads": 3}, "heads must be a multiple of kv_heads, got 4 and 3"),
         ({"vocab_size": 5, "heads": 4, "head_width": 7}, "head_width must be even"),
         ({"vocab_size": 5, "width": 6, "heads": 2}, "head_width must be even"),
-        ({"vocab_size": 5, "layers": 0}, "layers must be at least 1, got 0"),
-        ({"vocab_size": 5, "rope_base": float("nan")}, "rope_base must be > 0, got nan"),
+        ({"vocab_size": 5, "context": 2**20 + 1}, "context must be between 1 and 1048576, got 1048577"),
+        ({"vocab_size": 5, "width": 10**400}, "width must be between 1 and 1048576"),
+        ({"vocab_size": 5, "layers": 0}, "layers must be between 1 and 10000, got 0"),
+        ({"vocab_size": 5, "rope_base": float("nan")}, "rope_base must be between 1 and 1000000000000, got nan"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(values, problem):

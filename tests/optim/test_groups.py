@@ -8,7 +8,7 @@ from torch.optim import AdamW
 
 from seedbed.errors import ConfigError
 from seedbed.optim.config import OptimizerConfig
-from seedbed.optim.groups import build_optimizers, set_rates
+from seedbed.optim.groups import build_optimizers, parameter_kinds, set_rates
 from seedbed.optim.muon import Muon
 from tests.random_models import random_model
 
@@ -113,3 +113,16 @@ def test_a_rate_that_muon_would_not_use_is_refused():
 def test_a_rate_that_cannot_be_used_is_refused(setting, problem):
     with pytest.raises(ConfigError, match=problem):
         OptimizerConfig(**setting)
+
+
+def test_what_a_parameter_is_does_not_hang_on_its_name():
+    """Wrappers, such as those for compiling and for many processes, put a word before every name."""
+    bare, wrapped = random_model(), torch.nn.ModuleDict({"module": random_model()})
+    kinds, inside = parameter_kinds(bare), parameter_kinds(wrapped)
+    shapes = [{kind: [tuple(p.shape) for p in found] for kind, found in each.items()} for each in (kinds, inside)]
+    assert shapes[0] == shapes[1]
+    assert kinds["head"] == [bare.head.weight] and kinds["embedding"] == [bare.embedding.weight]
+    named = torch.nn.ModuleDict({"head": torch.nn.Linear(4, 4), "embedding": torch.nn.Linear(4, 4, bias=False)})
+    assert {kind: len(found) for kind, found in parameter_kinds(named).items()} == {
+        **{"matrix": 2, "embedding": 0, "head": 0, "vector": 1}
+    }

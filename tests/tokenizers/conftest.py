@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from seedbed.tokenizers import byte_pair, characters
+from seedbed.tokenizers import byte_pair, characters, sentence_piece
 from seedbed.tokenizers.bytes import build
 
 TEXTS = [
@@ -23,12 +23,12 @@ def texts():
     return TEXTS
 
 
-@pytest.fixture(scope="session", params=["bytes", "byte_pair", "characters"])
+@pytest.fixture(scope="session", params=["bytes", "byte_pair", "unigram", "bpe", "characters"])
 def tokenizer(request):
     return make(request.param)
 
 
-@pytest.fixture(scope="session", params=["bytes", "byte_pair"])
+@pytest.fixture(scope="session", params=["bytes", "byte_pair", "unigram", "bpe"])
 def byte_tokenizer(request):
     """The kinds that know every text."""
     return make(request.param)
@@ -42,6 +42,8 @@ def pairs():
 def make(kind):
     if kind == "bytes":
         return build()
+    if kind in ("unigram", "bpe"):
+        return sentence_piece.train(TEXTS, 700, algorithm=kind)
     return byte_pair.train(TEXTS, 700) if kind == "byte_pair" else characters.train(TEXTS)
 
 

@@ -63,11 +63,11 @@ def peers(tmp_path_factory):
     opened = {}
 
     def open_peer(tokenizer):
-        if tokenizer.kind not in opened:
+        if tokenizer.hash not in opened:
             folder = tmp_path_factory.mktemp(tokenizer.kind)
             tokenizer.save(folder)
-            opened[tokenizer.kind] = AutoTokenizer.from_pretrained(folder)
-        return opened[tokenizer.kind]
+            opened[tokenizer.hash] = AutoTokenizer.from_pretrained(folder)
+        return opened[tokenizer.hash]
 
     return open_peer
 

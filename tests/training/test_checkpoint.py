@@ -161,7 +161,7 @@ def test_state_of_another_version_is_told_as_such(trained, tmp_path):
     (folder / "state.json").write_text(json.dumps(values))
     seal(folder, "checkpoint", config={"data": "rows"})
     trainer = tiny_trainer(tmp_path / "run")
-    with pytest.raises(CorruptionError, match="cannot be read by this version"):
+    with pytest.raises(DataError, match=r"state\.json: later is not known to this version"):
         trainer.checkpoints.load(4, trainer.model, trainer.optimizers, "rows")
 
 

@@ -16,16 +16,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from seedbed.configuration import load_config
+from seedbed.configuration import load_config, save_config
 from seedbed.data.config import PrepareConfig, TokenizeConfig
-from seedbed.data.corpus import prepare
+from seedbed.data.prepare import prepare
 from seedbed.data.tokens import tokenize
 from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
+from seedbed.optim.config import ScheduleConfig
+from seedbed.optim.schedules import rate_multiple
 from seedbed.runs import MANIFEST, lock, open_folder
+from seedbed.training.budget import Costs
 from seedbed.training.config import CheckpointConfig, PretrainConfig
 from seedbed.training.interruption import Interruption
 from seedbed.training.pretrain import pretrain
-from seedbed.training.trainer import Trainer
+from seedbed.training.trainer import StepReport, Trainer
 from tests.deaths import at_call, killed_at_call
 from tests.tiny import TINY_ARGUMENTS, pretrain_config, records, tiny_run, tiny_trainer, weights
 
@@ -147,11 +150,14 @@ def test_a_run_killed_again_and_again_ends_in_the_same_bits(whole, tokens, tmp_p
     assert same(run, whole["adamw"])
 
 
-def start(tokens: Path, run: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(
+    tokens: Path, run: Path, *arguments: str, tiny: tuple[str, ...] = TINY_ARGUMENTS, threads: int = 1
+) -> subprocess.Popen[str]:
     """The real command in the background."""
     command = [sys.executable, "-m", "seedbed", "pretrain", f"--data.tokens={tokens}", f"--out={run}"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return subprocess.Popen([*command, *TINY_ARGUMENTS, *arguments], env=env, stderr=subprocess.PIPE, text=True)
+    # Threads that wait asleep: the tests beside this one need the processor.
+    env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return subprocess.Popen([*command, *tiny, *arguments], env=env, stderr=subprocess.PIPE, text=True)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -330,6 +336,27 @@ def test_minutes_measured_by_a_clock_that_jumps_are_still_a_step_count(jump, tok
     assert steps >= 1 and (jump <= 0 or steps == 1)
 
 
+def test_the_preset_on_two_threads_killed_goes_on_to_the_same_bits(tokens, tmp_path):
+    """Where products are large enough to be shared among threads."""
+    settings = ("--config=pretrain/quickstart", "--train.steps=9", "--train.validate_every=5", "--train.log_every=1")
+    settings = (*settings, "--train.checkpoint.steps=2", "--data.length=64")
+
+    def begin(run: Path) -> subprocess.Popen[str]:
+        return start(tokens, run, *settings, "--train.device=cpu", tiny=(), threads=2)
+
+    runs = [tmp_path / "whole", tmp_path / "broken"]
+    broken = begin(runs[1])
+    wait_until(lambda: steps_done(runs[1]) >= 3 or broken.poll() is not None, 240)
+    broken.kill()
+    assert broken.wait() == -signal.SIGKILL, broken.stderr.read()
+    assert 0 < newest_checkpoint(runs[1]) < 9
+    for run in runs:
+        process = begin(run)
+        assert process.wait(240) == 0, process.stderr.read()
+    assert load_config(runs[1] / "config.yaml", PretrainConfig).model.width == 128
+    assert same(*runs)
+
+
 # Asked to stop -------------------------------------------------------------------------------------------------------
 
 
@@ -470,13 +497,125 @@ def test_a_checkpoint_cannot_be_resumed_where_there_is_no_run(tokens, tmp_path):
         ("model.width", "32"),
         ("optimizer.matrix_rate", "0.5"),
         ("data.length", "8"),
-        ("train.steps", "7"),
+        ("train.steps", "5"),
         ("train.patience", "3"),
     ],
 )
 def test_other_settings_than_the_run_began_with_are_refused_with_the_key(key, value, copied, tokens):
     with pytest.raises(ConfigError, match=rf"was begun with {key} .*, now it is {value}"):
         tiny_run(tokens, copied, *SHORT, f"--{key}={value}")
+
+
+# Longer, or anew -----------------------------------------------------------------------------------------------------
+
+CONSTANT = ("--schedule.warmup=0", "--schedule.decay=0", "--train.validate_every=3", "--train.checkpoint.steps=2")
+
+
+def test_a_finished_run_given_more_steps_goes_on_as_if_it_had_been_given_them_at_once(tokens, tmp_path):
+    tiny_run(tokens, tmp_path / "whole", *CONSTANT, "--train.steps=12")
+    tiny_run(tokens, tmp_path / "longer", *CONSTANT, "--train.steps=6")
+    result = tiny_run(tokens, tmp_path / "longer", *CONSTANT, "--train.steps=12", "--train.checkpoint.keep=3")
+    assert result["resumed_at"] == 6 and result["steps"] == 12
+    assert same(tmp_path / "longer", tmp_path / "whole")
+    open_folder(tmp_path / "longer", "run", verify="all")
+    assert tiny_run(tokens, tmp_path / "longer", *CONSTANT, "--train.steps=12")["resumed_at"] == 12
+
+
+def test_a_run_is_made_longer_before_its_rates_fall(tokens, tmp_path):
+    """The stable part of warmup-stable-decay does not depend on the length, so nothing of it was in vain."""
+    arguments = (
+        "--schedule.warmup=0",
+        "--schedule.decay=0.5",
+        "--train.checkpoint.steps=4",
+        "--train.checkpoint.keep=9",
+    )
+    arguments = (*arguments, "--train.validate_every=4")
+    tiny_run(tokens, tmp_path / "whole", *arguments, "--train.steps=16")
+    tiny_run(tokens, tmp_path / "longer", *arguments, "--train.steps=8")
+    where = tmp_path / "longer" / "checkpoints" / "step_00000004"
+    result = tiny_run(tokens, tmp_path / "longer", *arguments, "--train.steps=16", f"--resume={where}")
+    assert result["resumed_at"] == 4
+    assert same(tmp_path / "longer", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("schedule", ["warmup_stable_decay", "cosine"])
+def test_a_longer_run_follows_the_schedule_of_its_new_length_and_says_how_rates_jump(
+    schedule, tokens, tmp_path, caplog
+):
+    arguments = (f"--schedule.name={schedule}", "--schedule.warmup=0", "--schedule.final=0")
+    tiny_run(tokens, tmp_path / "run", *arguments, "--train.steps=6")
+    tiny_run(tokens, tmp_path / "run", *arguments, "--train.steps=12")
+    config = ScheduleConfig(name=schedule, warmup=0, final=0)
+    rates = [record["rate_multiple"] for record in records(tmp_path / "run") if "rate_multiple" in record]
+    assert rates == [rate_multiple(config, step, 6 if step < 6 else 12) for step in range(12)]
+    assert f"from 6 to 12 steps; at step 6 its rates go from 0 to {rates[6]:.3g} of their peak" in caplog.text
+
+
+def test_a_run_counted_from_epochs_or_minutes_can_be_made_longer_by_either(tokens, tmp_path, monkeypatch):
+    monkeypatch.setattr("seedbed.training.stage.measure", lambda trainer, seconds: Costs(10.0, 0.0, 0.0))
+    run = tmp_path / "run"
+    first = tiny_run(tokens, run, "--train.minutes=1")
+    second = tiny_run(tokens, run, "--train.minutes=2")
+    assert second["resumed_at"] == first["steps"] < second["steps"]
+    assert tiny_run(tokens, run, "--train.minutes=2")["resumed_at"] == second["steps"]
+    third = tiny_run(tokens, run, "--train.steps=20")
+    assert (third["resumed_at"], third["steps"]) == (second["steps"], 20)
+    with pytest.raises(ConfigError, match=r"train\.steps 20, now it is [1-9]\b"):
+        tiny_run(tokens, run, "--train.minutes=1.5")
+
+
+def test_a_run_is_not_made_longer_when_another_setting_differs_too(copied, tokens):
+    before = (copied / "config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match=r"was begun with train\.seed 0, now it is 1"):
+        tiny_run(tokens, copied, *SHORT, "--train.steps=12", "--train.seed=1")
+    assert (copied / "config.yaml").read_bytes() == before
+
+
+def test_a_run_that_died_before_its_first_checkpoint_begins_anew_with_the_settings_given(
+    tokens, tmp_path, caplog, whole
+):
+    run, step = tmp_path / "muon", Trainer.step
+
+    def die_at_3(trainer: Trainer) -> StepReport:
+        if trainer.progress.step == 3:
+            raise MemoryError
+        return step(trainer)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(Trainer, "step", die_at_3)
+        tiny_run(tokens, run, "--train.steps=9", "--train.batch=8", "--train.checkpoint.steps=9")
+    assert steps_done(run) == 3
+    result = tiny_run(tokens, run, *ARGUMENTS["muon"])
+    assert result["finished"] and result["resumed_at"] == 0
+    said = [line for line in caplog.messages if "begins anew" in line]
+    assert said == [f"{run} has no complete checkpoint: it begins anew, with the settings given now"]
+    assert same(run, whole["muon"])
+
+
+def test_a_finished_run_that_lost_its_checkpoints_does_not_begin_anew_with_other_settings(copied, tokens):
+    shutil.rmtree(copied / "checkpoints")
+    with pytest.raises(ConfigError, match=r"was begun with train\.seed 0, now it is 1"):
+        tiny_run(tokens, copied, *SHORT, "--train.seed=1")
+
+
+def test_a_run_that_begins_anew_needs_a_budget_as_any_other(tokens, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    save_config(run / "config.yaml", pretrain_config(tokens, run, "--train.steps=5"))
+    for arguments in (("--train.seed=1",), ("--train.seed=1", "--train.minutes=1", "--train.steps=2")):
+        with pytest.raises(ConfigError, match="budget"):
+            tiny_run(tokens, run, *arguments)
+
+
+def test_an_incomplete_checkpoint_at_the_first_step_is_not_in_the_way_of_a_new_beginning(tokens, tmp_path):
+    """Its removal had been cut short; what stands in its place must be written all the same."""
+    arguments = ("--train.steps=2", "--train.checkpoint.on_improvement=true", "--train.checkpoint.keep=9")
+    tiny_run(tokens, tmp_path / "run", *arguments)
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        (path / MANIFEST).unlink()
+    tiny_run(tokens, tmp_path / "run", *arguments)
+    assert newest_checkpoint(tmp_path / "run") == 2
+    assert (tmp_path / "run" / "checkpoints" / "step_00000000" / MANIFEST).is_file()
 
 
 def test_leaving_out_a_setting_that_the_run_began_with_is_refused(tokens, tmp_path):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +18,8 @@ from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
 from seedbed.model.folder import CHECKPOINTS, load_model
 from seedbed.runs import MANIFEST, open_folder, read_manifest
 from seedbed.training import stage
-from seedbed.training.config import PretrainConfig
+from seedbed.training.budget import Costs, fit
+from seedbed.training.config import PretrainConfig, TrainConfig
 from seedbed.training.pretrain import pretrain
 from tests.disks import small_disk, unprivileged
 from tests.tiny import pretrain_config, records, tiny_run, weights
@@ -31,12 +35,17 @@ def run(tokens, tmp_path_factory) -> Path:
 def test_a_run_describes_itself(run):
     assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {
         *("config.yaml", "metrics.jsonl", "timings.jsonl", "training.log", "checkpoints", "tokenizer"),
-        *("model", "README.md", "result.json", "manifest.json"),
+        *("model", "README.md", "result.json", "manifest.json", "loss.svg"),
     }
     manifest = open_folder(run, "run", verify="all")
     assert "metrics.jsonl" in manifest.files and "timings.jsonl" not in manifest.files
     assert "step 0 of 8" in (run / "training.log").read_text()
-    assert "model of" in (run / "README.md").read_text()
+    card = (run / "README.md").read_text()
+    assert "model of" in card and "(loss.svg)" in card and (run / "loss.svg").read_text().startswith("<svg")
+    assert f"- tokens trained on: {8 * 4 * 16}\n" in card
+    for folder in (run, run / "model"):
+        assert f"seedbed generate --model {run} " in (folder / "README.md").read_text()
+    assert "loss.svg" in manifest.files
 
 
 def test_a_run_names_what_it_was_made_from(run, tokens):
@@ -68,31 +77,57 @@ def test_a_run_learns_from_the_training_text_and_validates_on_the_other(tokens, 
 
 
 def test_minutes_become_a_step_count_in_the_config(tokens, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "measure_seconds", lambda stage, config: (0.1, 0.02))
-    config = pretrain_config(tokens, tmp_path / "run", "--train.minutes=0.05")
+    monkeypatch.setattr(stage, "measure", lambda trainer, seconds: Costs(10.0, 2.0, 0.5))
+    config = pretrain_config(tokens, tmp_path / "run", "--train.minutes=5")
     result = pretrain(config)
-    # Two validations at the ends; between them one every two steps, which is a tenth of the time.
-    expected = int((0.95 * 3 - 2 * 0.02) / (0.1 + 0.02 / 2))
-    assert result["steps"] == expected == 25
-    assert load_config(tmp_path / "run" / "config.yaml", PretrainConfig).train.steps == expected
-    monkeypatch.setattr(stage, "measure_seconds", lambda stage, config: pytest.fail("measured again"))
-    assert pretrain(config)["steps"] == expected
+    expected = int((0.98 * 300 - 5) / (10 + 2.5 / 2))  # one validation and checkpoint every two steps
+    assert result["steps"] in (expected - 2, expected - 1, expected)  # opening the tokens took a moment, too
+    assert load_config(tmp_path / "run" / "config.yaml", PretrainConfig).train.steps == result["steps"]
+    monkeypatch.setattr(stage, "measure", lambda trainer, seconds: pytest.fail("measured again"))
+    assert pretrain(config)["steps"] == result["steps"]
+
+
+def test_what_a_stage_did_before_it_trains_belongs_to_its_minutes(tokens, tmp_path, monkeypatch):
+    """Such as reading a million conversations."""
+    costs = Costs(10.0, 0.0, 0.0)
+    monkeypatch.setattr(stage, "measure", lambda trainer, seconds: costs)
+    config = pretrain_config(tokens, tmp_path / "run", "--train.minutes=5")
+    monkeypatch.setattr("seedbed.training.pretrain.run_stage", lambda stage, config: {"stage": stage})
+    late = replace(pretrain(config)["stage"], began=time.perf_counter() - 200)
+    result = stage.run_stage(late, config)
+    assert result["steps"] == fit(config.train, costs, 99).steps == 9
+    assert result["seconds"] > 200
 
 
 def test_what_is_measured_leaves_no_trace(tokens, tmp_path, monkeypatch):
     measured = []
-    measure = stage.measure_seconds
+    measure = stage.measure
 
-    def note(*given: object) -> tuple[float, float]:
+    def note(*given: Any) -> Costs:
         measured.append(measure(*given))
-        return 0.1, 0.1
+        return Costs(0.1, 0.1, 0.1)
 
-    monkeypatch.setattr(stage, "measure_seconds", note)
+    monkeypatch.setattr(stage, "measure", note)
+    (tmp_path / "timed" / stage.MEASURING).mkdir(parents=True)  # a process was killed while it measured
+    (tmp_path / "timed" / stage.MEASURING / "metrics.jsonl").write_text("left")
     result = tiny_run(tokens, tmp_path / "timed", "--train.minutes=0.05")
-    step, validation = measured[0]
-    assert 0 < step < 5 and 0 < validation < 5
+    assert 0 < measured[0].step < 5 and 0 < measured[0].validation < 5 and 0 < measured[0].checkpoint < 5
+    assert not (tmp_path / "timed" / stage.MEASURING).exists()
+    assert records(tmp_path / "timed")[0]["step"] == 0
     tiny_run(tokens, tmp_path / "counted", f"--train.steps={result['steps']}")
     assert weights(tmp_path / "timed") == weights(tmp_path / "counted")
+
+
+def test_minutes_that_hold_too_few_steps_are_told(tokens, tmp_path, capsys):
+    result = tiny_run(tokens, tmp_path / "run", "--train.minutes=0.001")
+    assert f"{result['steps']} steps fit into 0.001 minutes at " in result["warning"]
+    assert f"seedbed: {result['warning']}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("minutes", "steps", "told"), [(1.0, 99, True), (1.0, 100, False), (None, 3, False)])
+def test_only_few_steps_in_minutes_are_told(minutes, steps, told):
+    words = stage.few_steps(TrainConfig(minutes=minutes, steps=steps, batch=4), length=50)
+    assert words is None if not told else "99 steps fit into 1 minutes at 330 tokens/s: too few" in words
 
 
 def test_epochs_become_steps(tokens, tmp_path):
@@ -260,3 +295,46 @@ def test_a_folder_that_this_user_may_not_write_is_told(tokens, tmp_path):
     with unprivileged(place), pytest.raises(StorageError, match="this user may not write"):
         pretrain(config)
     assert list(place.iterdir()) == []
+
+
+# Verifying -----------------------------------------------------------------------------------------------------------
+
+
+def test_verify_hashes_the_tokens_before_anything_is_written(tokens, tmp_path):
+    shutil.copytree(tokens, tmp_path / "tokens")
+    raw = bytearray((tmp_path / "tokens" / "train.bin").read_bytes())
+    raw[-1] ^= 1
+    (tmp_path / "tokens" / "train.bin").write_bytes(raw)
+    with pytest.raises(CorruptionError, match=r"train\.bin was changed: its SHA-256"):
+        tiny_run(tmp_path / "tokens", tmp_path / "run", "--train.steps=1", "--verify=true")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_the_same_verified_or_not(run, tokens, tmp_path):
+    given = ("--train.steps=8", "--train.checkpoint.steps=4")
+    tiny_run(tokens, tmp_path / "run", *given, "--verify=true")
+    assert weights(tmp_path / "run") == weights(run)
+    assert "verify: true" not in (tmp_path / "run" / "config.yaml").read_text()
+    assert tiny_run(tokens, tmp_path / "run", *given)["resumed_at"] == 8
+
+
+def test_a_log_that_cannot_be_written_is_one_storage_error(tmp_path, capsys):
+    with pytest.raises(StorageError, match=r"cannot write .*training\.log"), stage._log_to(tmp_path / "training.log"):
+        (tmp_path / "training.log").mkdir()
+        stage.logger.info("a step")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_log_on_a_full_disk_is_one_storage_error(tmp_path, capsys):
+    (tmp_path / "training.log").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match="no space left"), stage._log_to(tmp_path / "training.log"):
+        stage.logger.info("a step")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("budget", ["steps=10**15", "epochs=1e308", "minutes=1e308", "checkpoint.epochs=1e308"])
+def test_a_budget_beyond_all_counting_is_refused(budget, tokens, tmp_path):
+    key, _, value = budget.partition("=")
+    with pytest.raises(ConfigError, match=rf"train\.{key} must be between"):
+        pretrain_config(tokens, tmp_path, f"--train.{key}={eval(value)}")

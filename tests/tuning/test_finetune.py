@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,26 @@ import pytest
 import torch
 
 import seedbed.tuning.finetune as room
+from seedbed.cli import parser
 from seedbed.configuration import from_arguments
 from seedbed.data.batch import IGNORE
 from seedbed.data.packing import PackedSource
+from seedbed.data.replay import ReplaySource
+from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, CorruptionError, DataError, SeedbedError
+from seedbed.evaluation.likelihood import measure_likelihood
 from seedbed.inference.engine import Engine
-from seedbed.model.folder import load_model
+from seedbed.model.folder import load_model, save_model
+from seedbed.optim.config import OptimizerConfig
+from seedbed.optim.groups import build_optimizers
 from seedbed.runs import read_manifest, sha256_file
+from seedbed.tokenizers import characters
+from seedbed.training.config import PretrainConfig
+from seedbed.training.pretrain import pretrain
 from seedbed.training.stage import Stage
-from seedbed.tuning.config import FinetuneConfig
+from seedbed.tuning.config import FinetuneConfig, FinetuneOptimizerConfig
 from seedbed.tuning.finetune import finetune
-from tests.tiny import records
+from tests.tiny import make_tokens, records
 
 FACTS = {"color?": "green", "2+3?": "5", "copy ab": "ab", "bye": "see you"}
 
@@ -32,6 +43,13 @@ def write_rows(path: Path, rows: list[Any]) -> Path:
 
 def facts(path: Path, facts: dict[str, str] = FACTS) -> Path:
     return write_rows(path, [{"prompt": prompt, "response": response} for prompt, response in facts.items()])
+
+
+FAST = tuple(
+    f"--optimizer.{kind}_rate={rate}"
+    for kind, rate in (("matrix", 0.02), ("embedding", 0.05), ("head", 0.004), ("vector", 0.01))
+)
+"""Rates of pretraining, for a model that knows nothing yet."""
 
 
 def config(base: Path, data: Path, out: Path, *arguments: str) -> FinetuneConfig:
@@ -103,12 +121,27 @@ def test_what_the_user_says_does_not_move_the_loss(base, tmp_path, stages):
 
 def test_a_model_learns_its_conversations_by_heart(base, tmp_path):
     data = facts(tmp_path / "d.jsonl")
-    arguments = (f"--validation={data}", "--train.steps=70", "--train.validate_every=70", "--length=64")
+    arguments = (f"--validation={data}", "--train.steps=70", "--train.validate_every=70", "--length=64", *FAST)
     result = finetune(config(base, data, tmp_path / "out", *arguments))
     assert result["finished"] and result["val_loss"] < 0.1
     engine = Engine.load(tmp_path / "out")
     assert {prompt: answer(engine, prompt) for prompt in FACTS} == FACTS
     assert Engine.load(base).chat(turns("color?", "")[:1], temperature=0, max_tokens=12) != "green"
+
+
+def test_reading_and_encoding_show_their_progress(base, tmp_path, stages, monkeypatch):
+    shown: dict[str, list[int]] = {}
+
+    @contextlib.contextmanager
+    def note(what, total=None, unit="bytes"):
+        shown[what] = []
+        yield shown[what].append
+
+    monkeypatch.setattr(room, "progress", note)
+    data, validation = facts(tmp_path / "d.jsonl"), facts(tmp_path / "v.jsonl", {"you?": "me"})
+    finetune(config(base, data, tmp_path / "out", f"--validation={validation}"))
+    done = {what: sum(rows) for what, rows in shown.items()}
+    assert done == {f"{verb} {path}": n for verb in ("reading", "encoding") for path, n in ((data, 4), (validation, 1))}
 
 
 def answer(engine: Engine, prompt: str) -> str:
@@ -179,6 +212,117 @@ def test_a_file_for_validation_leaves_all_the_data_to_training(base, tmp_path, s
     assert stages[0].source.documents == 4 and stages[0].validation.documents == 1
 
 
+# Conversations that no row can hold ----------------------------------------------------------------------------------
+
+LONG = [
+    {"prompt": "short", "response": "kept"},
+    {"prompt": "an answer too long", "response": "b" * 90},
+    {"prompt": "a question too long " + "a" * 90, "response": "lost"},
+]
+
+
+@pytest.mark.parametrize(
+    ("overlong", "counted", "kept"),
+    [
+        ("drop", {"dropped": 2, "truncated": 0}, {"kept<|im_end|>"}),
+        ("truncate", {"dropped": 1, "truncated": 1}, {"kept<|im_end|>", "b…"}),
+    ],
+)
+def test_an_overlong_conversation_is_dropped_or_truncated_and_counted(overlong, counted, kept, base, tmp_path, stages):
+    data, validation = write_rows(tmp_path / "d.jsonl", LONG), facts(tmp_path / "v.jsonl")
+    arguments = (f"--overlong={overlong}", "--length=64", f"--validation={validation}")
+    finetune(config(base, data, tmp_path / "out", *arguments))
+    (stage,) = stages
+    assert stage.notes == {"overlong": counted}
+    learned = texts(stage, stage.source, learned=True)
+    assert {re.sub("b{9,}", "b…", text) for text in learned} == kept
+    assert all(len(text) < 64 for text in learned)
+
+
+def test_how_many_were_overlong_is_in_the_result_and_the_log(base, tmp_path):
+    data, validation = write_rows(tmp_path / "d.jsonl", LONG), facts(tmp_path / "v.jsonl")
+    arguments = ("--overlong=drop", "--length=64", f"--validation={validation}", "--train.steps=1")
+    result = finetune(config(base, data, tmp_path / "out", *arguments))
+    written = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["overlong"] == written["overlong"] == {"dropped": 2, "truncated": 0}
+    assert "overlong: {'dropped': 2, 'truncated': 0}" in (tmp_path / "out" / "training.log").read_text()
+
+
+def test_an_overlong_conversation_ends_the_run_unless_told_otherwise(base, tmp_path):
+    data = write_rows(tmp_path / "d.jsonl", LONG)
+    with pytest.raises(DataError, match=r"row 2 has .* but a row holds 64") as told:
+        finetune(config(base, data, tmp_path / "out", "--length=64", "--train.steps=1", f"--validation={data}"))
+    assert "--overlong drop" in told.value.fix
+
+
+# Rates ---------------------------------------------------------------------------------------------------------------
+
+
+def test_rates_are_a_tenth_of_those_of_pretraining_and_shown(base, tmp_path):
+    finetuning, pretraining = FinetuneConfig(model=base, data=base, out=tmp_path).optimizer, OptimizerConfig()
+    for name in ("matrix_rate", "embedding_rate", "head_rate", "vector_rate", "default_rate"):
+        assert getattr(finetuning, name) == pytest.approx(getattr(pretraining, name) / 10)
+    shown = parser("finetune").read(["--print_config"]).text
+    assert "matrix_rate: 0.002\n" in shown and "vector_rate: 0.001\n" in shown
+    assert re.search(r"under\s+Muon: the same value serves all sizes\.\s+\(type:\s+float,\s+default:\s+0\.002\)",
+                     parser("finetune").read(["--help"]).text)  # fmt: skip
+
+
+def test_adamw_without_a_rate_takes_that_of_fine_tuning(base):
+    rates = {
+        group["lr"]
+        for settings in (FinetuneOptimizerConfig(name="adamw"), OptimizerConfig(name="adamw"))
+        for optimizer in build_optimizers(load_model(base)[0], settings)
+        for group in optimizer.param_groups
+    }
+    assert rates == {1e-4, 1e-3}
+
+
+# Plain text gone through again ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Path:
+    return make_tokens(tmp_path_factory.mktemp("plain"))
+
+
+def test_plain_text_among_the_conversations_is_not_forgotten(base, plain, tmp_path):
+    """A model that knows a text is taught conversations: with and without going through that text again."""
+    learning = (f"--init={base}", "--data.length=64", "--train.batch=4", "--train.steps=80", "--train.device=cpu")
+    pretrain(from_arguments(PretrainConfig, [f"--data.tokens={plain}", f"--out={tmp_path / 'base'}", *learning]))
+    data, texts = facts(tmp_path / "d.jsonl"), ["the seed of a small tree lies in dark soil and waits for rain"]
+    costs = {}
+    for share in (0.0, 0.5):
+        replay = (f"--replay.tokens={plain}", f"--replay.share={share}", "--length=64", f"--validation={data}")
+        out = tmp_path / f"out {share}"
+        result = finetune(config(tmp_path / "base", data, out, *replay, "--train.steps=60", "--train.batch=4", *FAST))
+        assert result["val_loss"] < 0.5
+        costs[share] = measure_likelihood(*load_model(out), texts, max_bytes=1000, batch=1).bits_per_byte
+    assert costs[0.5] < costs[0.0] - 1
+
+
+def test_the_text_gone_through_again_is_of_the_training_split_and_is_named(base, plain, tmp_path, stages):
+    data = facts(tmp_path / "d.jsonl")
+    finetune(config(base, data, tmp_path / "out", f"--replay.tokens={plain}", "--replay.share=0.3", "--length=64"))
+    (stage,) = stages
+    assert isinstance(stage.source, ReplaySource) and stage.source.share == 0.3
+    assert stage.source.old.store.fingerprint == open_tokens(plain).train.fingerprint
+    assert isinstance(stage.validation, PackedSource) and stage.inputs["replay"] == plain
+
+
+def test_text_of_another_tokenizer_is_refused_but_another_template_is_none(base, plain, tmp_path, stages):
+    data = facts(tmp_path / "d.jsonl")
+    arguments = (f"--replay.tokens={plain}", "--length=64")
+    (tmp_path / "plain.jinja").write_text(PLAIN)
+    model, tokenizer = load_model(base)
+    save_model(tmp_path / "other", model, tokenizer.with_template(PLAIN), inputs={}, card={})
+    finetune(config(tmp_path / "other", data, tmp_path / "out", *arguments))
+    assert len(stages) == 1
+    tokens = make_tokens(tmp_path, characters.train(["the seed of a small tree"]))
+    with pytest.raises(DataError, match="but this tokenizer has 263 tokens"):
+        finetune(config(base, data, tmp_path / "out", f"--replay.tokens={tokens}", "--length=64"))
+
+
 # Templates -----------------------------------------------------------------------------------------------------------
 
 PLAIN = """{% for m in messages %}{% if m.role == 'user' %}Q: {{ m.content }}
@@ -242,7 +386,7 @@ def test_rows_longer_than_the_context_are_refused(base, tmp_path):
 def test_a_tokenizer_without_padding_is_refused(base, tmp_path, monkeypatch):
     model, tokenizer = load_model(base)
     tokenizer.pad_id = None
-    monkeypatch.setattr(room, "load_model", lambda path: (model, tokenizer))
+    monkeypatch.setattr(room, "load_model", lambda path, dtype: (model, tokenizer))
     with pytest.raises(ConfigError, match="has no padding token"):
         finetune(config(base, facts(tmp_path / "d.jsonl"), tmp_path / "out", "--train.steps=1"))
 
@@ -267,3 +411,17 @@ def test_a_run_goes_on_only_from_the_model_it_began_with(base, tmp_path):
     finetune(config(base, data, tmp_path / "out", "--train.steps=1"))
     with pytest.raises(SeedbedError, match="was begun with model"):
         finetune(config(tmp_path / "out", data, tmp_path / "out", "--train.steps=1"))
+
+
+def test_a_bf16_model_is_tuned_in_fp32(base, tmp_path):
+    """bf16 has 8 bits: a weight would not take up a step smaller than a 256th of it."""
+    model, tokenizer = load_model(base, dtype="bfloat16")
+    save_model(tmp_path / "half", model, tokenizer, inputs={}, card={})
+    out = tmp_path / "out"
+    finetune(
+        config(tmp_path / "half", facts(tmp_path / "d.jsonl"), out, "--train.steps=2", "--optimizer.matrix_rate=1e-5")
+    )
+    tuned = load_model(out)[0]
+    assert {weight.dtype for weight in tuned.parameters()} == {torch.float32}
+    begun, ended = model.blocks[0].attention.query.weight, tuned.blocks[0].attention.query.weight
+    assert not torch.equal(begun.float(), ended) and (begun.float() - ended).abs().max() < 1e-3

@@ -94,3 +94,35 @@ def test_ticks_are_few(low, span):
 
 def test_more_lines_than_colours_are_drawn():
     assert len(lines(chart({str(number): [(0, number), (1, number)] for number in range(9)}))) == 9
+
+
+NAMES = ["training loss", "validation loss", *(f"run {number} of the sweep, rate 0.0{number}" for number in range(12))]
+
+
+def legend(root):
+    """What each name of the legend takes up: its line of text, and from where to where."""
+    found = [text for text in root.iter(f"{SVG}text") if text.get("class") == "legend"]
+    return [(float(text.get("y")), float(text.get("x")), float(text.get("x")) + 6 * len(text.text)) for text in found]
+
+
+@pytest.mark.parametrize("names", [NAMES[:1], NAMES[:5], NAMES, ["a" * 500, "b"]])
+def test_names_in_the_legend_neither_overlap_nor_leave_the_picture(names):
+    root = chart({name: [(0, 1), (1, 2)] for name in names})
+    places = legend(root)
+    assert len(places) == len(names)
+    assert all(end <= WIDTH for _, _, end in places)
+    for i, (y, start, end) in enumerate(places):
+        assert all(other != y or low >= end or high <= start for other, low, high in places[:i] + places[i + 1 :])
+    top = min(y for line in lines(root) for _, y in line)
+    assert max(y for y, _, _ in places) < top  # the chart begins below it
+    bottom = max(float(text.get("y")) for text in root.iter(f"{SVG}text") if text.get("y"))
+    assert bottom < float(root.get("viewBox").split()[3])
+
+
+def test_no_two_of_many_lines_look_the_same_and_the_legend_shows_each_as_it_is_drawn():
+    root = chart({name: [(0, 1), (1, 2)] for name in NAMES})
+
+    def looks(kind):
+        return [(part.get("stroke"), part.get("stroke-dasharray")) for part in root.iter(f"{SVG}{kind}")]
+
+    assert looks("polyline") == looks("path") and len(set(looks("path"))) == len(NAMES)

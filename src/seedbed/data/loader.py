@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seedbed.data.batch import TokenBatch
+from seedbed.data.batch import IGNORE, TokenBatch
 from seedbed.data.order import Permutation
 from seedbed.data.tokens import TokenStore
 from seedbed.errors import ConfigError, DataError
@@ -21,30 +21,35 @@ from seedbed.runs import sha256_json
 class WindowSource:
     """The stretches of `length` tokens that a store falls into, each epoch in another order; a BatchSource.
 
-    A window is length + 1 tokens and the next begins `length` after it, so that every token but the first is a target
-    exactly once an epoch; the last length − 1 tokens at most are left out. Windows run across documents, which <s> and
-    </s> part: the nanoGPT way. Sample i is window P(i mod samples) of epoch i // samples; P is keyed by seed and epoch.
+    A window is length + 1 tokens and the next begins `stride` after it; by default `length`, so that every token but
+    the first is a target exactly once an epoch; the last stride − 1 tokens at most are left out. Windows run across
+    documents, which <s> and </s> part: the nanoGPT way. With `isolate` no position sees another document than its own,
+    and the token after a document's last is no target. Sample i is window P(i mod samples) of epoch i // samples; P is
+    keyed by seed and epoch.
     """
 
-    def __init__(self, store: TokenStore, length: int, seed: int):
-        """DataError when the store holds less than one window, ConfigError when `length` is none."""
+    def __init__(self, store: TokenStore, length: int, seed: int, *, stride: int | None = None, isolate: bool = False):
+        """DataError when the store holds less than one window, ConfigError when `length` or `stride` is none."""
         if length < 1:
             raise ConfigError(f"length must be at least 1, got {length}")
+        if stride is not None and stride < 1:
+            raise ConfigError(f"stride must be at least 1, got {stride}")
         if store.n_tokens < length + 1:
             raise DataError(
                 f"{store.path} holds {store.n_tokens:,} tokens, fewer than one window of {length} + 1",
                 "Bring more text, choose a shorter context, or a larger --validation_fraction if this is validation.",
             )
-        self.store, self.length, self.seed = store, length, seed
+        self.store, self.length, self.seed, self.stride, self.isolate = store, length, seed, stride or length, isolate
         self._order = lru_cache(maxsize=4)(lambda epoch: Permutation(self.samples, f"{seed}:{epoch}"))
 
     @cached_property
     def fingerprint(self) -> str:
-        return sha256_json({"windows": self.store.fingerprint, "length": self.length, "seed": self.seed})
+        parts = {"windows": self.store.fingerprint, "length": self.length, "seed": self.seed}
+        return sha256_json({**parts, "stride": self.stride, "isolate": self.isolate})
 
     @property
     def samples(self) -> int:
-        return (self.store.n_tokens - 1) // self.length
+        return (self.store.n_tokens - 1 - self.length) // self.stride + 1
 
     def windows(self, first: int, count: int) -> NDArray[np.int64]:
         """Which windows of the store the samples first … first + count − 1 are."""
@@ -57,7 +62,13 @@ class WindowSource:
         return places
 
     def batch(self, first: int, count: int) -> TokenBatch:
-        """Samples first … first + count − 1: tokens_BT and, one further, targets_BT. Changed bytes: CorruptionError."""
-        window_BT = self.store.windows(self.windows(first, count) * self.length, self.length + 1).astype(np.int64)
-        tokens_BT, targets_BT = (np.ascontiguousarray(part) for part in (window_BT[:, :-1], window_BT[:, 1:]))
-        return TokenBatch(torch.from_numpy(tokens_BT), torch.from_numpy(targets_BT))
+        """Samples first … first + count − 1; the targets are one token further. Changed bytes: CorruptionError."""
+        starts_B = self.windows(first, count) * self.stride
+        window_BT = self.store.windows(starts_B, self.length + 1).astype(np.int64)
+        tokens_BT, targets_BT = window_BT[:, :-1].copy(), window_BT[:, 1:].copy()
+        if not self.isolate:
+            return TokenBatch(torch.from_numpy(tokens_BT), torch.from_numpy(targets_BT))
+        segments_BT, positions_BT = self.store.segments(starts_B, self.length + 1)
+        targets_BT[segments_BT[:, 1:] != segments_BT[:, :-1]] = IGNORE
+        isolated = (segments_BT[:, :-1].copy(), positions_BT[:, :-1].copy())
+        return TokenBatch(*map(torch.from_numpy, (tokens_BT, targets_BT, *isolated)))

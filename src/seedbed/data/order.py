@@ -53,12 +53,12 @@ class Permutation:
     def _encrypt(self, x: NDArray[np.uint64]) -> NDArray[np.uint64]:
         row, column = np.divmod(x, self._columns)
         for even, odd in zip(self._keys[::2], self._keys[1::2], strict=True):
-            row = (row + _mix(column + even) % self._rows) % self._rows
-            column = (column + _mix(row + odd) % self._columns) % self._columns
+            row = (row + mix(column + even) % self._rows) % self._rows
+            column = (column + mix(row + odd) % self._columns) % self._columns
         return row * self._columns + column
 
 
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Finaliser of SplitMix64 (Steele, Lea and Flood 2014): every input bit moves every output bit."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

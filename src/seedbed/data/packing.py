@@ -52,7 +52,7 @@ class PackedSource:
         self._ids = np.concatenate([np.asarray(ids, dtype=np.uint32) for ids, _ in encoded])
         self._mask = np.concatenate([np.asarray(mask, dtype=np.bool_) for _, mask in encoded])
         self._starts = np.concatenate([[0], np.cumsum([len(ids) for ids, _ in encoded])])
-        self._rows = _pack(np.diff(self._starts), length, seed)
+        self._rows = pack(np.diff(self._starts), length, seed)
         self._epoch: tuple[int, Permutation] | None = None
 
     @property
@@ -113,13 +113,14 @@ def _check(name: str, ids: NDArray[np.uint32], mask: NDArray[np.bool_], length: 
     if len(ids) > length:
         raise DataError(
             f"{name} has {len(ids):,} tokens, but a row holds {length:,}",
-            f"Set the length to at least {len(ids)}, if the model has so many positions, or shorten it.",
+            f"Set the length to at least {len(ids)}, if the model has so many positions, or shorten it; "
+            "--overlong drop leaves such rows out, --overlong truncate cuts them.",
         )
     if not np.any(mask[1:]):  # the first token is nobody's target
         raise DataError(f"{name} has no token to learn: its mask is empty")
 
 
-def _pack(lengths: NDArray[np.int64], length: int, seed: int) -> list[list[int]]:
+def pack(lengths: NDArray[np.int64], length: int, seed: int) -> list[list[int]]:
     """Rows of documents whose lengths add up to at most `length` each."""
     order = np.asarray(Permutation(len(lengths), f"{seed}/packing")(np.arange(len(lengths))))
     rows: list[list[int]] = []

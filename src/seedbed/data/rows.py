@@ -1,4 +1,5 @@
-"""The rows of a file, whatever its format: .json (a list), .jsonl (one a line), .csv (a header first), .parquet.
+"""The rows of a file, whatever its format: .json (a list), .jsonl (one a line), .csv (a header first), .parquet; the
+first three also as .zst, .gz or .bz2.
 
 What a row must hold is its reader's affair (`conversations`, `preferences`); here it is any JSON value.
 """
@@ -11,13 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from seedbed.compression import read_pieces, without_compression
 from seedbed.errors import DataError
-from seedbed.shards import parse_json, read_lines
+from seedbed.runs import parse_json
+from seedbed.shards import read_lines
 
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
-
-COMPRESSED = (".zst",)
-"""Endings after that of the format; those `read_lines` knows."""
 
 PARQUET_ROWS = 256
 """Rows of a Parquet file in memory at a time."""
@@ -34,10 +34,8 @@ def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
     Raises DataError, naming the file and the row, for what is not in the format the name promises, and for a file that
     cannot be read; CorruptionError for a broken compressed stream.
     """
-    name = path.name.lower()
-    for ending in COMPRESSED:
-        name = name.removesuffix(ending)
-    reader = {".json": _array, ".jsonl": _lines, ".csv": _table, ".parquet": _parquet}.get(Path(name).suffix)
+    ending = Path(without_compression(path.name.lower())).suffix
+    reader = {".json": _array, ".jsonl": _lines, ".csv": _table, ".parquet": _parquet}.get(ending)
     if reader is None:
         raise DataError(f"{path} holds no rows by its name", f"Known are {', '.join(FORMATS)}.")
     yield from reader(path)
@@ -65,7 +63,7 @@ def json_name(value: Any) -> str:
 
 def _array(path: Path) -> Iterator[tuple[int, Any]]:
     try:
-        rows = parse_json(b"\n".join(_raw_lines(path)))
+        rows = parse_json(b"".join(read_pieces(path)).removeprefix(BOM))
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON ({error})", "One JSON object a line is a .jsonl file.") from error
     if not isinstance(rows, list):

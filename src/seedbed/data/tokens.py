@@ -13,14 +13,23 @@ read, and everything against the SHA-256 of the manifest when asked to verify.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+import multiprocessing
+import os
+import signal
 import struct
+import threading
 import time
 from array import array
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import xxhash
@@ -59,6 +68,12 @@ TOKENIZER_FOLDER = "tokenizer"
 BATCH_CHARACTERS = 4 << 20
 BATCH_DOCUMENTS = 1024
 """Documents go to the tokenizer in groups of at most so much, which bounds memory."""
+BYTES_PER_WORKER = 16 << 20
+"""For less than this of text no further process is worth its start."""
+
+Encoded = tuple[list[NDArray[np.uint32]], list[int]]
+"""Of a group of texts: their ids, and their sizes in bytes."""
+Encode = Callable[[Iterable[list[str]]], Iterator[Encoded]]
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
@@ -148,16 +163,21 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
     from seedbed.tokenizers.tokenizer import Tokenizer
 
     started = time.monotonic()
-    corpus = Corpus.open(config.corpus)
+    depth: Literal["sizes", "all"] = "all" if config.verify else "sizes"
+    corpus = Corpus.open(config.corpus, depth)
     # A folder of another tool has no manifest: then the tokenizer's own hash names it.
     made_here = (config.tokenizer / MANIFEST).exists()
-    made_from = open_folder(config.tokenizer, ("tokenizer", "model")) if made_here else None
+    made_from = open_folder(config.tokenizer, ("tokenizer", "model"), depth) if made_here else None
     tokenizer = Tokenizer.load(config.tokenizer)
     inputs: dict[str, Path | Manifest | str] = {"corpus": corpus.manifest, "tokenizer": made_from or tokenizer.hash}
     with new_folder(config.out, "tokens", inputs=inputs) as folder:
         (folder / TOKENIZER_FOLDER).mkdir()
         tokenizer.save(folder / TOKENIZER_FOLDER)
-        splits: dict[str, dict[str, int]] = {split: _encode(corpus, split, tokenizer, folder) for split in SPLITS}
+        workers = _workers(config.workers, sum(corpus.stats["bytes"].values()))
+        with _encoders(folder / TOKENIZER_FOLDER, tokenizer, workers) as encode:
+            splits: dict[str, dict[str, int]] = {
+                split: _encode(corpus, split, tokenizer, folder, encode) for split in SPLITS
+            }
         seconds = time.monotonic() - started
         tokens, size = (sum(split[key] for split in splits.values()) for key in ("tokens", "bytes"))
         result = {
@@ -175,18 +195,76 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
     return result
 
 
-def _encode(corpus: Corpus, split: Split, tokenizer: Tokenizer, folder: Path) -> dict[str, int]:
+def _encode(corpus: Corpus, split: Split, tokenizer: Tokenizer, folder: Path, encode: Encode) -> dict[str, int]:
     documents = (document.text for document in corpus.documents(split))
     with (
         StoreWriter(folder, split, tokenizer) as writer,
         progress(f"tokenizing {split}", corpus.stats["bytes"][split]) as advance,
     ):
-        for texts in _batches(documents):
-            sizes = [len(text.encode()) for text in texts]
-            for ids, size in zip(tokenizer.encode_batch(texts), sizes, strict=True):
-                writer.add(ids, size)
+        for ids, sizes in encode(_batches(documents)):
+            for one, size in zip(ids, sizes, strict=True):
+                writer.add(one, size)
             advance(sum(sizes))
     return {"documents": writer.n_docs, "tokens": writer.n_tokens, "bytes": writer.n_bytes}
+
+
+def _workers(wanted: int | None, size: int) -> int:
+    """How many processes for so many bytes of text."""
+    if wanted is not None:
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 1 + size // BYTES_PER_WORKER)
+
+
+@contextlib.contextmanager
+def _encoders(folder: Path, tokenizer: Tokenizer, workers: int) -> Iterator[Encode]:
+    """A function that encodes groups of texts in their order: here, or in processes that load the tokenizer's folder.
+
+    At most two groups a process are under way, which bounds memory.
+    """
+    if workers == 1:
+        yield lambda groups: (_encode_group(tokenizer, group) for group in groups)
+        return
+    # Not forked: the libraries' threads would not survive it.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+
+        def encode(groups: Iterable[list[str]]) -> Iterator[Encoded]:
+            under_way: deque[Future[Encoded]] = deque()
+            for group in groups:
+                under_way.append(pool.submit(_encode_in_worker, folder, group))
+                if len(under_way) >= 2 * workers:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+
+        try:
+            yield encode
+        except BrokenProcessPool as error:
+            raise DataError("a process that tokenizes was ended", "Was memory short? Give fewer --workers.") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _encode_group(tokenizer: Tokenizer, texts: list[str]) -> Encoded:
+    """The ids of each text, and how many bytes of UTF-8 it has."""
+    return tokenizer.encode_batch(texts), [len(text.encode()) for text in texts]
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for this one
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the other processes are the parallelism
+
+
+def _encode_in_worker(folder: Path, texts: list[str]) -> Encoded:
+    return _encode_group(_load_once(folder), texts)
+
+
+@lru_cache(maxsize=1)
+def _load_once(folder: Path) -> Tokenizer:
+    from seedbed.tokenizers.tokenizer import Tokenizer
+
+    return Tokenizer.load(folder)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -234,7 +312,9 @@ class TokenStore:
     """One split of a tokens folder, memory-mapped."""
 
     def __init__(self, folder: Path, name: str, manifest: Manifest):
-        """Checks header, sizes and checksum of the index; use `TokenStore.open`, which checks the folder first."""
+        """Checks header, sizes and checksum of the index; use `open_tokens`, which checks the folder first.
+
+        CorruptionError when a file is not what was written."""
         self.folder, self.name = folder, name
         self.path, self.index_path = folder / f"{name}.bin", folder / f"{name}.index"
         for path in (self.path, self.index_path):
@@ -243,7 +323,7 @@ class TokenStore:
         index = _map(self.index_path)
         if len(index) < HEADER.size:
             self._broken(self.index_path, f"holds {len(index):,} bytes but its header alone has {HEADER.size}")
-        magic, version, width, vocab, n_docs, n_tokens, bos, eos, tokenizer, checksum = HEADER.unpack_from(index)
+        magic, version, width, vocab, n_docs, n_tokens, _, _, tokenizer, checksum = HEADER.unpack_from(index)
         if magic != MAGIC:
             self._broken(self.index_path, f"is no token index: it begins with {bytes(magic)!r}, not {MAGIC!r}")
         if version != VERSION:
@@ -265,7 +345,6 @@ class TokenStore:
         # Whole in itself, it may still be that of another store, whose .bin its hashes of blocks would vouch for.
         verify_file(folder, manifest, self.index_path.name)
         self.n_docs, self.n_tokens, self.vocab_size = int(n_docs), int(n_tokens), int(vocab)
-        self.bos_id, self.eos_id = (None if token == NO_TOKEN else int(token) for token in (bos, eos))
         self.tokenizer_hash: bytes = tokenizer
         """The first 16 bytes of the tokenizer's SHA-256."""
         self.dtype = np.dtype(f"<u{width}")
@@ -284,12 +363,7 @@ class TokenStore:
         self._tokens: NDArray[np.unsignedinteger] = np.ndarray(n_tokens, self.dtype, self._bytes)
         self._unchecked = np.ones(n_blocks, dtype=bool)
         self._left = n_blocks
-
-    @classmethod
-    def open(cls, folder: Path | str, split: str) -> TokenStore:
-        """The store of a split ("train", "val"). DataError when the folder is no tokens folder, CorruptionError when a
-        file is not what was written."""
-        return cls(Path(folder), split, open_folder(folder, "tokens"))
+        self._counting = threading.Lock()
 
     def _broken(self, path: Path, problem: str) -> NoReturn:
         raise CorruptionError(f"{path} {problem}", remake(self.folder, "tokens"))
@@ -301,11 +375,6 @@ class TokenStore:
         if ends[0] != 0 or int(ends[-1]) != self.n_tokens or (ends[1:] < ends[:-1]).any():
             self._broken(self.index_path, f"has document offsets that do not lead from 0 to {self.n_tokens:,}")
 
-    @property
-    def n_bytes(self) -> int:
-        """UTF-8 bytes of all the texts; bits per byte divide by it."""
-        return int(self.doc_bytes.sum(dtype=np.int64))
-
     def read(self, start: int, stop: int) -> NDArray[np.unsignedinteger]:
         """Tokens start … stop − 1, a read-only view of the file. CorruptionError when a block there was changed."""
         if not 0 <= start <= stop <= self.n_tokens:
@@ -313,6 +382,11 @@ class TokenStore:
         if start < stop:
             self.check(np.array([start]), stop - start)
         return self._tokens[start:stop]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each document."""
+        return np.diff(self._offsets.view("<i8"))
 
     def documents(self, index: int) -> NDArray[np.unsignedinteger]:
         """The tokens of one document, its <s> and </s> included."""
@@ -326,6 +400,20 @@ class TokenStore:
             raise IndexError(f"windows of {length} leave {self.path}, which holds {self.n_tokens:,} tokens")
         self.check(starts, length)
         return np.lib.stride_tricks.sliding_window_view(self._tokens, length)[starts]
+
+    def segments(self, starts: NDArray[np.int64], length: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """For stretches as `windows` takes them, of each token: the number of its document in the stretch, from 0, and
+        its position in that document, or in the part of it that the stretch holds. Both [len(starts), length]."""
+        begins = np.zeros((len(starts), length), dtype=bool)
+        offsets = self._offsets.view("<i8")  # u64 and i64 would meet as floats
+        low = np.searchsorted(offsets, starts, side="right")
+        counts = np.searchsorted(offsets, starts + length, side="left") - low
+        rows = np.repeat(np.arange(len(starts)), counts)
+        documents = np.arange(len(rows)) + np.repeat(low - (np.cumsum(counts) - counts), counts)
+        begins[rows, offsets[documents] - starts[rows]] = True
+        places = np.arange(length)
+        segments = np.cumsum(begins, axis=1, dtype=np.int32)
+        return segments, places - np.maximum.accumulate(np.where(begins, places, 0), axis=1)
 
     def check(self, starts: NDArray[np.int64], length: int) -> None:
         """Hashes the blocks below these stretches that were not read before; once all are, this costs nothing."""
@@ -344,8 +432,9 @@ class TokenStore:
         if found != self._hashes[block]:
             told = f"block {block} (from byte {block * BLOCK:,}) hashes to {found:016x}"
             self._broken(self.path, f"was changed: {told} but the index promises {int(self._hashes[block]):016x}")
-        self._unchecked[block] = False
-        self._left -= 1
+        with self._counting:  # batches may be made in threads
+            self._left -= int(self._unchecked[block])
+            self._unchecked[block] = False
 
 
 def _map(path: Path) -> mmap.mmap | bytes:
@@ -366,12 +455,20 @@ class Tokens:
     tokenizer: Tokenizer
     manifest: Manifest
 
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuses a tokenizer (a model's, say) that did not make these tokens: DataError. Its chat template, which
+        makes no difference to text, may be another."""
+        template = tokenizer.chat_template
+        own = self.tokenizer if template is None else self.tokenizer.with_template(template)
+        if own.hash != tokenizer.hash:
+            check_vocabulary(self.train, tokenizer)
+
 
 def open_tokens(folder: Path | str, verify: bool = False) -> Tokens:
     """Opens both splits and the tokenizer they were made with, and checks that they belong together.
 
     With `verify` every byte is hashed against the manifest; otherwise the small files are, and token blocks at their
-    first read. Errors as in `TokenStore.open`.
+    first read. DataError when the folder is no tokens folder, CorruptionError when a file is not what was written.
     """
     from seedbed.tokenizers.tokenizer import Tokenizer
 

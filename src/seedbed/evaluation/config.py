@@ -9,7 +9,7 @@ from typing import Literal
 from seedbed.configuration import at_least
 from seedbed.errors import ConfigError
 
-TASKS = ("bits_per_byte", "skills")
+TASK_NAMES = ("bits_per_byte", "skills")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class EvaluateConfig:
     out: Path
     """Report folder to write."""
 
-    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    tasks: list[str] = field(default_factory=lambda: list(TASK_NAMES))
     """bits_per_byte: how well text is predicted. skills: how many questions are answered exactly."""
 
     batch: int = 32
@@ -41,7 +41,7 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "batch", "max_bytes")
         if not self.tasks:
-            raise ConfigError("tasks: none is given", f"Tasks: {', '.join(TASKS)}")
+            raise ConfigError("tasks: none is given", f"Tasks: {', '.join(TASK_NAMES)}")
         for task in self.tasks:
-            if task not in TASKS:
-                raise ConfigError(f"tasks: there is no task {task!r}", f"Tasks: {', '.join(TASKS)}")
+            if task not in TASK_NAMES:
+                raise ConfigError(f"tasks: there is no task {task!r}", f"Tasks: {', '.join(TASK_NAMES)}")

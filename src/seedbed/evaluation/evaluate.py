@@ -16,8 +16,8 @@ from seedbed.evaluation.config import EvaluateConfig
 from seedbed.evaluation.likelihood import measure_likelihood
 from seedbed.evaluation.skills import FILE, read_items, score_skills
 from seedbed.inference.engine import Engine
-from seedbed.model.folder import find_model
-from seedbed.runs import MANIFEST, new_folder, write_card, write_json, write_result
+from seedbed.model.folder import find_model, tell_unfinished
+from seedbed.runs import MANIFEST, new_folder, words, write_card, write_json, write_result
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,13 @@ class Measured:
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Runs the tasks; writes report.json, the samples of each task, and a card. Returns the numbers by task."""
     sources = {task: _source(task, config.data_dir) for task in config.tasks}  # a missing file ends it before the work
+    tell_unfinished(config.model)
     began = time.perf_counter()
     inputs = {"model": find_model(config.model), **{f"data of {task}": source for task, source in sources.items()}}
     settings = {key: to_dict(config)[key] for key in ("tasks", "max_bytes")}
     with new_folder(config.out, "report", inputs=inputs, config=settings) as staging:
         engine = Engine.load(config.model, device=choose_device(config.device))
-        measured = {task: TASKS[task](engine, source, config) for task, source in sources.items()}
+        measured = {task: MEASUREMENTS[task](engine, source, config) for task, source in sources.items()}
         numbers = {task: found.result for task, found in measured.items()}
         write_json(staging / "report.json", numbers)
         for task, found in measured.items():
@@ -67,7 +68,10 @@ def _source(task: str, data_dir: Path) -> Path:
 
 def _skills(engine: Engine, source: Path, config: EvaluateConfig) -> Measured:
     scores = score_skills(engine, read_items(source), batch=config.batch)
-    return Measured({"skills_exact": scores.skills_exact, "by_skill": scores.by_skill}, list(scores.answers))
+    numbers: dict[str, Any] = {"skills_exact": scores.skills_exact, "by_skill": scores.by_skill}
+    if scores.second_turn_exact is not None:
+        numbers["second_turn_exact"] = scores.second_turn_exact
+    return Measured(numbers, list(scores.answers))
 
 
 def _bits_per_byte(engine: Engine, source: Path, config: EvaluateConfig) -> Measured:
@@ -77,14 +81,16 @@ def _bits_per_byte(engine: Engine, source: Path, config: EvaluateConfig) -> Meas
     return Measured({**numbers, "tokens": found.tokens}, [])
 
 
-TASKS = {"skills": _skills, "bits_per_byte": _bits_per_byte}
+MEASUREMENTS = {"skills": _skills, "bits_per_byte": _bits_per_byte}
 
 
 def _points(numbers: dict[str, Any]) -> list[str]:
     points = []
-    for name, value in numbers.items():
+    for key, value in numbers.items():
         if isinstance(value, dict):
-            points += [f"{name}, {key}: {part:.3f}" for key, part in value.items()]
+            points += [
+                f"{words.name(key)}, {words.name(part)}: {words.value(number)}" for part, number in value.items()
+            ]
         else:
-            points.append(f"{name}: {value:,.4g}" if isinstance(value, float) else f"{name}: {value:,}")
+            points.append(f"{words.name(key)}: {words.value(value)}")
     return points

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from seedbed.tokenizers.chat import encode_prompt
 
 FILE = "skills.jsonl"
 GREEDY = SamplingConfig(temperature=0, max_tokens=32)
+SECOND_TURNS = 4
+"""One question in this many is asked once more, as the second of a conversation."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class SkillScores:
     skills_exact: float
     """Over all questions."""
     by_skill: dict[str, float]
+    second_turn_exact: float | None
+    """Over a share of the questions, each asked after another one and its right answer; None when the model's context
+    holds no two."""
     answers: list[dict[str, str]]
     """Every question with its right answer and the given one."""
 
@@ -52,18 +58,37 @@ def read_items(path: Path) -> list[SkillItem]:
 
 def score_skills(engine: Engine, items: Sequence[SkillItem], *, batch: int) -> SkillScores:
     """Asks every question through the chat template, greedily; an answer counts when it is right to the letter."""
-    prompts = [encode_prompt(engine.tokenizer, [{"role": "user", "content": item.prompt}]) for item in items]
-    by_length = sorted(range(len(items)), key=lambda index: len(prompts[index]))
+    given = _ask(engine, [encode_prompt(engine.tokenizer, _question(item)) for item in items], batch)
+    again = {item: prompt for item, prompt in _second_turns(engine, items) if engine.fits(prompt)}
+    second = tally_answers(list(again), _ask(engine, list(again.values()), batch))["skills_exact"] if again else None
+    return SkillScores(**tally_answers(items, given), second_turn_exact=second, answers=_table(items, given))
+
+
+def _second_turns(engine: Engine, items: Sequence[SkillItem]) -> Iterator[tuple[SkillItem, list[int]]]:
+    """Some of the questions, and the prompts that ask them after any other question and its right answer."""
+    draw = random.Random(0)
+    for item in items[::SECOND_TURNS]:
+        earlier = draw.choice(items)
+        answer = {"role": "assistant", "content": earlier.answer}
+        yield item, encode_prompt(engine.tokenizer, [*_question(earlier), answer, *_question(item)])
+
+
+def _question(item: SkillItem) -> list[dict[str, str]]:
+    return [{"role": "user", "content": item.prompt}]
+
+
+def _ask(engine: Engine, prompts: Sequence[Sequence[int]], batch: int) -> list[str]:
+    """The answer to each prompt."""
+    by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers: dict[int, str] = {}
-    with progress("skills", total=len(items), unit="questions") as advance:
-        for first in range(0, len(items), batch):
+    with progress("skills", total=len(prompts), unit="questions") as advance:
+        for first in range(0, len(prompts), batch):
             group = by_length[first : first + batch]
             for index, done in zip(group, engine.complete([prompts[i] for i in group], GREEDY), strict=True):
                 # An answer that was not ended, only cut off, is none.
                 answers[index] = done.text if done.reason == "end" else f"{done.text}…"
             advance(len(group))
-    given = [answers[index] for index in range(len(items))]
-    return SkillScores(**tally_answers(items, given), answers=_table(items, given))
+    return [answers[index] for index in range(len(prompts))]
 
 
 def score_constant(items: Sequence[SkillItem], constants: dict[str, str]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class SamplingConfig:
     """Divides the positive, and multiplies the negative, logits of tokens that occurred already; 1 changes nothing."""
 
     seed: int = 0
-    """The same request with the same seed gives the same text."""
+    """The same request with the same seed gives the same text. Give another seed for another text."""
 
     stop: list[str] = field(default_factory=list)
     """Texts that end the continuation; they are not part of it."""

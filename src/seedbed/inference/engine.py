@@ -55,9 +55,11 @@ class Engine:
         self.device = next(model.parameters()).device
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | torch.device = "cpu") -> Engine:
-        """From a model folder, a run or a checkpoint."""
-        return cls(*load_model(Path(path), device=device))
+    def load(
+        cls, path: str | Path, *, device: str | torch.device = "cpu", dtype: str | torch.dtype | None = None
+    ) -> Engine:
+        """From a model folder, a run or a checkpoint, with weights of `dtype`, or of the one they are stored in."""
+        return cls(*load_model(Path(path), device=device, dtype=dtype))
 
     @overload
     def generate(self, prompts: str, sampling: SamplingConfig | None = None, **settings: Any) -> str: ...
@@ -103,11 +105,15 @@ class Engine:
             tokens_B = batch.choose(batch.forward())
             yield from batch.publish(tokens_B)
 
+    def fits(self, ids: Sequence[int]) -> bool:
+        """Whether the context holds a prompt and a token more."""
+        return len(ids) < self.model.config.context
+
     def check_prompt(self, ids: Sequence[int]) -> None:
         context = self.model.config.context
         if not ids:
             raise DataError("the prompt is empty and this tokenizer has no token that begins a text")
-        if len(ids) >= context:
+        if not self.fits(ids):
             raise DataError(f"the prompt has {len(ids):,} tokens, the model's context is {context:,}", "Shorten it.")
 
 
@@ -125,7 +131,7 @@ class Batch:
         self.lengths = [len(prompt) for prompt in prompts]
         self.limits = [min(n + sampling.max_tokens, model.config.context) for n in self.lengths]
         self.made: list[list[int]] = [[] for _ in prompts]
-        self.texts = [StopText(tokenizer.stream(), sampling.stop) for _ in prompts]
+        self.texts = [StopText(tokenizer.stream(continues=True), sampling.stop) for _ in prompts]
         if prompts:
             self.cache = KVCache(model.config, len(prompts), max(self.limits), device=self.device, dtype=self.dtype)
             self.pending_BT = self.pad(prompts)

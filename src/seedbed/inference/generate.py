@@ -12,6 +12,7 @@ from seedbed.devices import choose_device
 from seedbed.errors import DataError
 from seedbed.inference.config import GenerateConfig, SamplingConfig
 from seedbed.inference.engine import Completion, Engine
+from seedbed.model.folder import tell_unfinished
 
 DEMO = ("Once upon a time", "def ", "The meaning of", "import ", "In the beginning")
 """Openings for `--demo`."""
@@ -29,10 +30,13 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
     prompts = list(DEMO) if config.demo else [config.prompt or ""]
     if config.prompts is not None:
         prompts = read_prompts(config.prompts)
+    tell_unfinished(config.model)
     engine = Engine.load(config.model, device=choose_device(config.device))
     if config.prompt is not None:
+        ids = engine.encode(config.prompt)
+        engine.check_prompt(ids)
         sys.stdout.write(config.prompt)
-        return {"completions": [_told(config.prompt, say(engine, engine.encode(config.prompt), config))]}
+        return {"completions": [_told(config.prompt, say(engine, ids, config))]}
     encoded = [engine.encode(prompt) for prompt in prompts]
     for number, ids in enumerate(encoded, start=1):  # a prompt that cannot be continued is told before the work
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from seedbed.configuration import at_least, positive
+from seedbed.configuration import between, positive
 from seedbed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 DERIVED = cast(int, None)
 """A size that is left out: `resolve()` fills it in, so it is typed as the number that it then is."""
+
+LARGEST_SIZE, LARGEST_CONTEXT, MOST_LAYERS, LARGEST_VOCABULARY = 2**20, 2**20, 10_000, 2**24
+"""Far beyond any model, and small enough that no product of them overflows: a config may come from a stranger."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class ModelConfig:
     """Inner width of the feed-forward. Left out: 8/3 of width, rounded up to a multiple of 64."""
 
     context: int = 512
-    """Longest sequence, in tokens."""
+    """Longest sequence, in tokens; at most 1,048,576."""
 
     rope_base: float = 10_000.0
     """Base of the rotary frequencies."""
@@ -65,9 +68,12 @@ class ModelConfig:
     """Id that ends a document. Left out: taken from the tokenizer."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "layers", "width", "context")
-        at_least(self, 1, "vocab_size", "heads", "kv_heads", "head_width", "ff_width")
-        positive(self, "rope_base", "norm_epsilon", "embedding_std")
+        between(self, 1, LARGEST_SIZE, "width", "heads", "kv_heads", "head_width", "ff_width")
+        between(self, 1, LARGEST_CONTEXT, "context")
+        between(self, 1, MOST_LAYERS, "layers")
+        between(self, 1, LARGEST_VOCABULARY, "vocab_size")
+        between(self, 1, 10**12, "rope_base")
+        positive(self, "norm_epsilon", "embedding_std")
         if self.heads is not None and self.kv_heads is not None and self.heads % self.kv_heads:
             raise ConfigError(f"heads must be a multiple of kv_heads, got {self.heads} and {self.kv_heads}")
         if self.head_width is not None and self.head_width % 2:
@@ -122,4 +128,6 @@ class InspectConfig:
     """Sequences of a training step."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "length", "batch", "vocab_size")
+        between(self, 1, LARGEST_VOCABULARY, "length", "batch", "vocab_size")
+        if not self.model:
+            raise ConfigError("model must be a folder, a preset or a YAML file, got an empty text")

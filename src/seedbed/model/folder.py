@@ -5,24 +5,27 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import warnings
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from seedbed.errors import CorruptionError, DataError
+from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.model.config import ModelConfig
 from seedbed.model.names import from_huggingface, to_huggingface
-from seedbed.model.transformer import Transformer
+from seedbed.model.transformer import Transformer, weight_shapes
+from seedbed.model.weights import (
+    FLOATS,
+    StoredTensor,
+    check_shapes,
+    find_dtype,
+    read_headers,
+    read_weights,
+    write_weights,
+)
 from seedbed.runs import (
     MANIFEST,
     Inputs,
@@ -30,17 +33,24 @@ from seedbed.runs import (
     input_hash,
     new_folder,
     open_folder,
+    read_json,
+    read_record,
     refuse_unlisted,
     write_card,
     write_json,
 )
 from seedbed.tokenizers.tokenizer import Tokenizer
 
-WEIGHTS = "model.safetensors"
+EXACT = "seedbed.json"
+"""Our exact config, in model folders and checkpoints."""
+FORMAT = 1
+"""Version of that file."""
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints."""
 TOKENIZER = "tokenizer"
 """Folder of a run's tokenizer."""
+SAMPLING = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p")
+"""Of generation_config.json: what a person may prefer otherwise, and other tools alone read."""
 
 
 def save_model(
@@ -54,28 +64,16 @@ def save_model(
 ) -> Manifest:
     """Writes the whole folder, or nothing. `inputs`: what the model was made of; `card`: sections of its README."""
     with new_folder(folder, "model", inputs=inputs, config=asdict(model.config), overwrite=overwrite) as staging:
-        names = to_huggingface(dict(model.named_parameters()))
-        weights = {names[name]: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
-        _write_weights(staging / WEIGHTS, weights)
-        write_json(staging / "config.json", huggingface_config(model.config, weights))
+        own = dict(model.named_parameters())
+        names = to_huggingface(own)
+        write_weights(staging, {names[name]: weight for name, weight in own.items()})
+        write_json(staging / "config.json", huggingface_config(model.config, model.embedding.weight.dtype))
         write_json(staging / "generation_config.json", generation_config(model.config, tokenizer))
         lineage = {role: input_hash(source) for role, source in inputs.items()}
-        exact = {"format": 1, "model": asdict(model.config), "tokenizer": tokenizer.hash, "inputs": lineage}
-        write_json(staging / "seedbed.json", exact)
+        write_config(staging, model.config, tokenizer=tokenizer.hash, inputs=lineage)
         tokenizer.save(staging)
         write_card(staging, f"{folder.parent.name}/{folder.name}", card)
     return open_folder(folder, "model")
-
-
-def _write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
-    """Writes a safetensors file; an error of the operating system, which safetensors tells in words, as an OSError."""
-    try:
-        save_file(dict(weights), file, metadata={"format": "pt"})
-    except SafetensorError as error:
-        number = re.search(r"\(os error (\d+)\)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
 
 
 def find_model(path: Path) -> Path:
@@ -88,90 +86,121 @@ def find_model(path: Path) -> Path:
     return path
 
 
-def load_model(path: Path, *, device: torch.device | str = "cpu") -> tuple[Transformer, Tokenizer]:
+def tell_unfinished(path: Path) -> None:
+    """On standard error, when `path` is a run that is not at its end: which of its checkpoints stands for it."""
+    found = find_model(path)
+    if found.parent == path / CHECKPOINTS:
+        print(f"{path} is not finished: {found.name} is taken", file=sys.stderr)
+
+
+def load_model(
+    path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | str | None = None
+) -> tuple[Transformer, Tokenizer]:
     """The model of a model folder, a run or a checkpoint, in evaluation mode, and its tokenizer.
 
-    Every byte is checked against the manifest first: CorruptionError when one has changed, DataError when the folder is
-    none of the three or model and tokenizer do not belong together.
+    `dtype`: of the weights; left out, the one they are stored in. Every byte is checked against the manifest first,
+    and what the config promises against what the files hold before memory is taken for it. CorruptionError when a byte
+    has changed, DataError when the folder is none of the three or its parts do not belong together.
     """
     folder = find_model(path)
     manifest = open_folder(folder, ("model", "checkpoint"), verify="all")
-    config = read_config(folder / "seedbed.json")
+    config = read_config(folder)
     is_checkpoint = manifest.kind == "checkpoint"
     if is_checkpoint:
-        refuse_unlisted(folder, manifest, ".safetensors")  # DCP would read it too
+        refuse_unlisted(folder, manifest, ".safetensors")  # its reader would read it too
+        from seedbed.model import state  # brings torch.distributed.checkpoint, as slow to import as half of torch
+
+        stored = state.weight_state(state.describe_state(folder))
+    else:
+        stored = _huggingface_weights(folder)
+    check_shapes(weight_shapes(config), {name: tensor.shape for name, tensor in stored.items()}, folder)
+    stored_dtype = _one_dtype(folder, stored)
     tokenizer = Tokenizer.load(folder.parent.parent / TOKENIZER if is_checkpoint else folder)
     check_vocabulary(config, tokenizer, folder)
-    model = Transformer(config)
-    if is_checkpoint:
-        load_weights(model, _checkpoint_weights(folder, model), folder)
-    else:
-        load_weights(model, _huggingface_weights(folder / WEIGHTS), folder / WEIGHTS)
-    return model.to(device).eval(), tokenizer
+    if not is_checkpoint:
+        _check_promises(folder, config, tokenizer, stored_dtype)
+    weights = state.read_state(folder, stored) if is_checkpoint else read_weights(stored)
+    with torch.device("meta"):  # drawing first weights would cost time, and move the generator
+        model = Transformer(config)
+    model.load_state_dict(weights, assign=True)
+    return model.to(device, None if dtype is None else find_dtype(dtype)).eval(), tokenizer
 
 
-def _huggingface_weights(file: Path) -> dict[str, Tensor]:
+def _huggingface_weights(folder: Path) -> dict[str, StoredTensor]:
+    """Those of a model folder, by our names."""
+    headers = read_headers(folder)
+    names = from_huggingface(headers)
+    stored = {names[name]: tensor for name, tensor in headers.items()}
+    if len(stored) < len(headers):
+        raise DataError(f"{folder}: a weight is there under two names")
+    return stored
+
+
+def _one_dtype(folder: Path, stored: Mapping[str, StoredTensor]) -> torch.dtype:
+    """The dtype that all weights have. DataError when they differ or are no floating-point numbers."""
+    dtypes = {tensor.dtype for tensor in stored.values()}
+    if len(dtypes) > 1 or not dtypes <= set(FLOATS.values()):
+        named = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise DataError(f"{folder}: the weights must be of one floating-point dtype, they are {named}")
+    return dtypes.pop()
+
+
+def _check_promises(folder: Path, config: ModelConfig, tokenizer: Tokenizer, dtype: torch.dtype) -> None:
+    """DataError, naming file and key, when other tools would read another model from the folder than we do."""
+    if read_json(folder / EXACT).get("tokenizer") != tokenizer.hash:
+        raise DataError(f"{folder / EXACT}: the tokenizer beside it is not the one that tokenizer names")
+    for name, promised in (
+        ("config.json", huggingface_config(config, dtype)),
+        ("generation_config.json", generation_config(config, tokenizer)),
+    ):
+        said = read_json(folder / name)
+        for key, value in promised.items():
+            if key not in said:
+                raise DataError(f"{folder / name}: {key} is missing; it must be {value}")
+            if said[key] != value and key not in SAMPLING:
+                raise DataError(f"{folder / name}: {key} must be {value}, as {EXACT} and the weights have it")
+
+
+def write_config(folder: Path, config: ModelConfig, **lineage: Any) -> None:
+    """Writes seedbed.json: the exact config, and what the model was made from."""
+    write_json(folder / EXACT, {"format": FORMAT, "model": asdict(config), **lineage})
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The exact config that the `seedbed.json` of a model folder or checkpoint holds."""
+    path = folder / EXACT
+    if read_json(path).get("format") != FORMAT:
+        raise DataError(f"{path}: format is not {FORMAT}, the one that this version of seedbed reads")
     try:
-        theirs = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise CorruptionError(f"{file}: {error}") from None
-    names = from_huggingface(theirs)
-    return {names[name]: weight for name, weight in theirs.items()}
-
-
-def _checkpoint_weights(folder: Path, model: Transformer) -> dict[str, Tensor]:
-    import torch.distributed.checkpoint as dcp
-
-    weights = {f"model.{name}": torch.empty_like(weight) for name, weight in model.named_parameters()}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there is no process group is meant
-        dcp.load(weights, storage_reader=dcp.HuggingFaceStorageReader(str(folder)))
-    return {name.removeprefix("model."): weight for name, weight in weights.items()}
-
-
-def load_weights(model: Transformer, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Copies `weights`, by our names, into the model. Raises DataError unless they are exactly the model's."""
-    own = dict(model.named_parameters())
-    for name in sorted(own.keys() ^ weights.keys()):
-        raise DataError(
-            f"{source}: the weight {name} is {'missing' if name in own else 'not one of this architecture'}"
-        )
-    with torch.no_grad():
-        for name, weight in own.items():
-            if weight.shape != weights[name].shape:
-                promised, found = tuple(weight.shape), tuple(weights[name].shape)
-                raise DataError(f"{source}: {name} has shape {found}, the config promises {promised}")
-            weight.copy_(weights[name])
-
-
-def read_config(path: Path) -> ModelConfig:
-    """The exact config that `seedbed.json` holds."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))["model"]
-        known = {field.name for field in fields(ModelConfig)}
-        if unknown := values.keys() - known:
-            raise DataError(f"{path}: {sorted(unknown)[0]} is not known to this version of seedbed")
-        return ModelConfig(**values).resolve()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptionError(f"{path} cannot be read: {error}") from None
+        return read_record(ModelConfig, path, "model").resolve()
+    except ConfigError as error:
+        raise CorruptionError(f"{path}: {error.problem}") from error
 
 
 def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer, where: Path) -> None:
-    """Raises DataError when the model does not have one row of embeddings for each token id."""
+    """Raises DataError when the model does not have one row of embeddings for each token id, or means other ids by
+    padding, beginning and end."""
     if config.vocab_size != tokenizer.vocab_size:
         raise DataError(
             f"{where}: the model has {config.vocab_size:,} token ids, the tokenizer {tokenizer.vocab_size:,}",
             "Use the tokenizer that the model was trained with, or leave model.vocab_size out.",
         )
+    for name in ("pad_id", "bos_id", "eos_id"):
+        if getattr(config, name) != getattr(tokenizer, name):
+            told = f"the model's {name} is {getattr(config, name)}, the tokenizer's {getattr(tokenizer, name)}"
+            raise DataError(f"{where}: {told}")
 
 
-def huggingface_config(config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """`config.json` of the Hugging Face class Qwen3ForCausalLM."""
+def huggingface_config(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
+    """`config.json` of the Hugging Face class Qwen3ForCausalLM, with weights of `dtype`."""
+    stored = str(dtype).removeprefix("torch.")
     return {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
         "attention_bias": False,
         "attention_dropout": 0.0,
+        # Written twice, like the base of the rotary frequencies below: older tools read torch_dtype.
+        "dtype": stored,
         "bos_token_id": config.bos_id,
         "eos_token_id": config.eos_id,
         "pad_token_id": config.pad_id,
@@ -192,7 +221,7 @@ def huggingface_config(config: ModelConfig, weights: Mapping[str, Tensor]) -> di
         "rope_theta": config.rope_base,
         "sliding_window": None,
         "tie_word_embeddings": config.tied,
-        "torch_dtype": str(next(iter(weights.values())).dtype).removeprefix("torch."),
+        "torch_dtype": stored,
         "use_cache": True,
         "use_sliding_window": False,
         "vocab_size": config.vocab_size,

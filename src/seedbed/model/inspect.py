@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from seedbed.configuration import find_preset, from_arguments
+from seedbed.configuration import from_arguments, options, read_group
 from seedbed.errors import ConfigError
 from seedbed.model.accounting import cache_bytes, count_parameters, forward_flops, training_bytes, training_flops
 from seedbed.model.config import InspectConfig, ModelConfig
@@ -18,7 +15,7 @@ from seedbed.runs import open_folder
 
 
 def inspect_model(config: InspectConfig) -> dict[str, Any]:
-    """Prints sizes, parameters by part, operations a token and memory; returns the same numbers."""
+    """Prints sizes, parameters by part, FLOPs a token and memory; returns the same numbers."""
     model = _find(config)
     model = replace(model, vocab_size=config.vocab_size or model.vocab_size).resolve()
     length = config.length or model.context
@@ -43,15 +40,11 @@ def _find(config: InspectConfig) -> ModelConfig:
     if path.is_dir():
         folder = find_model(path)
         open_folder(folder, ("model", "checkpoint"))
-        return read_config(folder / "seedbed.json")
-    try:
-        values = yaml.safe_load(find_preset(config.model).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{config.model} is not YAML: {' '.join(str(error).split())}") from None
-    sizes = values.get("model", {}) if isinstance(values, dict) else None
-    if not isinstance(sizes, dict):
-        raise ConfigError(f"{config.model} has no group `model` of keys to inspect")
-    model = from_arguments(ModelConfig, [f"--{key}={json.dumps(value)}" for key, value in sizes.items()])
+        return read_config(folder)
+    sizes = read_group(config.model, "model")
+    for key in sizes.keys() - options(ModelConfig).keys():
+        raise ConfigError(f"{config.model}: unknown key model.{key}")
+    model = from_arguments(ModelConfig, [f"--{key}={value}" for key, value in sizes.items()])
     if model.vocab_size is None and config.vocab_size is None:
         raise ConfigError(f"{config.model} leaves the vocabulary to the tokenizer", "Give its size: --vocab_size 8192")
     return model
@@ -67,7 +60,7 @@ def _table(result: dict[str, Any], config: InspectConfig) -> str:
         "parameters",
         *(f"  {name.replace('_', ' '):<20}{number:>16,}" for name, number in result["parameters"].items()),
         "",
-        f"operations a token, sequences of {length:,}",
+        f"FLOPs a token, sequences of {length:,}",
         f"  {'forward':<20}{result['forward_flops_per_token']:>16,}",
         f"  {'training':<20}{result['training_flops_per_token']:>16,}",
         "",

@@ -12,6 +12,9 @@ Shape suffixes: B batch, T positions, D model width, V vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,6 +41,13 @@ class Block(nn.Module):
         return x_BTD + self.feedforward(self.feedforward_norm(x_BTD))
 
 
+class Head(nn.Linear):
+    """From the residual stream to the vocabulary."""
+
+    parameter_kind = "head"
+    """Its own rate, which `optim.groups` reads here."""
+
+
 class Transformer(nn.Module):
     """Token ids in, logits of the next token out."""
 
@@ -46,10 +56,10 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config = config.resolve()
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.positions = RotaryPositions(config.head_width, config.context, config.rope_base)
+        self.positions = RotaryPositions(config.head_width, config.rope_base)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.final_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
+        self.head = None if config.tied else Head(config.width, config.vocab_size, bias=False)
         self.initialise()
 
     def initialise(self) -> None:
@@ -75,7 +85,7 @@ class Transformer(nn.Module):
         row is one document.
         """
         mask = AttentionMask.causal() if segments_BT is None else AttentionMask.within_documents(segments_BT)
-        angles = self.positions.angles(tokens_BT.shape[1], positions_BT)
+        angles = self.positions.angles(tokens_BT.shape[1], positions_BT, device=tokens_BT.device)
         return self.run(tokens_BT, angles, mask, [None] * len(self.blocks))
 
     def extend(self, tokens_BT: Tensor, positions_BT: Tensor, cache: KVCache, seen: int) -> Tensor:
@@ -83,7 +93,7 @@ class Transformer(nn.Module):
 
         `seen` is one more than the largest position of the batch; no position is ≥ it.
         """
-        angles = self.positions.angles(seen, positions_BT)
+        angles = self.positions.angles(seen, positions_BT, device=tokens_BT.device)
         mask = AttentionMask.up_to(positions_BT, seen)
         return self.run(tokens_BT, angles, mask, cache.layers(positions_BT, seen))
 
@@ -98,3 +108,15 @@ class Transformer(nn.Module):
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores (…, V) over the vocabulary of normed residual vectors (…, D)."""
         return F.linear(x_BTD, self.embedding.weight if self.head is None else self.head.weight)
+
+
+def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight of a resolved config, by name, without a byte of them."""
+    with torch.device("meta"):
+        thin = Transformer(replace(config, layers=1))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, weight in thin.named_parameters():
+        inside = name.removeprefix("blocks.0.")
+        names = [name] if inside == name else [f"blocks.{number}.{inside}" for number in range(config.layers)]
+        shapes |= dict.fromkeys(names, tuple(weight.shape))
+    return shapes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
@@ -12,6 +12,9 @@ from seedbed.errors import ConfigError
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """Which optimizer, and its rates."""
+
+    default_rate: ClassVar[float] = 1e-3
+    """`rate` where it is left out."""
 
     name: Literal["muon", "adamw"] = "muon"
     """muon orthogonalises the update of every matrix (Jordan 2024), AdamW moves the rest. adamw: AdamW for all."""
@@ -75,7 +78,8 @@ class ScheduleConfig:
     """Share of the steps at the end over which warmup_stable_decay falls."""
 
     final: float = 0.02
-    """Multiple of the peak that the last step ends at."""
+    """Share of the peak that the rates fall to: 0.02 is a fiftieth of it. The last step takes a little more, since the
+    fall ends after it, and so a schedule that falls to 0 has no step without effect."""
 
     def __post_init__(self) -> None:
         between(self, 0, 1, "warmup", "decay", "final")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from seedbed.optim.config import OptimizerConfig
 from seedbed.optim.muon import Muon
-
-ADAMW_RATE = 1e-3
-"""Where no rate is given."""
 
 
 def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
@@ -18,10 +14,7 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
 
     Each group carries its peak rate as `peak`; the trainer sets `lr` from it at every step.
     """
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    kinds: dict[str, list[nn.Parameter]] = {"matrix": [], "embedding": [], "head": [], "vector": []}
-    for name, parameter in named:
-        kinds[kind_of(name, parameter)].append(parameter)
+    kinds = parameter_kinds(model)
     rates = {
         "matrix": config.matrix_rate,
         "embedding": config.embedding_rate,
@@ -43,14 +36,14 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
     groups = [
         {
             "params": parameters,
-            "lr": (config.rate or ADAMW_RATE) if config.name == "adamw" else rates[kind],
+            "lr": (config.rate or config.default_rate) if config.name == "adamw" else rates[kind],
             "weight_decay": config.weight_decay if kind in ("matrix", "head") else 0.0,
         }
         for kind, parameters in kinds.items()
         if parameters
     ]
     if groups:
-        fused = all(p.device.type in ("cpu", "cuda") for _, p in named)
+        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in model.parameters())
         betas = (config.beta1, config.beta2)
         optimizers.append(AdamW(groups, betas=betas, eps=config.epsilon, fused=fused))
     for optimizer in optimizers:
@@ -59,13 +52,22 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
     return optimizers
 
 
-def kind_of(name: str, parameter: torch.Tensor) -> str:
-    """ "embedding", "head", "vector" (norm weights and other one-dimensional parameters) or "matrix"."""
-    if name.startswith("embedding."):
-        return "embedding"
-    if name.startswith("head."):
-        return "head"
-    return "vector" if parameter.ndim < 2 else "matrix"
+def parameter_kinds(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """The parameters that ask for a gradient, as "embedding", "head", "vector" (norm weights and other one-dimensional
+    ones) or "matrix".
+
+    What a parameter is follows from the module that holds it, not from its name, which wrappers change: an embedding
+    is an `nn.Embedding`, a head says so by its `parameter_kind`.
+    """
+    kinds: dict[str, list[nn.Parameter]] = {"matrix": [], "embedding": [], "head": [], "vector": []}
+    seen: set[nn.Parameter] = set()
+    for module in model.modules():
+        own = "embedding" if isinstance(module, nn.Embedding) else getattr(module, "parameter_kind", None)
+        for parameter in module.parameters(recurse=False):
+            if parameter.requires_grad and parameter not in seen:
+                seen.add(parameter)
+                kinds[own or ("vector" if parameter.ndim < 2 else "matrix")].append(parameter)
+    return kinds
 
 
 def set_rates(optimizers: list[Optimizer], multiple: float) -> None:

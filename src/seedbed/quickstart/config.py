@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from seedbed.configuration import between, positive
+from seedbed.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,4 +32,7 @@ class QuickstartConfig:
 
     def __post_init__(self) -> None:
         positive(self, "minutes")
+        between(self, 0, 10**6, "minutes")
+        if not self.corpus:
+            raise ConfigError("corpus must be stdlib, a file or a folder, got an empty text")
         between(self, 0, 2**62, "seed")

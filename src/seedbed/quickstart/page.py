@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,21 +13,26 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as TerminalTable
 
-from seedbed.inference.config import SamplingConfig
+from seedbed.devices import choose_device
 from seedbed.inference.engine import Engine
 from seedbed.inference.generate import DEMO
+from seedbed.quickstart.config import QuickstartConfig
+from seedbed.training.chart import loss_chart
 from seedbed.training.trackers import JsonLines
-from seedbed.visual.curves import line_chart
 from seedbed.visual.page import Block, Heading, Page, Paragraph, Picture, Table, Verbatim
 
 ANSWERS_SHOWN = 2
 """Questions of each skill that the report shows."""
 
 
-def build_page(out: Path, result: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> Page:
+def build_page(
+    out: Path, result: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]], samples: list[Block]
+) -> Page:
     """The report on the folder `out`. `result` is the quickstart's, `stages` holds that of each stage."""
     pretrained, tuned = result["stages"]
+    warnings = [Paragraph(f"{name}: {stage['warning']}") for name, stage in stages.items() if "warning" in stage]
     blocks: list[Block] = [
+        *warnings,
         Paragraph(
             f"Made in {result['seconds'] / 60:.1f} minutes with at most {result['peak_rss_mb']:,.0f} MB of memory. "
             f"The fine-tuned model answers {tuned['skills_exact']:.0%} of the held-out questions exactly; always "
@@ -32,7 +40,9 @@ def build_page(out: Path, result: Mapping[str, Any], stages: Mapping[str, Mappin
         ),
         Heading("Learning to predict text"),
         Picture(
-            "loss", _loss_chart(out), "Bits per byte on training and validation text over the steps of pretraining"
+            "loss",
+            _loss_chart(out),
+            "Bits per byte on training and validation text over the steps of pretraining",
         ),
         Paragraph(
             f"Held-out text costs {pretrained['val_bits_per_byte']:.3f} bits per byte after pretraining (8 is knowing "
@@ -40,10 +50,11 @@ def build_page(out: Path, result: Mapping[str, Any], stages: Mapping[str, Mappin
         ),
         Heading("Held-out questions answered exactly"),
         _skills_table(result),
+        *_second_turn(tuned),
         Heading("Stages"),
         _stages_table(stages),
         Heading("What it says"),
-        *_samples(out),
+        *samples,
     ]
     return Page("From raw text to a chat model", blocks)
 
@@ -60,16 +71,19 @@ def print_summary(out: Path, result: Mapping[str, Any]) -> None:
     console.print(shown)
     console.print(f"{result['seconds'] / 60:.1f} minutes, {result['peak_rss_mb']:,.0f} MB at most")
     console.print(f"report  {out / 'report.html'}")
-    console.print(f"talk    seedbed chat --model {out / result['model']}")
+    console.print(f"talk    {_program()} chat --model {shlex.quote(str(out / result['model']))}", soft_wrap=True)
+
+
+def _program() -> str:
+    """What calls seedbed from here: its name if it is on PATH, else what was called just now."""
+    if shutil.which("seedbed"):
+        return "seedbed"
+    called = Path(sys.argv[0])
+    return shlex.quote(sys.argv[0]) if called.name == "seedbed" else f"{shlex.quote(sys.executable)} -m seedbed"
 
 
 def _loss_chart(out: Path) -> str:
-    records = JsonLines(out / "pretrain" / "metrics.jsonl").records()
-    lines = {
-        label: [(record["step"], record[key]) for record in records if key in record]
-        for label, key in (("training", "bits_per_byte"), ("validation", "val_bits_per_byte"))
-    }
-    return line_chart(lines, title="Pretraining", x_label="optimizer steps", y_label="bits per byte")
+    return loss_chart(JsonLines(out / "pretrain" / "metrics.jsonl").records(), "Pretraining") or ""
 
 
 def _skills_table(result: Mapping[str, Any]) -> Table:
@@ -78,6 +92,13 @@ def _skills_table(result: Mapping[str, Any]) -> Table:
     rows = [[skill.replace("_", " "), *(f"{column['by_skill'][skill]:.0%}" for column in columns)] for skill in skills]
     rows.append(["all", *(f"{column['skills_exact']:.0%}" for column in columns)])
     return Table(["skill", "best constant answer", "pretrained", "fine-tuned"], rows)
+
+
+def _second_turn(tuned: Mapping[str, Any]) -> list[Block]:
+    if "second_turn_exact" not in tuned:
+        return []
+    share = f"{tuned['second_turn_exact']:.0%}"
+    return [Paragraph(f"Asked after another question and its answer, it answers {share} of a quarter of them exactly.")]
 
 
 def _stages_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -89,15 +110,16 @@ def _stages_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:
     return Table(["folder", "seconds", "steps", "validation loss"], rows)
 
 
-def _samples(out: Path) -> list[Block]:
-    engine = Engine.load(out / "pretrain" / "model")
-    continued = engine.generate(list(DEMO), SamplingConfig(max_tokens=200))
+def build_samples(config: QuickstartConfig) -> list[Block]:
+    """What the pretrained and the fine-tuned model say."""
+    engine = Engine.load(config.out / "pretrain" / "model", device=choose_device(config.device))
+    continued = engine.generate(list(DEMO), max_tokens=200, seed=config.seed)
     blocks: list[Block] = [Paragraph("The pretrained model continues a text:")]
     blocks += [Verbatim(opening + text) for opening, text in zip(DEMO, continued, strict=True)]
     blocks.append(
         Paragraph("The fine-tuned model answers held-out questions, the first of each skill, right or wrong:")
     )
-    with (out / "evaluation" / "finetune" / "skills.jsonl").open(encoding="utf-8") as lines:
+    with (config.out / "evaluation" / "finetune" / "skills.jsonl").open(encoding="utf-8") as lines:
         answers = [json.loads(line) for line in lines]
     shown: list[str] = []
     for skill in dict.fromkeys(answer["skill"] for answer in answers):

@@ -7,7 +7,6 @@ stopped, the command goes on where it was.
 from __future__ import annotations
 
 import functools
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -15,35 +14,54 @@ from pathlib import Path
 from typing import Any
 
 from seedbed.configuration import from_arguments, load_config, save_config, to_dict
-from seedbed.data.config import PrepareConfig, TokenizeConfig
-from seedbed.data.corpus import prepare
-from seedbed.data.skills import SkillItem, constant_answers, held_out_items, training_items
+from seedbed.data.config import PrepareConfig, TokenizeConfig, TokenizerConfig
+from seedbed.data.prepare import hash_source, prepare
+from seedbed.data.skills import constant_answers, held_out_items, training_items
 from seedbed.data.tokens import tokenize
+from seedbed.data.vocabulary import train_tokenizer
 from seedbed.devices import peak_memory_mb
-from seedbed.errors import ConfigError
+from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.evaluation.config import EvaluateConfig
 from seedbed.evaluation.evaluate import evaluate
 from seedbed.evaluation.skills import FILE, read_items, score_constant, write_items
 from seedbed.quickstart.config import QuickstartConfig
-from seedbed.quickstart.page import build_page, print_summary
-from seedbed.runs import MANIFEST, command, lock, new_folder, write_result
-from seedbed.tokenizers.config import TokenizerConfig
-from seedbed.tokenizers.training import train_tokenizer
+from seedbed.quickstart.page import build_page, build_samples, print_summary
+from seedbed.quickstart.questions import write_conversations
+from seedbed.runs import (
+    MANIFEST,
+    check_number,
+    command,
+    lock,
+    new_folder,
+    open_folder,
+    read_json,
+    read_manifest,
+    write_result,
+)
 from seedbed.training.config import PretrainConfig
 from seedbed.training.pretrain import pretrain
+from seedbed.training.settings import CONFIG
 from seedbed.tuning.config import FinetuneConfig
 from seedbed.tuning.finetune import finetune
 
-PRETRAIN_SHARE, FINETUNE_SHARE = 0.20, 0.64
-"""Of the minutes; the rest is for preparing, measuring and writing."""
+PRETRAIN_SHARE = 0.20
+"""Of the minutes. Fine-tuning takes what is left after it, less what evaluating and reporting will take."""
+
+LEAST_SHARE = 0.1
+"""Of the minutes, for fine-tuning, however little is left."""
 
 BYTES_PER_MINUTE = 2_000_000
 """A sample of a large corpus is enough: a CPU reads far less than this in a minute of training."""
+
+COMPARED_BYTES = 1_000_000_000
+"""A corpus up to this large is read again to see whether it has changed."""
 
 TRAINING_QUESTIONS_PER_MINUTE = 7_500
 HELD_OUT_PER_SKILL = 200
 REMEMBERED = "quickstart.yaml"
 """In the folder: the config that it was begun with."""
+KINDS = ("corpus", "tokenizer", "tokens", "questions", "run", "report")
+"""Of the folders that the stages write."""
 CONVERSATIONS = "train.jsonl"
 """In the folder of questions: what is learned from."""
 VALIDATION = "validation.jsonl"
@@ -72,10 +90,31 @@ def _remember(config: QuickstartConfig) -> None:
                     f"{config.out} was begun with {key} {began}, now it is {to_dict(config)[key]}",
                     "Give the same settings to go on with it, or another --out.",
                 )
+        _refuse_other_text(config)
         return
     if any(entry.name != path.name and not entry.name.startswith(".") for entry in config.out.iterdir()):
         raise ConfigError(f"{config.out} exists and is not empty", "Choose another --out, or remove that folder first.")
     save_config(path, config)
+
+
+def _refuse_other_text(config: QuickstartConfig) -> None:
+    """DataError when the text that a corpus was made from has changed since. Text that is gone is not missed."""
+    source = Path(config.corpus)
+    if config.corpus != "stdlib" and not source.exists():
+        return
+    sizes = (path.stat().st_size for path in [source, *source.rglob("*")] if path.is_file())
+    if sum(sizes) > COMPARED_BYTES:
+        print(f"{config.corpus} is large: whether it has changed is not checked", file=sys.stderr)
+    elif hash_source(_preparing(config)) != read_manifest(config.out / "corpus").inputs["source"]:
+        raise DataError(
+            f"{config.corpus} has changed since {config.out} was begun with it",
+            "Give another --out to begin anew with it, or the text as it was to go on.",
+        )
+
+
+def _preparing(config: QuickstartConfig) -> PrepareConfig:
+    limit = max(100_000, int(BYTES_PER_MINUTE * config.minutes))
+    return PrepareConfig(source=config.corpus, out=config.out / "corpus", max_bytes=limit, seed=config.seed)
 
 
 class Quickstart:
@@ -93,10 +132,12 @@ class Quickstart:
         self.stage("tokens", self.tokenize)
         self.stage("questions", self.questions)
         for name, train in (("pretrain", self.pretrain), ("finetune", self.finetune)):
-            if not self.stage(name, train).get("finished", True):
+            trained = self.stage(name, train)
+            if not trained.get("finished", True):
                 go_on = command("quickstart", self.config)
                 print(f"stopped in {name}; this goes on: {go_on}", file=sys.stderr)
-                return {"finished": False, "stopped_in": name, "go_on": go_on}
+                interrupted = trained.get("interrupted", False)
+                return {"finished": False, "interrupted": interrupted, "stopped_in": name, "go_on": go_on}
             self.stage(f"evaluation/{name}", functools.partial(self.evaluate, name))
         return self.report()
 
@@ -104,7 +145,7 @@ class Quickstart:
         """Does the work of a stage unless its folder is complete; its result, with the seconds it took."""
         path = self.out / folder
         if (path / MANIFEST).is_file() and (path / "result.json").is_file():
-            self.results[folder] = json.loads((path / "result.json").read_text(encoding="utf-8"))
+            self.results[folder] = self.finished_result(folder)
             return self.results[folder]
         print(f"→ {folder}", file=sys.stderr)
         earlier = self.seconds_before(path)
@@ -116,26 +157,35 @@ class Quickstart:
             write_result(path, self.results[folder])
         return self.results[folder]
 
+    def finished_result(self, folder: str) -> dict[str, Any]:
+        """What a stage that is complete had to say. CorruptionError when a byte of its folder has changed, or its
+        result.json does not say what the report needs."""
+        path = self.out / folder
+        open_folder(path, KINDS, verify="all")
+        needed: list[tuple[str, ...]] = []
+        if folder.startswith("evaluation/"):
+            needed += [("tasks", "bits_per_byte", "bits_per_byte"), ("tasks", "skills", "skills_exact")]
+            needed += [("tasks", "skills", "by_skill", skill) for skill in self.baseline()["by_skill"]]
+        # A process that died right after the stage had no time to add the seconds.
+        return {"seconds": 0.0, **_read_result(path, needed, optional=("seconds", "peak_rss_mb", "steps", "val_loss"))}
+
     def seconds_before(self, path: Path) -> float:
         """What an earlier sitting, that was stopped, spent on the stage."""
         if not (path / "result.json").is_file():
             return 0.0
-        return float(json.loads((path / "result.json").read_text(encoding="utf-8")).get("seconds", 0.0))
+        return float(_read_result(path, [("seconds",)])["seconds"])
 
     # The stages ------------------------------------------------------------------------------------------------------
 
     def prepare(self) -> dict[str, Any]:
-        limit = max(100_000, int(BYTES_PER_MINUTE * self.config.minutes))
-        return prepare(
-            PrepareConfig(source=self.config.corpus, out=self.out / "corpus", max_bytes=limit, seed=self.config.seed)
-        )
+        return prepare(_preparing(self.config))
 
     def tokenizer(self) -> dict[str, Any]:
         return train_tokenizer(TokenizerConfig(corpus=self.out / "corpus", kind="bytes", out=self.out / "tokenizer"))
 
     def tokenize(self) -> dict[str, Any]:
-        folders = {"corpus": self.out / "corpus", "tokenizer": self.out / "tokenizer"}
-        return tokenize(TokenizeConfig(**folders, out=self.out / "tokens"))
+        corpus, tokenizer, out = (self.out / name for name in ("corpus", "tokenizer", "tokens"))
+        return tokenize(TokenizeConfig(corpus=corpus, tokenizer=tokenizer, out=out))
 
     def questions(self) -> dict[str, Any]:
         """Conversations to fine-tune on, and held-out questions to measure with."""
@@ -144,29 +194,42 @@ class Quickstart:
         items = list(training_items(count, seed=self.config.seed))
         result = {"stage": "questions", **settings}
         with new_folder(self.out / "questions", "questions", config=settings) as staging:
-            _write_conversations(staging / CONVERSATIONS, items)
+            write_conversations(staging / CONVERSATIONS, items, seed=self.config.seed)
             # Validated on what is held out too, or the loss would be of questions seen in other wordings.
-            _write_conversations(staging / VALIDATION, held_out_items(50, seed=self.config.seed + 1))
+            validation = held_out_items(50, seed=self.config.seed + 1)
+            write_conversations(staging / VALIDATION, validation, seed=self.config.seed)
             write_items(staging / FILE, held_out_items(HELD_OUT_PER_SKILL, seed=self.config.seed))
             write_result(staging, result)
         return result
 
     def pretrain(self) -> dict[str, Any]:
-        arguments = self.training("pretrain", PRETRAIN_SHARE)
+        arguments = self.training("pretrain", PRETRAIN_SHARE * self.config.minutes)
         return pretrain(from_arguments(PretrainConfig, [*arguments, f"--data.tokens={self.out / 'tokens'}"]))
 
     def finetune(self) -> dict[str, Any]:
         questions = self.out / "questions"
         sources = [f"--model={self.out / 'pretrain'}", f"--data={questions / CONVERSATIONS}"]
         sources.append(f"--validation={questions / VALIDATION}")
-        return finetune(from_arguments(FinetuneConfig, [*self.training("finetune", FINETUNE_SHARE), *sources]))
+        sources.append(f"--replay.tokens={self.out / 'tokens'}")
+        return finetune(from_arguments(FinetuneConfig, [*self.training("finetune", self.minutes_left()), *sources]))
 
-    def training(self, stage: str, share: float) -> list[str]:
+    def minutes_left(self) -> float:
+        """For fine-tuning. Of a run that was begun, those that it was begun with: its steps are counted."""
+        begun = self.out / "finetune" / CONFIG
+        if begun.exists() and (minutes := load_config(begun, FinetuneConfig).train.minutes) is not None:
+            return minutes
+        spent = sum(result["seconds"] for result in self.results.values())
+        # The fine-tuned model is evaluated sooner than the pretrained one was, since its answers end; that much sooner
+        # as the report with its samples takes, about.
+        left = 60 * self.config.minutes - spent - self.results["evaluation/pretrain"]["seconds"]
+        return max(left / 60, LEAST_SHARE * self.config.minutes)
+
+    def training(self, stage: str, minutes: float) -> list[str]:
         """The preset of a training stage with its part of the minutes, as its command would be told."""
         return [
             f"--config={stage}/quickstart",
             f"--out={self.out / stage}",
-            f"--train.minutes={share * self.config.minutes}",
+            f"--train.minutes={minutes}",
             f"--train.seed={self.config.seed}",
             f"--train.device={self.config.device}",
         ]
@@ -183,15 +246,18 @@ class Quickstart:
 
     def report(self) -> dict[str, Any]:
         """Writes report.md, report.html and result.json."""
+        began = time.perf_counter()
+        samples = build_samples(self.config)
+        spent = sum(result["seconds"] for result in self.results.values()) + time.perf_counter() - began
         result = {
             "finished": True,
             "stages": [self.stage_summary(stage) for stage in ("pretrain", "finetune")],
             "baseline": self.baseline(),
-            "seconds": round(sum(result["seconds"] for result in self.results.values()), 2),
+            "seconds": round(spent, 2),
             "peak_rss_mb": max(result.get("peak_rss_mb", 0.0) for result in self.results.values()),
             "model": "finetune/model",
         }
-        build_page(self.out, result, self.results).write(self.out, "report")
+        build_page(self.out, result, self.results, samples).write(self.out, "report")
         write_result(self.out, result)
         print_summary(self.out, result)
         return result
@@ -206,6 +272,14 @@ class Quickstart:
         return score_constant(items, constant_answers(items))
 
 
-def _write_conversations(path: Path, items: Iterable[SkillItem]) -> None:
-    rows = ({"skill": item.skill, "prompt": item.prompt, "response": item.answer} for item in items)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+def _read_result(path: Path, needed: Iterable[tuple[str, ...]], optional: Iterable[str] = ()) -> dict[str, Any]:
+    """The result.json of a folder. CorruptionError unless the values at `needed` are numbers, and those of the keys
+    `optional` that are there."""
+    file = path / "result.json"
+    try:
+        result = read_json(file)
+        for keys in (*needed, *((key,) for key in optional if key in result)):
+            check_number(result, keys, file)
+    except CorruptionError as error:
+        raise CorruptionError(error.problem, f"Remove {path}, then give the same command again.") from error
+    return result

@@ -32,18 +32,23 @@ from seedbed.runs.manifest import (
     seal,
     verify_file,
 )
+from seedbed.runs.reading import check_number, parse_json, read_json, read_record
 
 __all__ = [
     "MANIFEST",
     "FileRecord",
     "Inputs",
     "Manifest",
+    "check_number",
     "command",
     "input_hash",
     "lock",
     "new_folder",
     "open_folder",
+    "parse_json",
+    "read_json",
     "read_manifest",
+    "read_record",
     "refuse_unlisted",
     "remake",
     "seal",

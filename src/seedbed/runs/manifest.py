@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from seedbed.errors import CorruptionError, DataError
 from seedbed.runs.files import render_json, sha256_file, sha256_json, sync_file, write_atomic, writing
+from seedbed.runs.reading import parse_json
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = "1"
@@ -24,7 +25,7 @@ FORMAT_VERSION = "1"
 LEFT_OUT = ("result.json", "README.md", "timings.jsonl", "*.log", "*.log.*", "*.lock", ".*.holder", ".*.partial-*")
 """File names a manifest does not list, because they carry clocks, paths or words for people."""
 
-COMMANDS = {
+MAKERS = {
     "corpus": "seedbed prepare --source SOURCE --out {path}",
     "tokenizer": "seedbed tokenizer --corpus CORPUS --out {path}",
     "tokens": "seedbed tokenize --corpus CORPUS --tokenizer TOKENIZER --out {path}",
@@ -32,6 +33,9 @@ COMMANDS = {
     "report": "seedbed evaluate --model MODEL --out {path}",
 }
 """The command that makes a folder of each kind, shown when a folder does not say by which command it was made."""
+
+LONGEST_COMMAND = 1000
+"""Characters of a command line that is shown to a person."""
 
 Inputs = Mapping[str, "Path | Manifest | str"]
 """What a folder was made from: a seedbed folder, a raw file or folder, a manifest, or a known SHA-256 (a str)."""
@@ -82,12 +86,12 @@ class Manifest:
     def parse(cls, raw: bytes) -> Manifest:
         """The manifest a text renders; ValueError when the text is not, byte for byte, what seedbed renders."""
         try:
-            value = json.loads(raw.decode())
+            value = parse_json(raw)
             files = {str(name): FileRecord(int(r["bytes"]), str(r["sha256"])) for name, r in value["files"].items()}
             inputs = {str(name): str(digest) for name, digest in value["inputs"].items()}
             manifest = cls(str(value["kind"]), files, inputs, dict(value["config"]), str(value["version"]))
             intact = manifest.render().encode() == raw
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
         if not intact or any(not _is_inside(name) or record.bytes < 0 for name, record in files.items()):
             raise ValueError("its checksum does not match its content")
@@ -230,12 +234,21 @@ def refuse_unlisted(folder: Path | str, manifest: Manifest, suffix: str) -> None
 
 def command(verb: str, config: Any) -> str:
     """The command line that a config dataclass amounts to, leaving out defaults. Kept in result.json as "command"."""
-    words = ["seedbed", verb]
+    return shlex.join(["seedbed", verb, *_options(config, "")])
+
+
+def _options(config: Any, prefix: str) -> list[str]:
+    words = []
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        if value != item.default and value is not None:
-            words += [f"--{item.name}", str(value)]
-    return shlex.join(words)
+        if dataclasses.is_dataclass(value):
+            words += _options(value, f"{prefix}{item.name}.")
+            continue
+        default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        if value != default and value is not None:
+            shown = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            words += [f"--{prefix}{item.name}", shown]
+    return words
 
 
 def remake(folder: Path | str, kind: str | None) -> str | None:
@@ -243,13 +256,23 @@ def remake(folder: Path | str, kind: str | None) -> str | None:
     made_by = None
     with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError):
         made_by = json.loads((Path(folder) / "result.json").read_bytes()).get("command")
-    if isinstance(made_by, str) and made_by.startswith("seedbed ") and made_by.isprintable():
+    if isinstance(made_by, str) and _is_plain_command(made_by):
         return f"Remove that folder, then make it again: {made_by}"
     made_by = _make(Path(folder), kind)
     return made_by and made_by.replace("Make it", "Remove that folder, then make it again", 1)
 
 
+def _is_plain_command(line: str) -> bool:
+    """Whether a line from a folder, which a stranger may have made, runs seedbed and nothing else when it is pasted."""
+    if not (line.startswith("seedbed ") and line.isprintable() and len(line) <= LONGEST_COMMAND):
+        return False
+    try:
+        return shlex.join(shlex.split(line)) == line
+    except ValueError:  # a quote that does not end
+        return False
+
+
 def _make(folder: Path | None, kind: str | None) -> str | None:
     """Advice for a folder that is not there."""
-    known = COMMANDS.get(kind or "")
+    known = MAKERS.get(kind or "")
     return known and "Make it: " + known.format(path=shlex.quote(str(folder)) if folder else f"{kind}".upper())

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seedbed.tokenizers.config import TokenizerConfig
     from seedbed.tokenizers.tokenizer import Tokenizer
-    from seedbed.tokenizers.training import train_tokenizer
 
-__all__ = ["Tokenizer", "TokenizerConfig", "train_tokenizer"]
-
-_HOME = {"Tokenizer": "tokenizer", "TokenizerConfig": "config", "train_tokenizer": "training"}
+__all__ = ["Tokenizer"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name != "Tokenizer":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    from seedbed.tokenizers import tokenizer
+
+    return tokenizer.Tokenizer

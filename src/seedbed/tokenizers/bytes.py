@@ -9,7 +9,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from seedbed.tokenizers.chat import find_template
-from seedbed.tokenizers.tokenizer import SPECIALS, Tokenizer, byte_characters
+from seedbed.tokenizers.scheme import byte_characters
+from seedbed.tokenizers.tokenizer import SPECIALS, Tokenizer
 
 
 def build(*, specials: bool = True) -> Tokenizer:

@@ -15,21 +15,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-import jinja2.ext
-import jinja2.nodes
-import jinja2.parser
-import jinja2.sandbox
 import numpy as np
 from numpy.typing import NDArray
 
 from seedbed.errors import ConfigError, DataError
+from seedbed.tokenizers.rendering import compile_template, render_template
 
 if TYPE_CHECKING:
     from seedbed.tokenizers.tokenizer import Tokenizer
@@ -53,7 +48,7 @@ def find_template(name: str | Path) -> str:
     itself, known by its {{ or {%, is its own."""
     is_source = "{{" in str(name) or "{%" in str(name)
     template = str(name) if is_source else _read_template(name)
-    _compile(template)
+    compile_template(template)
     return template
 
 
@@ -240,56 +235,14 @@ def _special_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
-# Rendering -----------------------------------------------------------------------------------------------------------
-
-
 def _render(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool) -> str:
     if tokenizer.chat_template is None:
         raise ConfigError("this tokenizer has no chat template", "Give one with --template, such as chatml.")
-    try:
-        return _compile(tokenizer.chat_template).render(
-            messages=list(messages),
-            tools=None,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-            **tokenizer.named_specials(),
-        )
-    except jinja2.exceptions.TemplateError as error:
-        raise DataError(f"the chat template refuses the conversation: {error}") from error
-    except (TypeError, ValueError, KeyError, ArithmeticError, RecursionError) as error:
-        raise DataError(f"the chat template cannot render the conversation: {error}") from error
-
-
-class _Generation(jinja2.ext.Extension):
-    """Reads {% generation %} … {% endgeneration %} as its body: templates of the hub mark replies with it for
-    transformers. Here replies are found by rendering, in any template."""
-
-    tags = {"generation"}  # noqa: RUF012 (as Jinja declares it)
-
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-@lru_cache(maxsize=16)
-def _compile(template: str) -> jinja2.Template:
-    """The template in the environment transformers gives it, sandboxed: templates come from strangers."""
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+    return render_template(
+        tokenizer.chat_template,
+        messages=list(messages),
+        tools=None,
+        documents=None,
+        add_generation_prompt=add_generation_prompt,
+        **tokenizer.named_specials(),
     )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    try:
-        return environment.from_string(template)
-    except jinja2.exceptions.TemplateError as error:
-        raise ConfigError(f"the chat template is not valid Jinja: {error}") from error
-
-
-def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-    """Without the HTML escapes of Jinja's own filter."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
-
-
-def _refuse(message: str) -> None:
-    raise jinja2.exceptions.TemplateError(message)

@@ -3,18 +3,17 @@
 The folder it saves loads in transformers' `AutoTokenizer` (and so in vLLM and lm-eval) as it stands, with the same
 ids. Two things differ from there on purpose. The text of a special token inside a text stays text: only `chat` and the
 flags `bos` and `eos` place special tokens, so no document and no user can end a turn by writing `<|im_end|>`. And where
-a kind is simple enough (bytes, characters) the ids are looked up with numpy, many times faster than by `tokenizers`.
+a faster way gives the same ids it is taken: numpy looks up bytes and characters, tiktoken merges byte pairs (`bulk`).
 """
 
 from __future__ import annotations
 
 import codecs
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tokenizers
@@ -22,7 +21,11 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, processors
 
 from seedbed.errors import ConfigError, CorruptionError, DataError
-from seedbed.runs import write_atomic, write_json
+from seedbed.runs import parse_json, write_atomic, write_json
+from seedbed.tokenizers.scheme import may_cut, read_scheme, token_bytes, without_prefix
+
+if TYPE_CHECKING:
+    from seedbed.tokenizers.bulk import BulkEncoder
 
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>", "<|im_start|>", "<|im_end|>")
 """The special tokens of every tokenizer grown here, in the order of their ids."""
@@ -39,18 +42,26 @@ NAMES = {
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>")
 """Special tokens that end an answer in some chat format; each that a tokenizer has ends generation, as </s> does."""
 
+SPARE_IDS = 1024
+"""Ids may be left out of a vocabulary, up to so many besides as many as it has."""
+
 PIECE_CHARACTERS = 1 << 16
 """Longer texts are encoded in pieces: Hugging Face's encoding of a text takes some hundred times its memory."""
 
 PIECES_AT_ONCE = 64
 
+NO_IDS: NDArray[np.uint32] = np.zeros(0, dtype=np.uint32)
+
+BULK_CHARACTERS = 1 << 18
+"""From so much text on it pays to make what encodes fast."""
+
 
 class Tokenizer:
     """Text to token ids and back.
 
-    `kind` is "bytes", "characters" or "byte_pair"; `vocab_size` is one more than the largest id. `pad_id`, `unk_id`,
-    `bos_id` and `eos_id` are None where the tokenizer has no such token. `end_ids` are the ids that end generation, the
-    end of a document first. `chat_template` is Jinja source, or None.
+    `kind` is "bytes", "characters", "byte_pair" or "sentence_piece"; `vocab_size` is one more than the largest id.
+    `pad_id`, `unk_id`, `bos_id` and `eos_id` are None where the tokenizer has no such token. `end_ids` are the ids that
+    end generation, the end of a document first. `chat_template` is Jinja source, or None.
     """
 
     def __init__(self, source: str, config: dict[str, Any], chat_template: str | None):
@@ -61,24 +72,28 @@ class Tokenizer:
         self._source = source
         self._config = config
         self.chat_template = chat_template
-        described = json.loads(source)
+        described = parse_json(source.encode())
         self._backend = _parse(source)
         self._backend.encode_special_tokens = True  # special tokens' text is encoded as any text
         self._backend.no_padding()
         self._backend.no_truncation()
-        self.kind = _kind(described)
+        self._scheme = read_scheme(described)
+        self.kind = self._scheme.kind
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
-        self.vocab_size = max(vocabulary.values()) + 1
-        self.special_ids: dict[str, int] = {
-            token.content: id for id, token in sorted(self._backend.get_added_tokens_decoder().items()) if token.special
-        }
+        self.vocab_size = _vocab_size(vocabulary)
+        added = sorted(self._backend.get_added_tokens_decoder().items())
+        self.special_ids: dict[str, int] = {token.content: id for id, token in added if token.special}
+        self._added = [token.content for _, token in added if not token.special]  # found in any text
         self.pad_id, self.unk_id, self.bos_id, self.eos_id = (
             _token_id(config, f"{name}_token", vocabulary) for name in ("pad", "unk", "bos", "eos")
         )
         turns = [self.special_ids.get(token) for token in END_OF_TURN]
         self.end_ids: tuple[int, ...] = tuple(dict.fromkeys(id for id in [self.eos_id, *turns] if id is not None))
-        self._pieces, self._texts = _token_texts(self._backend, self.kind, self.vocab_size, self.special_ids)
+        self._texts = token_bytes(self._scheme, vocabulary, {id for id, _ in added}, self.vocab_size)
+        special = set(self.special_ids.values())
+        self._pieces = [b"" if id in special else text for id, text in enumerate(self._texts)]
         self._lookup = _lookup(self.kind, self._pieces, self.unk_id)
+        self._cuts = may_cut(self._scheme, self._pieces, self._added)
 
     @classmethod
     def build(cls, backend: tokenizers.Tokenizer, chat_template: str | None) -> Tokenizer:
@@ -126,32 +141,71 @@ class Tokenizer:
         return first + ids + last
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
-        """The ids of many texts, without <s> and </s>: the way for bulk work, on all cores where the kind allows."""
+        """The ids of many texts, without <s> and </s>: the way for bulk work."""
         if self._lookup is not None:
             return [self._lookup(text) for text in texts]
+        for text in texts:
+            _utf8(text, "utf-8")
+        bulk = self._bulk if sum(map(len, texts)) >= BULK_CHARACTERS else None
         encoded: list[list[NDArray[np.uint32]]] = [[] for _ in texts]
-        pieces = ((i, piece) for i, text in enumerate(texts) for piece in _cut(text))
-        while batch := [piece for piece, _ in zip(pieces, range(PIECES_AT_ONCE), strict=False)]:
-            try:
-                encodings = self._backend.encode_batch_fast([text for _, text in batch], add_special_tokens=False)
-            except TypeError as error:  # how `tokenizers` answers a str that is not UTF-8
-                for _, text in batch:
-                    _utf8(text, "utf-8")
-                raise error
-            for (i, _), encoding in zip(batch, encodings, strict=True):
-                encoded[i].append(np.asarray(encoding.ids, dtype=np.uint32))
-        return [np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint32) for parts in encoded]
+        waiting: list[tuple[int, int, str]] = []  # text, place in it, piece
+        for i, text in enumerate(texts):
+            for place, piece in enumerate(_cut(text) if self._cuts else [text]):
+                ids = None if bulk is None else bulk.encode(piece)
+                encoded[i].append(NO_IDS if ids is None else ids)
+                if ids is None:
+                    waiting.append((i, place, piece))
+                if len(waiting) >= PIECES_AT_ONCE:
+                    self._fill(encoded, waiting)
+        self._fill(encoded, waiting)
+        return [np.concatenate(parts) if parts else NO_IDS for parts in encoded]
+
+    def _fill(self, encoded: list[list[NDArray[np.uint32]]], waiting: list[tuple[int, int, str]]) -> None:
+        """Encodes the pieces that wait, on all cores, and puts their ids where they belong."""
+        for begins in (True, False):
+            batch = [piece for piece in waiting if (piece[1] == 0) == begins]
+            if not batch:
+                continue
+            backend = self._backend if begins else self._following
+            encodings = backend.encode_batch_fast([text for *_, text in batch], add_special_tokens=False)
+            for (i, place, _), encoding in zip(batch, encodings, strict=True):
+                encoded[i][place] = np.asarray(encoding.ids, dtype=np.uint32)
+        waiting.clear()
+
+    @cached_property
+    def _following(self) -> tokenizers.Tokenizer:
+        """What encodes the pieces of a text after the first."""
+        if not self._scheme.prepends:
+            return self._backend
+        backend = _parse(without_prefix(self._source))
+        backend.encode_special_tokens = True
+        backend.no_padding()
+        backend.no_truncation()
+        return backend
+
+    @cached_property
+    def _bulk(self) -> BulkEncoder | None:
+        from seedbed.tokenizers.bulk import build  # tiktoken comes when there is much to encode
+
+        return build(self._source, self._scheme, self._added)
 
     # Ids to text -----------------------------------------------------------------------------------------------------
 
-    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True, continues: bool = False) -> str:
         """The text of the ids. Bytes that are not UTF-8 become U+FFFD, as in Hugging Face's decoder; ids outside the
-        vocabulary are a DataError."""
-        return b"".join(self._bytes_of(ids, skip_special)).decode("utf-8", errors="replace")
+        vocabulary are a DataError.
 
-    def stream(self, *, skip_special: bool = True) -> TokenStream:
-        """A decoder for ids that come one by one, as in generation."""
-        return TokenStream(self, skip_special)
+        Tokenizers that put a space before each text (Llama 2's) have it taken away again, unless the ids are said to
+        continue a text.
+        """
+        raw = b"".join(self._bytes_of(ids, skip_special))
+        if self._scheme.prepends and not continues:
+            raw = raw.removeprefix(b" ")
+        return raw.decode("utf-8", errors="replace")
+
+    def stream(self, *, skip_special: bool = True, continues: bool = False) -> TokenStream:
+        """A decoder for ids that come one by one, as in generation; what it gives is what `decode` gives."""
+        return TokenStream(self, skip_special, drop_space=self._scheme.prepends and not continues)
 
     def _bytes_of(self, ids: Iterable[int], skip_special: bool) -> Iterator[bytes]:
         pieces = self._pieces if skip_special else self._texts
@@ -166,7 +220,7 @@ class Tokenizer:
 
     def token_text(self, id: int) -> str:
         """What one id stands for, special tokens by their name; for tables and error messages."""
-        return self.decode([id], skip_special=False)
+        return self.decode([id], skip_special=False, continues=True)
 
     def named_specials(self) -> dict[str, str]:
         """The special tokens by the names chat templates call them: {"bos_token": "<s>", …}."""
@@ -194,24 +248,25 @@ class Tokenizer:
         """
         path = Path(folder)
         source = _read(path / "tokenizer.json")
-        config_text = _read(path / "tokenizer_config.json")
+        config_path = path / "tokenizer_config.json"
         try:
-            config = json.loads(config_text)
+            config = parse_json(_read(config_path).encode())
             if not isinstance(config, dict):
                 raise ValueError("it is not a JSON object")
-            template = config.pop("chat_template", None)
-            # transformers saves the template in a file of its own, which then counts.
-            if (path / "chat_template.jinja").is_file():
-                template = _read(path / "chat_template.jinja")
-            if not (template is None or isinstance(template, str)):
-                raise ValueError("its chat_template is not a text")
-        except (ValueError, RecursionError) as error:
-            raise CorruptionError(f"{path / 'tokenizer_config.json'} cannot be used: {error}") from error
+            _check_special_names(config)
+        except ValueError as error:
+            raise CorruptionError(f"{config_path} cannot be used: {error}") from error
+        template = config.pop("chat_template", None)
+        # transformers saves the template in a file of its own, which then counts.
+        if (path / "chat_template.jinja").is_file():
+            template = _read(path / "chat_template.jinja")
+        if not (template is None or isinstance(template, str)):
+            raise CorruptionError(f"{config_path} cannot be used: its chat_template is not a text")
         try:
             return cls(source, config, template)
         except DataError as error:
             raise DataError(f"{path / 'tokenizer.json'}: {error.problem}", error.fix) from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise CorruptionError(f"{path / 'tokenizer.json'} cannot be used: {error}") from error
 
 
@@ -221,14 +276,19 @@ class TokenStream:
     All pushes and the flush together give exactly what `Tokenizer.decode` gives for the same ids.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special: bool):
+    def __init__(self, tokenizer: Tokenizer, skip_special: bool, *, drop_space: bool = False):
         self._bytes_of = tokenizer._bytes_of
         self._skip_special = skip_special
+        self._drop_space = drop_space
+        """Whether the text is still to begin, with a space that does not belong to it."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, id: int) -> str:
         """The text that is certain after one more id; often empty."""
-        return "".join(self._decoder.decode(piece) for piece in self._bytes_of([id], self._skip_special))
+        raw = b"".join(self._bytes_of([id], self._skip_special))
+        if raw and self._drop_space:
+            raw, self._drop_space = raw.removeprefix(b" "), False
+        return self._decoder.decode(raw)
 
     def flush(self) -> str:
         """What is left at the end: an unfinished character as U+FFFD. The stream starts anew after it."""
@@ -255,58 +315,39 @@ def _read(path: Path) -> str:
 def _parse(source: str) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(source)
-    except Exception as error:  # the library raises nothing narrower
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises nothing narrower, and its panics are no Exceptions
         raise ValueError(str(error)) from error
 
 
-def _kind(described: dict[str, Any]) -> str:
-    """The kind of a parsed tokenizer.json, from its model and how it splits text."""
-    model, normalizer = described["model"], described.get("normalizer")
-    steps = described.get("pre_tokenizer") or {}
-    steps = steps.get("pretokenizers", [steps] if steps else [])
-    byte_level = [step for step in steps if step.get("type") == "ByteLevel"]
-    if model.get("type") == "BPE" and byte_level:
-        whole = normalizer is None and len(steps) == 1 and not byte_level[0].get("add_prefix_space")
-        return "bytes" if whole and not model["merges"] else "byte_pair"
-    if model.get("type") == "BPE" and not steps and normalizer is None and not model["merges"]:
-        return "characters"
-    raise DataError(
-        f"its model {model.get('type')} with the pre-tokenizer {[step.get('type') for step in steps]} "
-        "is none that seedbed reads (bytes, characters, byte_pair)"
-    )
+def _vocab_size(vocabulary: dict[str, int]) -> int:
+    """One more than the largest id. Tables are made of that size, so it must not be far beyond the entries."""
+    if not vocabulary:
+        raise DataError("its vocabulary is empty")
+    token, largest = max(vocabulary.items(), key=lambda entry: entry[1])
+    if largest >= 2 * len(vocabulary) + SPARE_IDS:
+        raise DataError(f"its vocabulary has {len(vocabulary):,} entries, but {token[:40]!r} has the id {largest:,}")
+    return largest + 1
+
+
+def _check_special_names(config: dict[str, Any]) -> None:
+    """ValueError unless each special token of tokenizer_config.json is a text, or an object that holds one."""
+    for name in NAMES:
+        token = config.get(name)
+        token = token.get("content", 0) if isinstance(token, dict) else token
+        if not (token is None or isinstance(token, str)):
+            raise ValueError(f"its {name} is not a text")
 
 
 def _token_id(config: dict[str, Any], name: str, vocabulary: dict[str, int]) -> int | None:
     token = config.get(name)
-    token = token.get("content") if isinstance(token, dict) else token
+    token = token["content"] if isinstance(token, dict) else token
     if token is None:
         return None
-    if not isinstance(token, str) or token not in vocabulary:
+    if token not in vocabulary:
         raise ValueError(f"tokenizer_config.json names the {name} {token!r}, which the vocabulary does not hold")
     return vocabulary[token]
-
-
-def byte_characters() -> dict[int, str]:
-    """The printable character that stands for each byte in a byte-level vocabulary (GPT-2's `bytes_to_unicode`)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-
-
-def _token_texts(
-    backend: tokenizers.Tokenizer, kind: str, size: int, special_ids: dict[str, int]
-) -> tuple[list[bytes], list[bytes]]:
-    """The bytes each id stands for, without and with the special tokens' names."""
-    byte_of = {character: bytes([byte]) for byte, character in byte_characters().items()}
-    added = backend.get_added_tokens_decoder()
-    texts = [b""] * size
-    for token, id in backend.get_vocab(with_added_tokens=True).items():
-        if kind == "characters" or id in added:
-            texts[id] = token.encode("utf-8")
-        else:
-            texts[id] = b"".join(byte_of[c] if c in byte_of else c.encode("utf-8") for c in token)
-    special = set(special_ids.values())
-    return [b"" if id in special else text for id, text in enumerate(texts)], texts
 
 
 # Fast ways to the same ids -------------------------------------------------------------------------------------------
@@ -341,8 +382,8 @@ def _utf8(text: str, encoding: str) -> bytes:
 
 
 def _cut(text: str) -> Iterator[str]:
-    """Pieces whose ids are the ids of the whole text: every split regex in use begins a new word at the space after an
-    ASCII letter, so it is cut only there. A text without such a place stays whole."""
+    """Pieces whose ids are the ids of the whole text: a word begins at the space after an ASCII letter, so it is cut
+    only there (`scheme.may_cut` says for which tokenizers). A text without such a place stays whole."""
     start = 0
     while len(text) - start > PIECE_CHARACTERS:
         end = text.find(" ", start + PIECE_CHARACTERS)

@@ -7,30 +7,29 @@ manifest written last that holds every file's hash. Everything is verified befor
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
-from torch import Tensor, nn
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch import Tensor
 from torch.optim import Optimizer
 
-from seedbed.errors import CorruptionError, DataError, SeedbedError
-from seedbed.model.folder import CHECKPOINTS, read_config
-from seedbed.model.transformer import Transformer
-from seedbed.runs import MANIFEST, new_folder, open_folder, refuse_unlisted, write_json, writing
+from seedbed.errors import CorruptionError, DataError
+from seedbed.model.folder import CHECKPOINTS, read_config, write_config
+from seedbed.model.state import MODEL, describe_state, read_state, weight_state, write_state
+from seedbed.model.transformer import Transformer, weight_shapes
+from seedbed.model.weights import check_shapes
+from seedbed.runs import MANIFEST, new_folder, open_folder, read_record, refuse_unlisted, write_json, writing
 
 logger = logging.getLogger(__name__)
+
+STATE = "state.json"
+"""In a checkpoint: all that is no tensor."""
+OPTIMIZER, RANDOM = "optimizer.", "random."
+"""Before the names of tensors that are no weights: `optimizer.WEIGHT:KEY`, `random.DEVICE`."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +94,9 @@ class Checkpoints:
         if target.exists():
             return
         with new_folder(target, "checkpoint", inputs=self.inputs, config={"data": fingerprint}) as staging:
-            with _plain_errors():
-                dcp.save(_tensors(model, optimizers), storage_writer=HuggingFaceStorageWriter(str(staging)))
-            write_json(staging / "seedbed.json", {"format": 1, "model": asdict(model.config)})
-            write_json(staging / "state.json", asdict(progress))
-        logger.info("saved %s", target.name)
+            write_state(staging, _tensors(model, optimizers))
+            write_config(staging, model.config)
+            write_json(staging / STATE, asdict(progress))
 
     def load(self, step: int, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> RunState:
         """Puts model and optimizers where they were.
@@ -122,15 +119,10 @@ class Checkpoints:
                     f"{folder} was begun with another {role} than is given now",
                     "Give the one that the run was begun with, or another --out.",
                 )
-        try:
-            progress = RunState(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
-            if progress.step != step:
-                raise CorruptionError(f"{folder} holds the state of step {progress.step}: it was renamed")
-            _load_tensors(folder, model, optimizers)
-        except SeedbedError:
-            raise
-        except Exception as error:  # every byte was verified: what is left is another version's file
-            raise CorruptionError(f"{folder} cannot be read by this version of seedbed: {error}") from error
+        progress = read_record(RunState, folder / STATE)
+        if progress.step != step:
+            raise CorruptionError(f"{folder} holds the state of step {progress.step}: it was renamed")
+        _load_tensors(folder, model, optimizers)
         return progress
 
     def newest(self, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> RunState | None:
@@ -175,68 +167,50 @@ class Checkpoints:
 
 def _refuse_architecture(folder: Path, model: Transformer) -> None:
     """DataError, naming the key, when the checkpoint's model is made otherwise than `model`."""
-    saved, own = asdict(read_config(folder / "seedbed.json")), asdict(model.config)
+    saved, own = asdict(read_config(folder)), asdict(model.config)
     for key, value in own.items():
         if saved[key] != value:
             raise DataError(f"{folder} holds another architecture: its {key} is {saved[key]}, the model's is {value}")
 
 
-@contextlib.contextmanager
-def _plain_errors() -> Iterator[None]:
-    """DCP wraps what goes wrong, such as a full disk, in an exception that `except Exception` does not catch; unwraps
-    it. And it warns that there is no process group, which is meant."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except CheckpointException as error:
-        raise next(iter(error.failures.values()))[0] from None
-
-
-def _tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Tensor]:
+def _tensors(model: Transformer, optimizers: list[Optimizer]) -> dict[str, Tensor]:
     """Everything that has to be the same bit for bit after a resume, by name."""
-    tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
+    tensors = {MODEL + name: parameter.detach() for name, parameter in model.named_parameters()}
     for name, parameter in model.named_parameters():
         for optimizer in optimizers:
             for key, value in optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{name}:{key}"] = value
-    tensors["random.cpu"] = torch.get_rng_state()
+                tensors[f"{OPTIMIZER}{name}:{key}"] = value
+    tensors[f"{RANDOM}cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    return dict(sorted(tensors.items()))  # so that the same state is the same bytes, resumed or not
+        tensors[f"{RANDOM}cuda"] = torch.cuda.get_rng_state()
+    return tensors
 
 
-def _load_tensors(folder: Path, model: nn.Module, optimizers: list[Optimizer]) -> None:
-    saved = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+def _load_tensors(folder: Path, model: Transformer, optimizers: list[Optimizer]) -> None:
+    """Puts every tensor where it was. What the files hold is compared with the model before memory is taken for it."""
+    stored = describe_state(folder)
     own = dict(model.named_parameters())
-    states: dict[str, dict[str, Tensor]] = {name: {} for name in own}
-    loaded: dict[str, Tensor] = {}
-    for name, metadata in saved.items():
-        part, _, rest = name.partition(".")
-        device = own[rest.partition(":")[0]].device if part != "random" else torch.device("cpu")
-        assert isinstance(metadata, TensorStorageMetadata)  # all that save() writes
-        loaded[name] = torch.empty(metadata.size, dtype=metadata.properties.dtype, device=device)
-        if part == "optimizer":
-            parameter, _, key = rest.partition(":")
-            states[parameter][key] = loaded[name]
-    with _plain_errors():
-        dcp.load(loaded, storage_reader=HuggingFaceStorageReader(str(folder)))
-    _copy(own, loaded, folder)
+    check_shapes(weight_shapes(model.config), {n: tensor.shape for n, tensor in weight_state(stored).items()}, folder)
+    devices: dict[str, torch.device] = {}
+    for name, tensor in stored.items():
+        parameter = own.get(name.removeprefix(OPTIMIZER).removeprefix(MODEL).partition(":")[0])
+        if parameter is not None and tensor.shape in (tuple(parameter.shape), ()):  # a count of steps is a scalar
+            devices[name] = parameter.device
+        elif name not in (f"{RANDOM}cpu", f"{RANDOM}cuda") or tensor.dtype != torch.uint8:
+            raise CorruptionError(f"{folder} holds {name[:60]}, which is not of this model's training")
+    loaded = read_state(folder, stored, devices)
+    if f"{RANDOM}cpu" not in loaded or loaded[f"{RANDOM}cpu"].shape != torch.get_rng_state().shape:
+        raise CorruptionError(f"{folder} holds no state of this torch's random numbers")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(loaded[MODEL + name])
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                name = next(name for name, candidate in own.items() if candidate is parameter)
-                optimizer.state[parameter] = states[name]
-    torch.set_rng_state(loaded["random.cpu"])
-    if "random.cuda" in loaded and torch.cuda.is_available():
-        torch.cuda.set_rng_state(loaded["random.cuda"])
-
-
-def _copy(own: Mapping[str, nn.Parameter], loaded: Mapping[str, Any], folder: Path) -> None:
-    for name, parameter in own.items():
-        found = loaded.get(f"model.{name}")
-        if found is None or found.shape != parameter.shape:
-            raise DataError(f"{folder} holds another architecture: {name} does not fit")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(loaded[f"model.{name}"])
+                begin = OPTIMIZER + next(name for name, candidate in own.items() if candidate is parameter) + ":"
+                optimizer.state[parameter] = {
+                    name.removeprefix(begin): tensor for name, tensor in loaded.items() if name.startswith(begin)
+                }
+    torch.set_rng_state(loaded[f"{RANDOM}cpu"])
+    if f"{RANDOM}cuda" in loaded and torch.cuda.is_available():
+        torch.cuda.set_rng_state(loaded[f"{RANDOM}cuda"])

@@ -11,6 +11,9 @@ from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 
+LONGEST = 10**12
+"""Of any budget: a million times what a person waits for, and far from where counting in floats ends."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
@@ -18,7 +21,7 @@ class CheckpointConfig:
     none of steps, epochs and on_improvement it saves at every validation."""
 
     steps: int | None = None
-    """Save every so many steps."""
+    """Save every so many steps. Left out, like the two below: at every validation."""
 
     epochs: float | None = None
     """Save every so many passes over the training data."""
@@ -27,11 +30,12 @@ class CheckpointConfig:
     """Save whenever the validation loss is the lowest so far."""
 
     keep: int = 2
-    """How many of the newest stay on disk; the best one stays besides."""
+    """How many of the newest stay on disk; the best one stays besides. Older ones are removed at each save."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "keep")
         positive(self, "epochs")
+        between(self, 0, LONGEST, "epochs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,8 @@ class TrainConfig:
     """Passes over the training data."""
 
     minutes: float | None = None
-    """Time to train for. It is measured first, then written into the run's config as a step count."""
+    """Time for all of it, from reading the data to saving the model. What fits in is measured first, then written into
+    the run's config as a number of steps."""
 
     batch: int = 16
     """Rows of an optimizer step."""
@@ -54,8 +59,8 @@ class TrainConfig:
     """Rows that pass through the model at once; the rest accumulates. Left out: the whole batch. Loss and gradients
     do not depend on it."""
 
-    clip: float = 1.0
-    """Largest norm of the gradient; a longer one is scaled down to it."""
+    clip: float | None = 1.0
+    """Largest norm of the gradient; a longer one is scaled down to it. 0 or null: gradients are taken as they come."""
 
     seed: int = 0
     """Of the first weights and of the order of the data."""
@@ -92,7 +97,10 @@ class TrainConfig:
         at_least(self, 1, "nonfinite_limit")
         between(self, 0, 2**63 - 1, "seed")
         between(self, 1, 2**31, "batch", "micro_batch")
-        positive(self, "epochs", "minutes", "clip")
+        between(self, 1, LONGEST, "steps")
+        positive(self, "epochs", "minutes")
+        at_least(self, 0, "clip")
+        between(self, 0, LONGEST, "epochs", "minutes")
         if self.epochs is not None and self.minutes is not None:
             raise ConfigError("give one of steps, epochs and minutes, got epochs and minutes")
 
@@ -139,10 +147,17 @@ class TokensConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(StageConfig):
-    """Trains a model on plain text, from its first weights."""
+    """Trains a model on plain text, from fresh weights or from those of another model."""
 
     data: TokensConfig
     """The text that is learned from."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """What the model is made of."""
+
+    verify: bool = False
+    """Hash every byte of the inputs before use; otherwise what is read is checked as it is read."""
+
+    init: Path | None = None
+    """Model folder, run or checkpoint whose weights training starts from (continued pretraining), with its tokenizer
+    and architecture. Left out: fresh weights."""

@@ -12,6 +12,8 @@ class Interruption:
 
     def __init__(self) -> None:
         self.requested = False
+        self.by_person = False
+        """By Ctrl-C, not by a program."""
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
@@ -30,3 +32,4 @@ class Interruption:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+        self.by_person = number == signal.SIGINT

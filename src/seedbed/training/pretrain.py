@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +12,8 @@ import torch
 from seedbed.data.loader import WindowSource
 from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError
+from seedbed.model.config import ModelConfig
+from seedbed.model.folder import find_model, load_model
 from seedbed.model.transformer import Transformer
 from seedbed.training.config import PretrainConfig
 from seedbed.training.objective import NextToken
@@ -17,9 +21,20 @@ from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
-    """Trains a fresh model on a tokens folder; returns the result that `result.json` holds."""
-    tokens = open_tokens(config.data.tokens)
-    config = replace(config, model=config.model.with_tokenizer(tokens.tokenizer))
+    """Trains a model on a tokens folder; returns the result that `result.json` holds."""
+    began = time.perf_counter()
+    tokens = open_tokens(config.data.tokens, config.verify)
+    tokenizer, inputs = tokens.tokenizer, {"tokens": config.data.tokens}
+    if config.init is None:
+        config = replace(config, model=config.model.with_tokenizer(tokenizer))
+    else:
+        initial, tokenizer = load_model(config.init)
+        tokens.check(tokenizer)
+        _refuse_architecture(config.model, initial.config, config.init)
+        inputs["init"] = find_model(config.init)
+        config = replace(config, model=initial.config)
+    # Verifying has done its work: it is no part of what the run is, which goes on with or without.
+    config = replace(config, verify=False)
     length = config.data.length or config.model.context
     if length > config.model.context:
         raise ConfigError(
@@ -27,18 +42,33 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
             "Shorten data.length or lengthen model.context.",
         )
 
-    def fresh_model() -> Transformer:
+    def starting_model() -> Transformer:
+        if config.init is not None:
+            return load_model(config.init)[0]
         torch.manual_seed(config.train.seed)
         return Transformer(config.model)
 
     stage = Stage(
         name="pretrain",
-        model=fresh_model,
-        tokenizer=tokens.tokenizer,
+        model=starting_model,
+        tokenizer=tokenizer,
         source=WindowSource(tokens.train, length, config.train.seed),
         validation=WindowSource(tokens.val, length, VALIDATION_SEED),
-        objective=NextToken(torch.from_numpy(tokens.tokenizer.token_bytes())),
+        objective=NextToken(torch.from_numpy(tokenizer.token_bytes())),
         length=length,
-        inputs={"tokens": config.data.tokens},
+        inputs=inputs,
+        began=began,
     )
     return run_stage(stage, config)
+
+
+def _refuse_architecture(asked: ModelConfig, own: ModelConfig, init: Path) -> None:
+    """ConfigError when another architecture is asked for than the initial weights have. A key that has its default is
+    as good as left out."""
+    for field in fields(ModelConfig):
+        value, given = getattr(own, field.name), getattr(asked, field.name)
+        if given not in (field.default, value):
+            raise ConfigError(
+                f"model.{field.name} is {given}, but the model that training starts from, {init}, has {value}",
+                "Leave the keys of model out: --init brings its architecture.",
+            )

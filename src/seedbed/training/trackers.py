@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from seedbed.runs import write_atomic, writing
+from seedbed.runs import parse_json, write_atomic, writing
 
 
 class JsonLines:
@@ -27,15 +27,18 @@ class JsonLines:
                 os.fsync(file.fileno())
 
     def records(self) -> list[dict[str, Any]]:
-        """All whole lines; one that a crash cut off is left out."""
+        """All lines up to the first that is no record, such as one that a crash cut off."""
         if not self.path.exists():
             return []
         records = []
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in self.path.read_bytes().splitlines():
             try:
-                records.append(json.loads(line))
+                record = parse_json(line)
             except ValueError:
                 break
+            if not isinstance(record, dict) or type(record.get("step")) is not int:
+                break
+            records.append(record)
         return records
 
     def cut(self, step: int) -> None:

@@ -86,6 +86,8 @@ class Trainer(Generic[B]):
         self.metrics = JsonLines(run / "metrics.jsonl")
         self.timings = JsonLines(run / "timings.jsonl")
         self.progress = RunState()
+        self.interrupted = False
+        """Stopped by Ctrl-C."""
 
     # One step --------------------------------------------------------------------------------------------------------
 
@@ -124,7 +126,8 @@ class Trainer(Generic[B]):
         """Divides by the units of the step, clips, and returns the norm before clipping."""
         gradients: list[Tensor] = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients)) / units if units else 0.0
-        scale = min(1.0, self.config.clip / (norm + 1e-6)) / max(1, units)
+        limit = self.config.clip or math.inf
+        scale = min(1.0, limit / (norm + 1e-6)) / max(1, units)
         torch._foreach_mul_(gradients, scale)
         return norm
 
@@ -158,6 +161,7 @@ class Trainer(Generic[B]):
                 if interruption.requested:
                     logger.info("asked to stop: saving step %d", self.progress.step)
                     self.save()
+                    self.interrupted = interruption.by_person and not self.finished
                     return self.finished
         if self.progress.step not in self.checkpoints.steps():
             self.save()
@@ -211,6 +215,7 @@ class Trainer(Generic[B]):
         self.metrics.sync()
         self.checkpoints.save(self.model, self.optimizers, self.progress, self.source.fingerprint)
         self.checkpoints.prune(self.config.checkpoint.keep, self.progress.best_step)
+        logger.info("saved step %d", self.progress.step)
 
     def resume(self, where: str | Path = "auto") -> int:
         """Goes back to the newest whole checkpoint ("auto") or the given one, and cuts the records to it; the step."""
@@ -221,7 +226,7 @@ class Trainer(Generic[B]):
             progress = self.checkpoints.load(step, self.model, self.optimizers, self.source.fingerprint)
         self.progress = progress or RunState()
         # Checkpoints go first: one that is left must never claim steps whose records are gone.
-        self.checkpoints.drop_after(self.progress.step)
+        self.checkpoints.drop_after(self.progress.step if progress else -1)
         self.metrics.cut(self.progress.step if progress else -1)
         self.timings.cut(self.progress.step)
         return self.progress.step

@@ -2,11 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, Literal
 
 from seedbed.configuration import at_least, between
+from seedbed.optim.config import OptimizerConfig
 from seedbed.training.config import StageConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptimizerConfig(OptimizerConfig):
+    """Which optimizer, and its rates: a tenth of those of pretraining, so that what was learned there stays."""
+
+    default_rate: ClassVar[float] = 1e-4
+
+    rate: float | None = None
+    """Peak learning rate of everything under adamw; left out: 0.0001. muon has four rates instead, below."""
+
+    matrix_rate: float = 0.002
+    """Peak learning rate of the matrices inside the blocks under Muon: the same value serves all sizes."""
+
+    embedding_rate: float = 0.005
+    """Peak learning rate of the embedding under muon, where AdamW moves it."""
+
+    head_rate: float = 0.0004
+    """Peak learning rate of an untied output head under muon, where AdamW moves it."""
+
+    vector_rate: float = 0.001
+    """Peak learning rate of norm weights under muon, where AdamW moves them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """Plain text that is gone through again, so that fine-tuning does not make the model forget it."""
+
+    tokens: Path | None = None
+    """Folder that `seedbed tokenize` wrote, with the model's tokenizer: what it was pretrained on. Left out: none."""
+
+    share: float = 0.02
+    """Share of the training rows that are such text, spread evenly. Each of its tokens is a target, while of a
+    conversation only what the assistant says is one: its share of the loss is larger."""
+
+    def __post_init__(self) -> None:
+        between(self, 0, 0.9, "share")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +64,16 @@ class FinetuneConfig(StageConfig):
 
     validation_fraction: float = 0.02
     """That share, chosen by the hash of each conversation; at least one."""
+
+    overlong: Literal["error", "drop", "truncate"] = "error"
+    """What happens to a conversation that is longer than a row: it ends the run, is left out, or loses its end (and is
+    left out when no word of the assistant is left)."""
+
+    optimizer: FinetuneOptimizerConfig = field(default_factory=FinetuneOptimizerConfig)
+    """Which optimizer, and its rates."""
+
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    """Plain text among the conversations."""
 
     template: str | None = None
     """Chat template: chatml, instruct, chat, llama3, alpaca, a .jinja file, or Jinja source. Left out: the one

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from seedbed.data.batch import BatchSource, TokenBatch
 from seedbed.data.conversations import Example, read_conversations
+from seedbed.data.loader import WindowSource
 from seedbed.data.packing import PackedSource
+from seedbed.data.replay import ReplaySource
 from seedbed.data.rows import naming, row_name
+from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, DataError
-from seedbed.model.folder import find_model, load_model
+from seedbed.model.folder import find_model, load_model, tell_unfinished
 from seedbed.model.transformer import Transformer
+from seedbed.progress import progress
 from seedbed.tokenizers.chat import Encoded, find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.objective import NextToken
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 from seedbed.tuning.config import FinetuneConfig
 
+MASTER = torch.float32
+"""What is trained, whatever the model is stored in: a bf16 weight is too coarse to take up a small step."""
+
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """Fine-tunes every weight of a model; returns the result that `result.json` holds."""
-    model, tokenizer = load_model(config.model)
+    began = time.perf_counter()
+    tell_unfinished(config.model)
+    model, tokenizer = load_model(config.model, dtype=MASTER)
     if config.template is not None:
         tokenizer = tokenizer.with_template(find_template(config.template))
     length = config.length or min(512, model.config.context)
@@ -35,35 +49,47 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     train, held_out = _split(config)
 
     pad_id = tokenizer.pad_id
+    overlong: Counter[str] = Counter()
 
-    def packed(conversations: Iterable[Example], source: Path, seed: int) -> PackedSource:
+    def packed(conversations: Sequence[Example], source: Path, seed: int) -> PackedSource:
         encoded, names = _encode(conversations, tokenizer, source)
+        if config.overlong != "error":
+            encoded, names = _fit(encoded, names, length, config.overlong, overlong)
         return PackedSource(encoded, length, seed, pad_id, names)
 
-    def starting_model() -> Transformer:
-        return load_model(config.model)[0]
-
+    source: BatchSource[TokenBatch] = packed(train, config.data, config.train.seed)
     inputs = {"model": find_model(config.model), "data": config.data}
     if config.validation is not None:
         inputs["validation"] = config.validation
+    if config.replay.tokens is not None:
+        tokens = open_tokens(config.replay.tokens)
+        tokens.check(tokenizer)
+        source = ReplaySource(source, WindowSource(tokens.train, length, config.train.seed), config.replay.share)
+        inputs["replay"] = config.replay.tokens
+
+    def starting_model() -> Transformer:
+        return load_model(config.model, dtype=MASTER)[0]
+
     stage = Stage(
         name="finetune",
         model=starting_model,
         tokenizer=tokenizer,
-        source=packed(train, config.data, config.train.seed),
+        source=source,
         validation=packed(held_out, config.validation or config.data, VALIDATION_SEED),
         objective=NextToken(),
         length=length,
         inputs=inputs,
+        notes={"overlong": {fate: overlong[fate] for fate in ("dropped", "truncated")}},
+        began=began,
     )
     return run_stage(stage, config)
 
 
 def _split(config: FinetuneConfig) -> tuple[list[Example], list[Example]]:
     """Training and validation conversations."""
-    conversations = list(read_conversations(config.data))
+    conversations = _read(config.data)
     if config.validation is not None:
-        return conversations, list(read_conversations(config.validation))
+        return conversations, _read(config.validation)
     if len(conversations) < 2:
         raise DataError(f"{config.data} holds one conversation: none is left to validate on", "Give --validation FILE.")
 
@@ -78,12 +104,39 @@ def _split(config: FinetuneConfig) -> tuple[list[Example], list[Example]]:
     return ordered[kept:], ordered[:kept]
 
 
-def _encode(conversations: Iterable[Example], tokenizer: Tokenizer, source: Path) -> tuple[list[Encoded], list[str]]:
+def _fit(
+    encoded: list[Encoded], names: list[str], length: int, fate: str, counts: Counter[str]
+) -> tuple[list[Encoded], list[str]]:
+    """Conversations that a row can hold: those that are longer are dropped or truncated, and counted."""
+    fitting, kept = [], []
+    for (ids, mask), name in zip(encoded, names, strict=True):
+        truncated = len(ids) > length
+        if truncated and (fate == "drop" or not mask[1:length].any()):
+            counts["dropped"] += 1
+            continue
+        counts["truncated"] += truncated
+        fitting.append((ids[:length], mask[:length]))
+        kept.append(name)
+    return fitting, kept
+
+
+def _read(path: Path) -> list[Example]:
+    found = []
+    with progress(f"reading {path}", unit="rows") as advance:
+        for conversation in read_conversations(path):
+            found.append(conversation)
+            advance(1)
+    return found
+
+
+def _encode(conversations: Sequence[Example], tokenizer: Tokenizer, source: Path) -> tuple[list[Encoded], list[str]]:
     encoded: list[Encoded] = []
     names: list[str] = []
-    for conversation in conversations:
-        name = row_name(source, conversation.row)
-        with naming(name):
-            encoded.append(conversation.encode(tokenizer))
-        names.append(name)
+    with progress(f"encoding {source}", total=len(conversations), unit="rows") as advance:
+        for conversation in conversations:
+            name = row_name(source, conversation.row)
+            with naming(name):
+                encoded.append(conversation.encode(tokenizer))
+            names.append(name)
+            advance(1)
     return encoded, names

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedbed.data import corpus as corpus_module
-from seedbed.data.config import PrepareConfig
-from seedbed.data.corpus import Corpus, prepare
-from seedbed.data.sources import Document
+from seedbed.data import prepare as prepare_module
+from seedbed.data import units as units_module
+from seedbed.data.config import CleaningConfig, DeduplicationConfig, PrepareConfig, ReadingConfig
+from seedbed.data.corpus import Corpus
+from seedbed.data.prepare import prepare
+from seedbed.data.sources.blocks import read_blocks
+from seedbed.data.sources.records import Document
 from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
-from seedbed.runs import open_folder
+from seedbed.runs import lock, open_folder
+from seedbed.shards import read_rows
 from tests.disks import small_disk, unprivileged
 
 WORDS = ["seed", "tree", "soil", "rain", "leaf", "root"]
@@ -29,9 +39,9 @@ def write(path: Path, texts: list[str]) -> str:
     return str(path)
 
 
-def different(count: int, size: int) -> list[str]:
-    chance = random.Random(count)
-    return [f"{i} " + " ".join(chance.choices(WORDS, k=size // 5)) for i in range(count)]
+def different(count: int, size: int, seed: int | None = None) -> list[str]:
+    chance = random.Random(count if seed is None else seed)
+    return [f"{i if seed is None else (seed, i)} " + " ".join(chance.choices(WORDS, k=size // 5)) for i in range(count)]
 
 
 def splits(folder: Path) -> tuple[list[str], list[str]]:
@@ -73,13 +83,21 @@ def test_a_corpus_traces_its_source(tmp_path):
 def test_every_text_is_on_one_side_and_both_sides_have_some(tmp_path_factory, texts, fraction, seed):
     place = tmp_path_factory.mktemp("p")
     source = write(place / "a.jsonl", texts)
-    kept = list(dict.fromkeys(text for text in texts if text.strip()))
+    kept = [text for text in texts if text.strip()]
     try:
-        stats = prepare(PrepareConfig(source=source, out=place / "out", validation_fraction=fraction, seed=seed))
+        stats = prepare(
+            PrepareConfig(
+                source=source,
+                out=place / "out",
+                validation_fraction=fraction,
+                seed=seed,
+                deduplicate=DeduplicationConfig(exact=False),
+            )
+        )
     except DataError as error:
         assert "too small" in str(error) or "holds no text" in str(error)
         assert os.listdir(place) == ["a.jsonl"]
-        assert len(kept) < 2
+        assert len(set(kept)) < 2
         return
     train, val = splits(place / "out")
     assert train and val and all(text.strip() for text in train + val)
@@ -91,9 +109,8 @@ def test_every_text_is_on_one_side_and_both_sides_have_some(tmp_path_factory, te
         assert len(val) == 1
         assert sorted([*train[:-1], train[-1] + val[0]]) == sorted(kept) or any(text + val[0] in kept for text in train)
         assert sum(map(len, train + val)) == sum(map(len, kept))
-    assert stats["documents"]["read"] == len(texts)
-    assert stats["dropped"]["empty"] == sum(not text.strip() for text in texts)
-    assert stats["dropped"]["repeated"] == len(texts) - stats["dropped"]["empty"] - len(kept)
+    assert stats["records"] == len(texts)
+    assert stats["dropped"].get("empty", 0) == len(texts) - len(kept)
 
 
 @pytest.mark.parametrize("fraction", [0.02, 0.1, 0.3])
@@ -126,7 +143,7 @@ def test_one_document_gives_its_tail_cut_at_a_paragraph(tmp_path):
     assert val.startswith("Paragraph ") and train.endswith("\n\n")
     assert stats["validation"] == "tail of one document"
     assert stats["validation_fraction"] == pytest.approx(0.02, abs=0.001)
-    assert "tail of the largest document" in (tmp_path / "out" / "DATA_CARD.md").read_text()
+    assert "tail of the largest record" in (tmp_path / "out" / "DATA_CARD.md").read_text()
 
 
 def test_two_books_give_a_tail_rather_than_half_of_all(tmp_path):
@@ -148,7 +165,7 @@ def test_a_sample_takes_documents_by_hash_and_cuts_the_last_to_fit(tmp_path):
         train, val = splits(tmp_path / name)
         kept.append(set(train) | set(val))
         assert len(kept[-1] - set(texts)) <= 1  # the one that was cut
-        assert stats["dropped"]["beyond max_bytes"] == len(texts) - len(kept[-1])
+        assert stats["dropped"].get("beyond max_bytes", 0) == len(texts) - len(kept[-1])
         assert f"{max_bytes:,} bytes" in (tmp_path / name / "DATA_CARD.md").read_text()
     assert len(kept[0] & kept[1]) >= len(kept[0]) - 1  # a larger sample holds the smaller
     assert kept[2] == set(texts)
@@ -180,25 +197,152 @@ def test_memory_does_not_grow_with_the_text(tmp_path):
         folder = tmp_path / str(megabytes)
         folder.mkdir()
         for i in range(megabytes):
-            (folder / f"{i}.txt").write_text(f"{i} " + "seed and tree\n\n" * (1 << 16))
+            (folder / f"{i}.txt").write_text(f"{i} " + random.Random(i).randbytes(1 << 19).hex())
         tracemalloc.start()
-        prepare(PrepareConfig(source=str(folder), out=folder / "out", validation_fraction=0.2))
+        prepare(PrepareConfig(source=str(folder), out=folder / "out", validation_fraction=0.2, unit_bytes=1 << 20))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.3 * peaks[0]
 
 
-def test_a_source_that_changes_meanwhile_is_noticed(tmp_path, monkeypatch):
-    versions = iter([different(5, 100), different(6, 100)])
-    monkeypatch.setattr(
-        corpus_module, "read_documents", lambda source: (Document(text, "a") for text in next(versions))
+def work_in_processes(place: Path, out: str, workers: int, executor: str = "local", **environment: str) -> int:
+    """`seedbed prepare` in a process of its own; returns its exit code."""
+    words = ["prepare", "--source", place / "source", "--out", place / out, "--workers", workers]
+    words += ["--executor", executor, "--unit_bytes", 4096, "--deduplicate.near", 0.8, "--clean.max_characters", 400]
+    words += ["--deduplicate.lines", "true", "--validation_fraction", 0.2, "--clean.min_characters", 20]
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, words)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
     )
-    with pytest.raises(DataError, match="changed while it was read"):
-        prepare(PrepareConfig(source="a", out=tmp_path / "out"))
-    versions = iter([different(5, 100), different(5, 100)[:4]])
-    with pytest.raises(DataError, match="changed while it was read"):
-        prepare(PrepareConfig(source="a", out=tmp_path / "out"))
-    assert os.listdir(tmp_path) == []
+    assert run.returncode in (0, -signal.SIGKILL), run.stderr
+    return run.returncode
+
+
+KILLED = """
+import os, sys
+from seedbed.data import units
+from seedbed.cli import main
+
+left = int(os.environ.get("KILL_AFTER", -1))
+
+def moment():
+    global left
+    if left == 0:
+        os.kill(os.getpid(), 9)
+    left -= 1
+
+for name in ("open", "replace", "rename", "fsync"):
+    real = getattr(os, name)
+    setattr(os, name, lambda *a, real=real, **k: (moment(), real(*a, **k))[1])
+sys.exit(main(sys.argv[1:]))
+"""
+"""Kills itself before the n-th file operation of those that matter."""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """Four files of several units each: rows, compressed rows, a table, a long text; with copies across them."""
+    place = tmp_path_factory.mktemp("place")
+    folder = place / "source"
+    folder.mkdir()
+    texts = ["\n".join(different(6, 120, seed=i)) for i in range(60)]
+    texts += [texts[3], texts[7] + " and more", "same line of text here\n" + texts[8][:200]]
+    write(folder / "a.jsonl", texts[:30])
+    raw = "".join(json.dumps({"text": text}) + "\n" for text in [*texts[20:], "same line of text here\nother"])
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress(raw.encode()))
+    (folder / "c.txt").write_text("\n\n".join(different(80, 150, seed=99)))
+    assert work_in_processes(place, "whole", 1) == 0
+    return place
+
+
+def test_the_result_is_the_same_for_any_number_of_workers(source):
+    assert work_in_processes(source, "three", 3) == 0
+    assert files(source / "three") == files(source / "whole")
+    stats = json.loads((source / "whole" / "stats.json").read_text())
+    assert stats["dropped"]["exact duplicate"] and stats["dropped"]["near duplicate"]
+
+
+def test_the_result_is_the_same_on_ray(source):
+    pytest.importorskip("ray")
+    assert work_in_processes(source, "ray", 2, executor="ray") == 0
+    assert files(source / "ray") == files(source / "whole")
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes_and_does_nothing_twice(source):
+    """Killed again and again, each time a little later; what was done stays done."""
+    kills = 0
+    while work_in_processes(source, "killed", 1, KILL_AFTER=str(25 + 10 * kills)) != 0:
+        kills += 1
+        assert not (source / "killed").exists() or (source / "killed" / "manifest.json").exists()
+    assert kills >= 3
+    assert files(source / "killed") == files(source / "whole")
+    assert not (source / "killed.units").exists()
+
+
+def test_only_unfinished_units_are_done_again(source, monkeypatch):
+    done: list[int] = []
+    real = units_module.work
+
+    def work(unit, plan, folder):
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        done.append(unit.number)
+        return real(unit, plan, folder)
+
+    config = PrepareConfig(source=str(source / "source"), out=source / "stopped", unit_bytes=4096, workers=1)
+    monkeypatch.setattr(prepare_module, "work", work)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(config)
+    first = list(done)
+    assert not (source / "stopped").exists()
+    done.clear()
+    damaged = source / "stopped.units" / f"{first[2]:08d}.json"
+    damaged.write_text("{")
+    monkeypatch.setattr(prepare_module, "work", lambda *a, **k: (done.append(a[0].number), real(*a, **k))[1])
+    prepare(config)
+    assert done[0] == first[2] and not set(done[1:]) & set(first)
+    assert done[1:] == list(range(max(first) + 1, max(done) + 1))
+
+
+def test_a_changed_plan_or_file_makes_its_units_again(tmp_path):
+    source = write(tmp_path / "a.jsonl", different(50, 200))
+    config = PrepareConfig(source=source, out=tmp_path / "out")
+    plan = units_module.Plan.of(config)
+    (unit,) = units_module.cut_units(read_blocks(source, config.reading, 1 << 20), 1 << 20)
+    units_module.work(unit, plan, tmp_path)
+    result = units_module.UnitResult(tmp_path, 0)
+    assert result.is_done(unit, plan)
+    other = replace(config, reading=ReadingConfig(max_bad_fraction=0.5))
+    assert result.is_done(unit, units_module.Plan.of(other))  # judged at the end
+    other = replace(config, clean=CleaningConfig(min_characters=5))
+    assert not result.is_done(unit, units_module.Plan.of(other))
+    write(tmp_path / "a.jsonl", different(50, 200)[::-1])
+    (unit,) = units_module.cut_units(read_blocks(source, config.reading, 1 << 20), 1 << 20)
+    assert not result.is_done(unit, plan)
+
+
+def test_bad_records_are_counted_kept_apart_and_bounded(tmp_path):
+    rows = [json.dumps({"text": text}) for text in different(50, 100)] + ["{", '{"txt": 1}', '{"text": null}']
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    with pytest.raises(DataError, match=r"a.jsonl:51.*3 of 53 records .*invalid JSON: 1, .*\n.*max_bad_fraction 0.057"):
+        prepare(PrepareConfig(source=str(tmp_path / "a.jsonl"), out=tmp_path / "out"))
+    assert os.listdir(tmp_path) == ["a.jsonl"]
+    reading = ReadingConfig(max_bad_fraction=0.06)
+    stats = prepare(PrepareConfig(source=str(tmp_path / "a.jsonl"), out=tmp_path / "out", reading=reading))
+    assert stats["bad"] == {"invalid JSON": 1, "no text field": 1, "null": 1}
+    rejects = list(read_rows(tmp_path / "out" / "rejects.jsonl.zst"))
+    assert [reject["name"] for reject in rejects] == ["a.jsonl:51", "a.jsonl:52", "a.jsonl:53"]
+    assert rejects[1]["excerpt"] == '{"txt": 1}'
+
+
+def test_two_at_once_do_not_disturb_each_other(tmp_path):
+    source = write(tmp_path / "a.jsonl", different(50, 200))
+    with lock(tmp_path / "out.units"), pytest.raises(StorageError, match="in use"):
+        prepare(PrepareConfig(source=source, out=tmp_path / "out"))
+    prepare(PrepareConfig(source=source, out=tmp_path / "out"))
+    assert sorted(os.listdir(tmp_path)) == ["a.jsonl", "out"]
 
 
 @pytest.mark.parametrize("text", ["", "   \n", "x"])

@@ -1,0 +1,139 @@
+"""The keys of a config class, by their dotted paths, and advice for a key that there is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+import functools
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from docstring_parser import parse_from_object
+from jsonargparse import set_parsing_settings
+
+from seedbed.configuration.hints import alternatives, is_config, words
+from seedbed.errors import ConfigError
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+ELSEWHERE = {
+    "lr": ("optimizer.matrix_rate", "optimizer.rate"),
+    "learning_rate": ("optimizer.matrix_rate", "optimizer.rate"),
+    "weight_decay": ("optimizer.weight_decay",),
+    "batch_size": ("train.batch", "batch"),
+    "block_size": ("data.length", "length"),
+    "gradient_accumulation_steps": ("train.micro_batch",),
+    "grad_accum": ("train.micro_batch",),
+    "max_steps": ("train.steps",),
+    "max_new_tokens": ("max_tokens",),
+}
+"""What people who come from other trainers type, and our keys for it."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One key of a config class, by its dotted path."""
+
+    path: str
+    hint: Any
+    default: Any
+    """MISSING when the key must be given."""
+    about: str
+    group: type | None
+    """The dataclass below this key, if it is a group."""
+
+    @property
+    def nullable(self) -> bool:
+        return self.default is None or types.NoneType in alternatives(self.hint)
+
+    @property
+    def takes_text_or_null(self) -> bool:
+        """Whether a text or a path may be given, or none; jsonargparse then reads the text as YAML."""
+        return self.nullable and set(alternatives(self.hint)) <= {str, Path, types.NoneType}
+
+    @property
+    def allowed(self) -> str:
+        """What may be written here, in words."""
+        said = words(self.hint)
+        return f"{said} or null" if self.nullable and "null" not in said else said
+
+    @property
+    def choices(self) -> list[str]:
+        """Every value there is, when they can be counted; for completion."""
+        found: list[str] = []
+        for part in alternatives(self.hint):
+            if part is bool:
+                found += ["true", "false"]
+            elif get_origin(part) is Literal:
+                found += map(str, get_args(part))
+            elif isinstance(part, type) and issubclass(part, enum.Enum):
+                found += list(part.__members__)
+        return found
+
+
+@functools.cache
+def options(cls: type, prefix: str = "") -> dict[str, Option]:
+    """Every key of a config class and of the groups below it, in order."""
+    hints, about = get_type_hints(cls), docs(cls)
+    found: dict[str, Option] = {}
+    for spec in dataclasses.fields(cls):
+        if not spec.init:
+            continue
+        default = spec.default_factory() if spec.default_factory is not MISSING else spec.default
+        hint, path = hints[spec.name], prefix + spec.name
+        group = next((part for part in alternatives(hint) if is_config(part)), None)
+        found[path] = Option(path, hint, default, about.get(spec.name, ""), group)
+        if group is not None:
+            found |= options(group, path + ".")
+    return found
+
+
+@functools.cache
+def docs(cls: type) -> dict[str, str]:
+    """The docstring below each field of a config class, inherited ones too."""
+    found: dict[str, str] = {}
+    for part in reversed(cls.__mro__):
+        if is_config(part):
+            params = parse_from_object(part).params
+            found |= {item.arg_name: " ".join((item.description or "").split()) for item in params}
+    return found
+
+
+def find_option(keys: Mapping[str, Option], name: str, prog: str) -> Option:
+    """The option that `--name` sets. Raises ConfigError with the nearest names."""
+    plain = name.removesuffix("+")
+    option = keys.get(plain) or keys.get(plain + "_")
+    if option is not None and option.group and not option.nullable:
+        inside = ", ".join(f"--{path}" for path in keys if path.startswith(plain + "."))
+        raise ConfigError(f"--{plain} is a group of keys: {inside}")
+    if option is not None:
+        return option
+    for path, candidate in keys.items():
+        if plain.startswith(path + ".") and dict in {get_origin(part) for part in alternatives(candidate.hint)}:
+            return candidate
+    raise unknown_key(keys, f"unknown option --{plain}", plain, prog, "--")
+
+
+def unknown_key(keys: Mapping[str, Option], problem: str, key: str, prog: str, dashes: str = "") -> ConfigError:
+    """The error for a key that there is not: `problem`, and the nearest keys there are."""
+    names = {flag(path): path for path, option in keys.items() if not option.group or option.nullable}
+    ours = [name for name in ELSEWHERE.get(key.rpartition(".")[2].replace("-", "_"), ()) if name in names]
+    if ours:
+        return ConfigError(f"{problem}; here it is {' or '.join(dashes + name for name in ours)}")
+    written = key.replace("-", "_")
+    alike = [name for name in names if name.rpartition(".")[2] == written.rpartition(".")[2]]
+    near = alike if "." not in key else difflib.get_close_matches(written, alike, cutoff=0)
+    near = (near or difflib.get_close_matches(written, names))[:2]
+    hint = f"; did you mean {' or '.join(dashes + name for name in near)}?" if near else ""
+    beside = [name for name in names if name.rpartition(".")[0] == key.rpartition(".")[0]] or list(names)
+    fix = f"Allowed here: {', '.join(dashes + name for name in beside)}" if len(beside) <= 12 else None
+    return ConfigError(problem + hint, fix or f"{prog} --help explains each.")
+
+
+def flag(path: str) -> str:
+    """A key as an option is called: a field named for_ is written --for."""
+    return path.rstrip("_")

@@ -1,0 +1,270 @@
+"""The parser: a config class as options with dotted names, over presets and files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import types
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from seedbed.configuration.hints import alternatives, is_plain_list, shown
+from seedbed.configuration.nodes import NULL, TAG, read_nodes
+from seedbed.configuration.options import find_option, flag, options, unknown_key
+from seedbed.configuration.presets import check_command, find_preset
+from seedbed.configuration.text import to_dict, to_yaml
+from seedbed.configuration.values import build, flaw
+from seedbed.errors import ConfigError
+
+T = TypeVar("T")
+FRAME_OPTIONS = ("config", "print_config", "json", "help")
+
+LONGEST_NUMBER = 255
+"""Characters: what is longer overflows a float, also when it is written in hexadecimal."""
+
+
+@dataclass
+class Request:
+    """What a command line asks for: a config to act on, or `text` to print instead (help, or the config itself)."""
+
+    config: Any = None
+    json: bool = False
+    text: str | None = None
+
+
+@dataclass
+class _Given:
+    """A command line taken apart: options as `--key=value`, files, and where each key of a file stands."""
+
+    arguments: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    flags: set[str] = field(default_factory=set)
+    texts: dict[str, str] = field(default_factory=dict)
+    """Values that YAML reads as nothing, such as "# Rules", and that are texts all the same."""
+
+
+class Parser:
+    """Reads one config class. Every mistake is a ConfigError: no usage block, no exit.
+
+    `positionals` names the fields that bare words fill, in order; the last takes all that remain if it is a list.
+    It holds a jsonargparse parser rather than being one: jsonargparse makes inner parsers of its own parser's class.
+    """
+
+    def __init__(self, cls: type, prog: str = "seedbed", positionals: Sequence[str] = ()):
+        self.config_class, self.prog, self.positionals, self.options = cls, prog, tuple(positionals), options(cls)
+        self.places: dict[str, str] = {}
+        words = "".join(f" [{name.upper()}]" for name in positionals)
+        self.inner = inner = ArgumentParser(
+            prog=prog,
+            usage=f"{prog}{words} [--config PRESET|FILE] [--KEY VALUE ...]",
+            description=" ".join((cls.__doc__ or "").split()),
+            allow_abbrev=False,
+            exit_on_error=False,
+            print_config=None,
+        )
+        inner.add_argument(
+            "--config",
+            action="config",
+            metavar="PRESET|FILE",
+            help="A preset or a YAML file; options given beside it win.",
+        )
+        frame: dict[str, Any] = {"action": "store_true", "default": argparse.SUPPRESS}
+        inner.add_argument("--print_config", help="Print the whole config as YAML and stop.", **frame)
+        inner.add_argument("--json", help="Print the result as one JSON object, the last line.", **frame)
+        inner.add_class_arguments(cls, as_group=False)
+        for action in inner._actions:
+            option = self.options.get(action.dest)
+            if (option is None and action.dest.endswith(".help")) or (option and option.group and not option.nullable):
+                action.help = argparse.SUPPRESS  # a group is set key by key
+            elif option and is_plain_list(option.hint):
+                action.metavar = "A,B,..."
+            if action.dest.endswith("_"):  # a field named for_ is written --for
+                action.option_strings = [f"--{flag(action.dest)}"]
+                action.metavar = flag(action.dest).upper()
+                inner._option_string_actions[action.option_strings[0]] = action
+
+    def read(self, arguments: Sequence[str]) -> Request:
+        """Parse, check and build. Raises ConfigError."""
+        given = self._take_apart(arguments)
+        if "help" in given.flags:
+            return Request(text=re.sub(r"<class\s+'(\w+)'>", r"\1", self.inner.format_help()))
+        values, missing = self._parse(given)
+        printing = "print_config" in given.flags
+        if missing and not printing:
+            first = next(path for path in self.options if path in missing)
+            about = f": {self.options[first].about}" if self.options[first].about else ""
+            raise ConfigError(f"{first} is required{about}", f"Give --{flag(first)}, or {first} in a config file.")
+        config = None if missing else build(self.config_class, values)
+        text = to_yaml(self.config_class, to_dict(config) if config else values) if printing else None
+        return Request(config, "json" in given.flags, text)
+
+    def values(self, arguments: Sequence[str]) -> dict[str, Any]:
+        """What a command line sets and leaves at its default, without the keys that must be given and are not."""
+        return self._parse(self._take_apart(arguments))[0]
+
+    def check(self, arguments: Sequence[str]) -> None:
+        """Whether each option and each key of each file exists; values are not looked at. Raises ConfigError."""
+        self._take_apart(arguments)
+
+    def _parse(self, given: _Given) -> tuple[dict[str, Any], set[str]]:
+        """Values by jsonargparse, and the keys that must be given and are not."""
+        missing = {path for path in self.options if self._must(path, given.keys)}
+        for action in self.inner._actions:
+            action.required = False  # what is missing is told by the caller, or may be missing
+        try:
+            values = self.inner.parse_args([*(f"--config={path}" for path in given.files), *given.arguments])
+        except argparse.ArgumentError as error:
+            raise self._explain(str(error)) from None
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise ConfigError(f"a value cannot be read: {' '.join(str(error).split())}") from None
+        for path, text in given.texts.items():
+            values[path] = Path(text) if Path in alternatives(self.options[path].hint) else text
+        for path in missing:
+            above, _, name = path.rpartition(".")
+            (values[above] if above else values).pop(name, None)
+        return values.as_dict(), missing
+
+    def _explain(self, message: str) -> ConfigError:
+        """A mistake that jsonargparse found, in one line."""
+        found = re.match(r'Parser key "([^"]+)":\s*(.*)', message, re.DOTALL)
+        key = found[1] if found else ""
+        if found is None or key not in self.options:
+            return ConfigError(" ".join(message.split()))
+        for inner in re.findall(r'Parser key "([^"]+)"', found[2]):  # the key inside an optional group
+            key = f"{key}.{inner}" if f"{key}.{inner}" in self.options else key
+        value = re.search(
+            r"(?:Got|Given) value: (.*?)(?:\n\s+- Expected|\n\s*Given value type:|\Z)", found[2], re.DOTALL
+        )
+        got = f", got {shown(value[1])}" if value else f": {' '.join(found[2].split())}"
+        place = f" ({self.places[key]})" if key in self.places else ""
+        return ConfigError(f"{flag(key)} must be {self.options[key].allowed}{got}{place}")
+
+    def _must(self, path: str, keys: set[str]) -> bool:
+        """Whether a key without a default is called for: not given, and not in an optional group that is left out."""
+        option = self.options[path]
+        if path in keys or option.default is not MISSING or (option.group and not option.nullable):
+            return False  # a group is given by its keys
+        above = path.rpartition(".")[0]
+        return not above or self.options[above].default is not None or any(key.startswith(above + ".") for key in keys)
+
+    def _take_apart(self, arguments: Sequence[str]) -> _Given:
+        given, rest, bare = _Given(), list(arguments), list(self.positionals)
+        while rest:
+            token = rest.pop(0)
+            if not token.startswith("--"):
+                if token == "-h":
+                    given.flags.add("help")
+                    continue
+                if not bare:
+                    raise ConfigError(f"unexpected {shown(token)}", "Options are written --name value.")
+                is_list = get_origin(self.options[bare[0]].hint) is list
+                name, value = bare[0] + "+" * is_list, token
+                bare = bare if is_list else bare[1:]
+            else:
+                name, equals, value = token[2:].partition("=")
+                if name in FRAME_OPTIONS and name != "config":
+                    given.flags.add(name)
+                    continue
+                option = None if name == "config" else find_option(self.options, name, self.prog)
+                if not equals:
+                    if rest and not re.fullmatch(r"--[A-Za-z][\w.]*\+?(=.*)?", rest[0]):
+                        value = rest.pop(0)
+                    elif option is not None and bool in alternatives(option.hint):
+                        value = "true"
+                    else:
+                        allowed = option.allowed if option else "a preset or a YAML file"
+                        raise ConfigError(f"--{name} needs a value: {allowed}")
+                if option is None:
+                    self._check_file(value, given)
+                    continue
+                if is_plain_list(option.hint) and not name.endswith("+"):
+                    value = _as_list(value, option.hint)
+            asked = find_option(self.options, name, self.prog)
+            too_long = len(value) > LONGEST_NUMBER and set(alternatives(asked.hint)) <= {int, float, types.NoneType}
+            if too_long or (value == "" and Path in alternatives(asked.hint)):
+                raise ConfigError(f"{asked.path} must be {asked.allowed}, got {shown(value)}")
+            if wrong := flaw(value):
+                fix = "Rename the file or folder." if Path in alternatives(asked.hint) else None
+                raise ConfigError(f"{asked.path} holds {wrong}", fix)
+            given.texts.pop(asked.path, None)
+            if asked.takes_text_or_null and value != "null" and _is_yaml_null(value):
+                given.texts[asked.path] = value
+            given.keys |= {name.rstrip("+"), asked.path}
+            self.places.pop(name.rstrip("+"), None)
+            given.arguments.append(f"--{name}={value}")
+        return given
+
+    def _check_file(self, name: str, given: _Given) -> None:
+        """Check the keys of a preset or file, and note it for reading. Raises ConfigError that names file and line."""
+        path = find_preset(name)
+        check_command(path, self.prog)
+        root = read_nodes(path, name)
+        if root is not None:  # an empty file changes nothing
+            self._check_node(root, name, "", given, {})
+            given.files.append(str(path.resolve()))
+
+    def _check_node(self, node: yaml.Node, name: str, prefix: str, given: _Given, seen: dict[str, str]) -> None:
+        """Check the keys of a group. `seen`: where each key of the file was given, and as "group." each group of which
+        a dotted key was given."""
+        if not isinstance(node, yaml.MappingNode):
+            what = prefix.rstrip(".") or "a config"
+            raise ConfigError(f"{name}, line {node.start_mark.line + 1}: {what} must be a group of keys")
+        for key_node, value in node.value:
+            if key_node.tag == TAG + "merge":
+                self._check_node(value, name, prefix, given, {})  # what is written beside it wins over it
+                continue
+            key, line = prefix + key_node.value, key_node.start_mark.line + 1
+            place = f"{name}, line {line}"
+            if key not in self.options:
+                raise unknown_key(self.options, f"{place}: unknown key {key}", key, self.prog)
+            if key in seen:
+                raise ConfigError(f"{place}: {key} is given twice, first as {seen[key]}")
+            above = [prefix + key_node.value[: dot.start()] for dot in re.finditer(r"\.", key_node.value)]
+            for mixed in (*above, key + "."):  # whichever comes later would wipe out the other
+                if mixed in seen:
+                    raise ConfigError(
+                        f"{place}: {key} cannot stand beside {seen[mixed]}",
+                        "Write a group whole, or each of its keys with dots.",
+                    )
+            seen |= dict.fromkeys([key, *(group + "." for group in above)], f"{key} in line {line}")
+            given.keys.add(key)
+            self.places[key] = place
+            option = self.options[key]
+            if value.value == "" and value.tag != NULL and Path in alternatives(option.hint):
+                raise ConfigError(f"{key} must be {option.allowed}, got '' ({place})")
+            if option.group and not (option.nullable and value.tag == NULL):
+                self._check_node(value, name, key + ".", given, seen)
+
+
+def from_arguments(cls: type[T], arguments: Sequence[str]) -> T:
+    """A config from command-line options, with everything `--config`, dotted keys and the rules of the classes mean."""
+    config: T = Parser(cls).read(arguments).config
+    return config
+
+
+def load_config(path: str | Path, cls: type[T]) -> T:
+    """Read a YAML file as a config of `cls`. Raises ConfigError that names the file, the key and what is allowed."""
+    return from_arguments(cls, ["--config", str(path)])
+
+
+def _is_yaml_null(text: str) -> bool:
+    try:
+        return yaml.safe_load(text) is None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return False
+
+
+def _as_list(value: str, hint: Any) -> str:
+    """`a,b` as `["a", "b"]`, so that lists can be written without quotes; brackets and null stay."""
+    if value.startswith("[") or value == "null":
+        return value
+    items = [item.strip() for item in value.split(",")] if value else []
+    holds_numbers = any(get_args(part)[:1] in ((int,), (float,)) for part in alternatives(hint))
+    return f"[{','.join(items)}]" if holds_numbers else json.dumps(items, ensure_ascii=False)

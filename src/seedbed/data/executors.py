@@ -1,0 +1,112 @@
+"""Where units of work run: here, in processes of this machine, or on a Ray cluster. Each yields results as they come,
+takes from its input only a few units ahead, so that memory stays bounded, and passes on the first error."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from seedbed.errors import ConfigError, StorageError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+AHEAD = 2
+"""Units that wait, beside those at work."""
+
+
+def run_local(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """Runs `function` on every item, `workers` at once, in processes; in this one when there is one worker or item.
+
+    Results come in the order in which they are done. StorageError when a worker is killed, as for want of memory.
+    """
+    items = iter(items)
+    first = list(itertools.islice(items, 2))
+    if workers == 1 or len(first) < 2:
+        for item in itertools.chain(first, items):
+            yield function(item)
+        return
+    # Spawned, not forked: a fork beside threads (torch, pyarrow) may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
+    pending: set[Future[R]] = set()
+    try:
+        for item in itertools.chain(first, items):
+            pending.add(pool.submit(function, item))
+            if len(pending) >= workers + AHEAD:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    except BrokenProcessPool as error:
+        problem = "a worker was killed, perhaps because memory ran out"
+        raise StorageError(problem, "Run the same command again with fewer --workers: it goes on.") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin() -> None:
+    """In a worker: Ctrl-C is the parent's to handle, and a parent that is killed takes its workers along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def run_ray(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """The same on a Ray cluster: the one that RAY_ADDRESS names, else one on this machine. The folders must be on a
+    disk that all its nodes share."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError("executor ray needs Ray", "pip install 'seedbed[ray]'") from error
+    began = not ray.is_initialized()
+    if began:
+        address = os.environ.get("RAY_ADDRESS")
+        ray.init(
+            address,
+            num_cpus=None if address else workers,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    remote: Any = ray.remote(_call)
+    pending: list[ray.ObjectRef] = []
+    try:
+        for item in items:
+            pending.append(remote.remote(function, item))
+            if len(pending) >= workers + AHEAD:
+                done, pending = ray.wait(pending, num_returns=1)
+                yield from ray.get(done)
+        while pending:
+            done, pending = ray.wait(pending, num_returns=1)
+            yield from ray.get(done)
+    finally:
+        for reference in pending:
+            ray.cancel(reference)
+        if began:
+            ray.shutdown()
+
+
+def _call(function: Callable[[T], R], item: T) -> R:
+    return function(item)  # Ray takes plain functions only, no partial ones
+
+
+EXECUTORS = {"local": run_local, "ray": run_ray}
+"""By the names that `PrepareConfig.executor` takes."""

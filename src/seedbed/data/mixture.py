@@ -1,0 +1,150 @@
+"""Several sources mixed, in proportions that are exact in every block of samples and may change with the step.
+
+A block of BLOCK samples holds of each source its share, rounded by largest remainder (Hamilton's method), in an order
+that a keyed permutation chooses. So which source a sample comes from, and which of its samples it is, is a pure
+function of its index: nothing to keep, nothing to restore.
+
+Shape suffixes: B rows, T positions in a row, S sources.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from seedbed.data.batch import BatchSource, TokenBatch
+from seedbed.data.order import Permutation
+from seedbed.errors import ConfigError
+from seedbed.runs import sha256_json
+
+BLOCK = 1_000
+"""Samples of a block; more where a source's share of so many would be less than one."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """From a sample on, another mixture."""
+
+    first: int
+    """Its first sample; that of the first phase is 0."""
+    weights: tuple[float, ...]
+    """One for each source, ≥ 0; only their ratios count."""
+
+
+class MixtureSource:
+    """A batch source that mixes others, whose rows are equally long. Each source's samples come in its own order."""
+
+    def __init__(self, sources: Sequence[BatchSource[TokenBatch]], phases: Sequence[Phase], samples: int, seed: int):
+        """`samples` is what counts as an epoch. ConfigError when weights or phases make no sense."""
+        _check(len(sources), phases)
+        self.sources, self.phases, self.samples, self.seed = list(sources), list(phases), samples, seed
+        self._quotas = [_quotas(phase.weights) for phase in phases]
+        taken_S = np.zeros(len(sources), dtype=np.int64)
+        self._before = [taken_S]
+        """Samples of each source before each phase."""
+        for number, (phase, following) in enumerate(itertools.pairwise(phases)):
+            blocks, rest = divmod(following.first - phase.first, int(self._quotas[number].sum()))
+            taken_S = taken_S + blocks * self._quotas[number] + self._counts(number, blocks)[rest]
+            self._before.append(taken_S)
+        self._block = lru_cache(maxsize=8)(self._order)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        parts = [source.fingerprint for source in self.sources]
+        phases = [[phase.first, *phase.weights] for phase in self.phases]
+        return sha256_json({"mixture": parts, "phases": phases, "seed": self.seed})
+
+    def places(self, first: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of the samples first … first + count − 1: which source each is of, and which of its samples."""
+        if first < 0 or count < 1:
+            raise IndexError(f"samples are counted from 0 and taken one or more at a time, got {count} from {first}")
+        sources, places = [], []
+        while count:
+            number = bisect_right(self.phases, first, key=lambda phase: phase.first) - 1
+            block, at = divmod(first - self.phases[number].first, int(self._quotas[number].sum()))
+            order, counts = self._block(number, block)
+            stop = min(len(order), at + count)
+            if number + 1 < len(self.phases):
+                stop = min(stop, at + self.phases[number + 1].first - first)
+            chosen = order[at:stop]
+            before_S = self._before[number] + block * self._quotas[number]
+            sources.append(chosen)
+            places.append(before_S[chosen] + counts[np.arange(at, stop), chosen])
+            first, count = first + stop - at, count - (stop - at)
+        return np.concatenate(sources), np.concatenate(places)
+
+    def batch(self, first: int, count: int) -> TokenBatch:
+        """Samples first … first + count − 1, in that order."""
+        chosen_B, places_B = self.places(first, count)
+        parts, order = [], []
+        for source in np.unique(chosen_B):
+            rows = np.flatnonzero(chosen_B == source)
+            parts.append(self.sources[source].batch(int(places_B[rows[0]]), len(rows)))  # a source's samples follow on
+            order.append(rows)
+        if self._isolates:
+            parts = [_isolated(part) for part in parts]
+        names = ("tokens_BT", "targets_BT", "segments_BT", "positions_BT")[: 4 if self._isolates else 2]
+        order_B = torch.from_numpy(np.argsort(np.concatenate(order)))
+        return TokenBatch(*(torch.cat([getattr(part, name) for part in parts])[order_B] for name in names))
+
+    @cached_property
+    def _isolates(self) -> bool:
+        """Whether the rows of a source hold several documents; then all batches say which is which."""
+        return any(source.batch(0, 1).segments_BT is not None for source in self.sources)
+
+    def _order(self, phase: int, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The sources of a block's samples, and how many of each came in it before each sample."""
+        quotas_S = self._quotas[phase]
+        size = int(quotas_S.sum())
+        order = np.repeat(np.arange(len(quotas_S)), quotas_S)
+        order = order[Permutation(size, f"{self.seed}/mixture {phase}:{block}")(np.arange(size))]
+        counts = np.zeros((size + 1, len(quotas_S)), dtype=np.int64)
+        np.cumsum(order[:, None] == np.arange(len(quotas_S)), axis=0, out=counts[1:])
+        return order, counts
+
+    def _counts(self, phase: int, block: int) -> NDArray[np.int64]:
+        return self._order(phase, block)[1]
+
+
+def _check(sources: int, phases: Sequence[Phase]) -> None:
+    if not sources or not phases or phases[0].first != 0:
+        raise ConfigError("a mixture needs sources, and weights from the first sample on")
+    for phase, following in itertools.pairwise(phases):
+        if following.first <= phase.first:
+            raise ConfigError(f"the phases of a mixture must follow one another, got {phase.first}, {following.first}")
+    for phase in phases:
+        if len(phase.weights) != sources:
+            raise ConfigError(f"a mixture of {sources} sources needs as many weights, got {len(phase.weights)}")
+        if not all(0 <= weight < math.inf for weight in phase.weights) or not sum(phase.weights) > 0:
+            raise ConfigError(f"weights must be ≥ 0 and not all 0, got {list(phase.weights)}")
+
+
+def _quotas(weights: Sequence[float]) -> NDArray[np.int64]:
+    """How many samples of a block each source has."""
+    share_S = np.array(weights) / sum(weights)
+    size = max(BLOCK, math.ceil(1 / share_S[share_S > 0].min()))
+    if size > 1000 * BLOCK:
+        raise ConfigError(f"a weight is less than {1 / (1000 * BLOCK):g} of all: leave that source out")
+    exact_S = share_S * size
+    quotas_S = np.floor(exact_S + 1e-9).astype(np.int64)
+    largest = np.argsort(quotas_S - exact_S, kind="stable")[: size - int(quotas_S.sum())]
+    quotas_S[largest] += 1
+    return quotas_S
+
+
+def _isolated(batch: TokenBatch) -> TokenBatch:
+    """With segments and positions, also where every row is one document."""
+    if batch.segments_BT is not None:
+        return batch
+    B, T = batch.tokens_BT.shape
+    return TokenBatch(
+        batch.tokens_BT, batch.targets_BT, torch.zeros(B, T, dtype=torch.int32), torch.arange(T).expand(B, T)
+    )

@@ -1,0 +1,304 @@
+"""`seedbed prepare`: a source, in units of work, becomes a corpus.
+
+Reading → units (read, cleaned, signed by any number of workers) → verdicts on duplicates → split → shards. Everything
+after the units is decided by content and order of names, so the corpus is the same bytes for any number of workers, on
+one machine or many, stopped and begun again or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seedbed.data.config import PrepareConfig
+from seedbed.data.corpus import SPLITS, ShardWriter, Split
+from seedbed.data.deduplication.duplicates import find_duplicates
+from seedbed.data.deduplication.verdicts import KEPT, Verdicts
+from seedbed.data.executors import EXECUTORS
+from seedbed.data.sources.blocks import Block, read_blocks
+from seedbed.data.sources.records import Document
+from seedbed.data.splitting import SplitPlan, plan_split
+from seedbed.data.units import DOCUMENT, Plan, Unit, UnitResult, cut_units, work
+from seedbed.errors import ConfigError, DataError, SeedbedError
+from seedbed.progress import progress
+from seedbed.runs import command, lock, new_folder, write_card, write_json, write_result
+from seedbed.shards import RowWriter, read_rows
+
+SAMPLE_ROWS = 3
+"""Documents that the card shows the beginning of."""
+
+KINDS = ("dropped", "split", "removed", "stripped", "mended", "masked")
+"""What a reason that is counted begins with."""
+
+JUDGED_EARLY = 100_000
+"""Records after which a source with too many bad ones is not read to its end."""
+
+
+def prepare(config: PrepareConfig) -> dict[str, Any]:
+    """Makes the corpus folder `config.out`; returns what result.json says.
+
+    The same source and plan give the same bytes. What is done when the process is stopped is kept in the folder
+    `OUT.units` beside it, and removed when the corpus is whole. Errors: DataError for a source that cannot be read, has
+    too many bad records or too little text; ConfigError for an `out` that is taken; StorageError.
+    """
+    started = time.monotonic()
+    units_folder = Path(f"{os.path.realpath(config.out)}.units")
+    inputs: dict[str, Any] = {}
+    with new_folder(config.out, "corpus", inputs=inputs, config=_settings(config)) as folder, _kept(units_folder):
+        stats = _make(config, units_folder, folder, inputs)
+        result = {
+            "stage": "prepare",
+            **stats,
+            "seconds": round(time.monotonic() - started, 3),
+            "out": str(config.out),
+            "command": command("prepare", config),
+        }
+        write_result(folder, result)
+    shutil.rmtree(units_folder, ignore_errors=True)  # only now is the corpus in its place
+    return result
+
+
+@contextlib.contextmanager
+def _kept(units_folder: Path) -> Iterator[None]:
+    """Holds the folder of units for this process. It outlives a stop and a full disk, not an error of the source or the
+    plan, after which nothing of it could be used."""
+    try:
+        with lock(units_folder):
+            try:
+                yield
+            except SeedbedError as error:
+                if isinstance(error, DataError | ConfigError) or not any(units_folder.glob("*.json")):
+                    for path in units_folder.iterdir():
+                        if path.is_dir():
+                            shutil.rmtree(path)
+                        elif not path.name.startswith(".lock"):
+                            path.unlink()
+                raise
+    finally:
+        if units_folder.is_dir() and {path.name for path in units_folder.iterdir()} <= {".lock"}:
+            shutil.rmtree(units_folder, ignore_errors=True)
+
+
+def _settings(config: PrepareConfig) -> dict[str, Any]:
+    """What the content of the corpus depends on, for its manifest."""
+    from seedbed.configuration import to_dict
+
+    left_out = ("source", "out", "workers", "executor")
+    return {key: value for key, value in to_dict(config).items() if key not in left_out}
+
+
+def _make(config: PrepareConfig, units_folder: Path, folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
+    units, inputs["source"] = _work(config, units_folder)
+    counts, records, rejects = _judge(config, units, folder)
+    verdicts = find_duplicates([unit.signatures for unit in units], config.deduplicate, units_folder)
+    plan = _plan(config, units, verdicts)
+    shards, removed = _write(units, verdicts, plan, folder)
+    for split in SPLITS:
+        if not shards[split].documents:
+            raise DataError(
+                f"{config.source} is too small to split: nothing is left for the {split} split", "Bring more text."
+            )
+    counts += removed + _repeats(verdicts)
+    stats = _stats(records, rejects, counts, plan, shards)
+    write_json(folder / "stats.json", stats)
+    _write_card(folder, config, inputs["source"], stats)
+    return stats
+
+
+# Units ---------------------------------------------------------------------------------------------------------------
+
+
+def _work(config: PrepareConfig, folder: Path) -> tuple[list[UnitResult], str]:
+    """Does the units that are not done, and returns the results of all with the SHA-256 of what the source holds."""
+    plan, total, digest = Plan.of(config), 0, hashlib.sha256()
+    with progress("cleaning") as advance:
+
+        def missing() -> Iterator[Unit]:
+            nonlocal total
+            for unit in cut_units(_hashed(config, digest), config.unit_bytes):
+                total = unit.number + 1
+                if UnitResult(folder, unit.number).is_done(unit, plan):
+                    advance(unit.bytes)
+                else:
+                    yield unit
+
+        function = functools.partial(work, plan=plan, folder=folder)
+        seen = Counter[str]()
+        for number in EXECUTORS[config.executor](function, missing(), config.workers or os.cpu_count() or 1):
+            report = UnitResult(folder, number).report()
+            advance(report["bytes"])
+            seen.update(records=report["records"], bad=len(report["rejects"]))
+            if seen["records"] >= JUDGED_EARLY and seen["bad"] > config.reading.max_bad_fraction * seen["records"]:
+                total = number + 1
+                break
+    if not total:
+        raise DataError(f"{config.source} is empty: it holds no text")
+    done = [UnitResult(folder, number) for number in range(total)]
+    return done, digest.hexdigest()
+
+
+def _hashed(config: PrepareConfig, digest: Any) -> Iterator[Block]:
+    for block in read_blocks(config.source, config.reading, config.unit_bytes):
+        digest.update(block.data)
+        yield block
+
+
+def hash_source(config: PrepareConfig) -> str:
+    """The hash by which the manifest of a corpus of this plan names its source. Reads all of it; errors as there."""
+    digest = hashlib.sha256()
+    for _ in _hashed(config, digest):
+        pass
+    return digest.hexdigest()
+
+
+def _judge(config: PrepareConfig, units: list[UnitResult], folder: Path) -> tuple[Counter[str], int, Counter[str]]:
+    """Counts by reason, records, and bad ones by reason; writes these to rejects.jsonl. Too many are a DataError."""
+    counts, records, bad = Counter[str](), 0, Counter[str]()
+    first: dict[str, Any] | None = None
+    with RowWriter(folder / "rejects.jsonl.zst") as writer:
+        for unit in units:
+            report = unit.report()
+            records += report["records"]
+            counts.update(report["counts"])
+            for reject in report["rejects"]:
+                first = first or reject
+                bad[reject["reason"]] += 1
+                writer.write(reject)
+    if first and bad.total() > config.reading.max_bad_fraction * records:
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in bad.most_common())
+        raise DataError(
+            f"{config.source}: {first['name']}: {first['detail']} "
+            f"({bad.total():,} of {records:,} records cannot be read: {reasons})",
+            f"Mend the source, or accept so many: --reading.max_bad_fraction {bad.total() / records:.2g}",
+        )
+    if not bad:
+        (folder / "rejects.jsonl.zst").unlink()
+    if records - bad.total() == counts["dropped: empty"]:
+        raise DataError(f"{config.source} is empty: it holds no text")
+    return counts, records, bad
+
+
+# Deciding and writing ------------------------------------------------------------------------------------------------
+
+
+def _plan(config: PrepareConfig, units: list[UnitResult], verdicts: Verdicts) -> SplitPlan:
+    documents = [unit.documents()[verdicts.of(unit.number).drops == KEPT] for unit in units]
+    kept = np.concatenate([np.zeros(0, DOCUMENT), *documents])
+    return plan_split(kept["parent"], kept["bytes"], config.validation_fraction, config.max_bytes, config.seed)
+
+
+def _repeats(verdicts: Verdicts) -> Counter[str]:
+    """What deduplication did, by reason."""
+    dropped = {f"dropped: {reason} duplicate": verdicts.counts[reason] for reason in ("exact", "near")}
+    removed = {f"removed: {what}": verdicts.counts[what] for what in ("lines", "paragraphs", "characters")}
+    return Counter(dropped | removed)
+
+
+def _write(
+    units: list[UnitResult], verdicts: Verdicts, plan: SplitPlan, folder: Path
+) -> tuple[dict[Split, ShardWriter], Counter[str]]:
+    """Writes the documents that stay, in the order of the units; returns the shards and what was dropped meanwhile."""
+    shards = {split: ShardWriter(folder, split) for split in SPLITS}
+    dropped = Counter[str]()
+    with progress("writing", len(units), "units") as advance:
+        for unit in units:
+            verdict = verdicts.of(unit.number)
+            parents = unit.documents()["parent"]
+            for i, document in enumerate(unit.texts()):
+                if verdict.reason(i):
+                    continue
+                text = verdict.rest(i, document.text)
+                if not text.strip():
+                    dropped["dropped: nothing but repeated lines"] += 1
+                    continue
+                placed = False
+                for split, part in plan.place(parents[i].tobytes(), text):
+                    shards[split].write(Document(part, document.name))
+                    placed = True
+                dropped["dropped: beyond max_bytes"] += not placed
+            advance(1)
+    for split in SPLITS:
+        shards[split].close()
+    return shards, dropped
+
+
+# Telling -------------------------------------------------------------------------------------------------------------
+
+
+def _stats(
+    records: int, bad: Counter[str], counts: Counter[str], plan: SplitPlan, shards: dict[Split, ShardWriter]
+) -> dict[str, Any]:
+    """stats.json: every count by its kind, which stands before the colon of a reason."""
+    total = sum(shards[split].bytes for split in SPLITS)
+    by_kind: dict[str, dict[str, int]] = {kind: {} for kind in KINDS}
+    for reason, count in sorted(counts.items()):
+        kind, _, what = reason.partition(": ")
+        if count:
+            by_kind[kind][what] = count
+    return {
+        "records": records,
+        "documents": {split: shards[split].documents for split in SPLITS},
+        "bytes": {split: shards[split].bytes for split in SPLITS},
+        "validation_fraction": round(shards["val"].bytes / total, 6),
+        "validation": "tail of one document" if plan.shared else "whole documents",
+        "bad": dict(sorted(bad.items())),
+        **by_kind,
+        "cut to fit max_bytes": 1 if plan.cut else 0,
+    }
+
+
+def _write_card(folder: Path, config: PrepareConfig, source_hash: str, stats: dict[str, Any]) -> None:
+    documents, size = stats["documents"], stats["bytes"]
+    source, licence = f"`{Path(config.source).name}`, as it was given.", config.licence or "its owner's; none was given"
+    if config.source == "stdlib":
+        source, licence = "The text of Python's standard library, without its tests.", config.licence or "PSF"
+    sample = "Everything in the source."
+    if config.max_bytes is not None:
+        sample = (
+            f"A sample of the whole: documents in the order of their hash until {config.max_bytes:,} bytes; "
+            "the last one is cut to fit."
+        )
+    how = "by the SHA-256 of the record"
+    if stats["validation"] != "whole documents":
+        how = "the tail of the largest record, cut at a paragraph: no whole one was small enough"
+    counted = [f"{kind}, {what}: {count:,}" for kind in ("bad", *KINDS) for what, count in stats[kind].items()]
+    write_card(
+        folder,
+        "Corpus",
+        {
+            "What it is": [
+                source,
+                f"Licence: {licence}.",
+                sample,
+                *(f"{split}: {documents[split]:,} documents, {size[split]:,} bytes" for split in SPLITS),
+                f"Validation is {stats['validation_fraction']:.2%} of the bytes ({how}).",
+            ],
+            "What was done": [f"records read: {stats['records']:,}", *counted],
+            "How some of it begins": [f"`{text!r}`" for text in _samples(folder)],
+            "How it was made": [
+                f"SHA-256 of what the source holds: `{source_hash}`",
+                "The plan, with every rule and its limits, is `config` in manifest.json.",
+            ],
+            "How to use it": [
+                "`seedbed tokenizer --corpus FOLDER --out TOKENIZER`, then `seedbed tokenize`",
+                'Each line of the .jsonl.zst files is {"text": …, "source": …}.',
+            ],
+        },
+        name="DATA_CARD.md",
+    )
+
+
+def _samples(folder: Path) -> list[str]:
+    rows = itertools.islice(read_rows(folder / "train-00000.jsonl.zst"), SAMPLE_ROWS)
+    return [" ".join(row["text"][:200].split()) for row in rows]

@@ -1,0 +1,306 @@
+"""A source as blocks: stretches of its files, cut where no record is cut.
+
+One process reads every file once, from its beginning, in bounded memory. That is fast enough for a hundred workers, and
+it lets a run go on inside any file, compressed or not: what a block holds says whether it was done before.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seedbed.compression import read_pieces
+from seedbed.data.config import ReadingConfig
+from seedbed.data.skills import training_items
+from seedbed.data.sources.files import SourceFile, find_files
+from seedbed.data.sources.hub import read_rows
+from seedbed.errors import CorruptionError, DataError
+from seedbed.shards import parse_json
+
+TEXT_FIELDS = ("text", "content", "markdown", "body")
+"""Fields that hold a row's text; the first that it has counts."""
+
+PAIRS = (("prompt", "response"), ("prompt", "completion"), ("question", "answer"), ("instruction", "output"))
+"""Fields that make a text together, parted by a blank line; `input` (Alpaca) comes between."""
+
+TURNS = ("messages", "conversations", "conversation")
+"""Fields that hold the turns of a chat."""
+
+SKILL_ROWS = 100_000
+"""Questions of the source `skills`; `max_bytes` takes fewer."""
+
+LONGEST_JSON = 1 << 30
+"""Bytes of a .json file, which has to be read whole."""
+
+PARQUET_ROWS = 256
+"""Rows of a Parquet file read at a time."""
+
+TEXT_COLUMNS = (*TEXT_FIELDS, *dict.fromkeys(itertools.chain(*PAIRS)), "input", *TURNS)
+"""Columns of a Parquet file that are read; all when it has none of them, so that the error can name what it has."""
+
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some records of a file, or what is wrong with it."""
+
+    name: str
+    """The file's name inside the source."""
+    format: str
+    """text, lines, paragraphs, rows, csv, tsv, html; or `bad`: then `data` says why, in two lines: reason, detail."""
+    first: int
+    """Number of the first record in its file, from 1: a line, a row, a part."""
+    data: bytes
+    whole: bool = False
+    """The block is all of its file."""
+
+
+def read_blocks(source: str, reading: ReadingConfig, block_bytes: int) -> Iterator[Block]:
+    """All blocks of a source, in order, each of about `block_bytes` or one record, if that is longer.
+
+    Files that break off and records that are too long become blocks of the format `bad`. DataError when there is
+    nothing to read, or a file cannot be opened.
+    """
+    for file in find_files(source):
+        yield from _file_blocks(file, reading, block_bytes)
+
+
+def _file_blocks(file: SourceFile, reading: ReadingConfig, block_bytes: int) -> Iterator[Block]:
+    position = 1
+    try:
+        cutter, pieces = _cutter(file, reading)
+        for block in cutter(file, pieces, reading, block_bytes):
+            position = block.first + 1
+            yield block
+    except CorruptionError as error:
+        reason = error.problem.removeprefix(f"{file.path}: ")
+        yield Block(file.name, "bad", position, f"broken file\n{reason}".encode())
+
+
+Cutter = Callable[[SourceFile, Iterator[bytes], ReadingConfig, int], Iterator[Block]]
+
+
+def _cutter(file: SourceFile, reading: ReadingConfig) -> tuple[Cutter, Iterator[bytes]]:
+    if file.format in WITHOUT_BYTES:
+        return WITHOUT_BYTES[file.format], iter(())
+    pieces = _without_bom(read_pieces(file.path))
+    if file.format == "stdin":  # rows when it looks like them
+        head = next(pieces, b"")
+        pieces = itertools.chain([head], pieces)
+        return (_row_blocks if head.lstrip().startswith(b"{") else _text_cutter(reading)), pieces
+    if file.format == "text":
+        return _text_cutter(reading), pieces
+    return {"rows": _row_blocks, "csv": _csv_blocks, "json": _json_blocks, "html": _html_blocks}[file.format], pieces
+
+
+def _text_cutter(reading: ReadingConfig) -> Cutter:
+    return {"file": _text_blocks, "line": _line_blocks, "block": _paragraph_blocks}[reading.documents]
+
+
+def _without_bom(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    first = next(pieces, b"")
+    yield first.removeprefix(BOM)
+    yield from pieces
+
+
+# Records that end with a line ----------------------------------------------------------------------------------------
+
+
+def _line_blocks(
+    file: SourceFile, pieces: Iterator[bytes], reading: ReadingConfig, block_bytes: int, format: str = "lines"
+) -> Iterator[Block]:
+    yield from _stretches(file, pieces, reading, block_bytes, format, lambda data: data.rfind(b"\n") + 1)
+
+
+def _row_blocks(file: SourceFile, pieces: Iterator[bytes], reading: ReadingConfig, block_bytes: int) -> Iterator[Block]:
+    yield from _line_blocks(file, pieces, reading, block_bytes, "rows")
+
+
+def _paragraph_blocks(
+    file: SourceFile, pieces: Iterator[bytes], reading: ReadingConfig, block_bytes: int
+) -> Iterator[Block]:
+    def end(data: bytes) -> int:
+        return max(data.rfind(mark) + len(mark) if mark in data else 0 for mark in (b"\n\n", b"\n\r\n"))
+
+    yield from _stretches(file, pieces, reading, block_bytes, "paragraphs", end)
+
+
+def _csv_blocks(file: SourceFile, pieces: Iterator[bytes], reading: ReadingConfig, block_bytes: int) -> Iterator[Block]:
+    """Every block begins with the file's header line. A line's end inside quotes ends no record, and quotes inside
+    quotes are doubled, so a record ends where the number of quotes before is even."""
+
+    def ends(data: bytes) -> NDArray[np.intp]:
+        characters = np.frombuffer(data, np.uint8)
+        outside = np.cumsum(characters == ord('"')) % 2 == 0
+        return np.flatnonzero((characters == ord("\n")) & outside) + 1
+
+    def end(data: bytes) -> int:
+        found = ends(data)
+        return int(found[-1]) if len(found) else 0
+
+    format = "tsv" if ".tsv" in file.name.lower() else "csv"
+    header: bytes | None = None
+    for block in _stretches(file, pieces, reading, block_bytes, format, end):
+        if block.format == "bad":
+            yield block
+        elif header is None:
+            found = ends(block.data)
+            header = block.data[: found[0]] if len(found) else block.data
+            yield block
+        else:
+            yield Block(block.name, format, block.first, header + block.data)
+
+
+def _stretches(
+    file: SourceFile,
+    pieces: Iterator[bytes],
+    reading: ReadingConfig,
+    block_bytes: int,
+    format: str,
+    end: Callable[[bytes], int],
+) -> Iterator[Block]:
+    """Cuts a stream at the last place where a record ends, which `end` finds (0: nowhere). A record longer than
+    `longest_row` is passed over, up to the next line's end, without being held."""
+    held, first, skipping = b"", 1, False
+    for piece in itertools.chain(pieces, [None]):
+        last = piece is None
+        held += piece or b""
+        if skipping:
+            at = held.find(b"\n") + 1
+            held, skipping = held[at:] if at else b"", not at
+            first += bool(at)
+        while len(held) >= block_bytes or (last and held):
+            at = len(held) if last and len(held) <= max(block_bytes, reading.longest_row) else end(held[:block_bytes])
+            if not at:
+                at = end(held)
+            if at:
+                yield Block(file.name, format, first, held[:at])
+                first += held.count(b"\n", 0, at)
+                held = held[at:]
+            elif len(held) > reading.longest_row or last:
+                detail = f"a record longer than reading.longest_row, {reading.longest_row:,} bytes"
+                yield Block(file.name, "bad", first, f"record too long\n{detail}".encode())
+                at = held.find(b"\n") + 1
+                first += bool(at)
+                held, skipping = held[at:] if at else b"", not at
+            else:
+                break  # more is needed to see the record's end
+
+
+# Whole files ---------------------------------------------------------------------------------------------------------
+
+
+def _text_blocks(
+    file: SourceFile, pieces: Iterator[bytes], reading: ReadingConfig, block_bytes: int
+) -> Iterator[Block]:
+    """A text file is one document; one larger than a block several, cut at blank lines, else lines, else spaces."""
+    held, part = b"", 1
+    for piece in pieces:
+        held += piece
+        while len(held) > block_bytes:
+            at = _boundary(held, block_bytes)
+            yield Block(file.name, "text", part, held[:at])
+            held, part = held[at:], part + 1
+    if held or part == 1:
+        yield Block(file.name, "text", part, held, whole=part == 1)
+
+
+def _boundary(data: bytes, limit: int) -> int:
+    """The last good place to cut within `limit` bytes, not before three quarters of them."""
+    for mark in (b"\n\n", b"\n", b" "):
+        if (at := data.rfind(mark, limit * 3 // 4, limit)) >= 0:
+            return at + len(mark)
+    while limit > 1 and data[limit] & 0xC0 == 0x80:  # inside a character
+        limit -= 1
+    return limit
+
+
+def _read_whole(file: SourceFile, pieces: Iterator[bytes], limit: int) -> bytes | Block:
+    parts, size = [], 0
+    for piece in pieces:
+        parts.append(piece)
+        size += len(piece)
+        if size > limit:
+            return Block(file.name, "bad", 1, f"file too long\nlarger than {limit:,} bytes".encode())
+    return b"".join(parts)
+
+
+def _html_blocks(
+    file: SourceFile, pieces: Iterator[bytes], reading: ReadingConfig, block_bytes: int
+) -> Iterator[Block]:
+    data = _read_whole(file, pieces, reading.longest_row)
+    yield data if isinstance(data, Block) else Block(file.name, "html", 1, data, whole=True)
+
+
+def _json_blocks(
+    file: SourceFile, pieces: Iterator[bytes], reading: ReadingConfig, block_bytes: int
+) -> Iterator[Block]:
+    """A .json file holds an array of rows, an object with one array in it, or one row."""
+    data = _read_whole(file, pieces, LONGEST_JSON)
+    if isinstance(data, Block):
+        yield data
+        return
+    try:
+        value = parse_json(data)
+    except ValueError as error:
+        yield Block(file.name, "bad", 1, f"invalid JSON\n{error}".encode())
+        return
+    arrays = [item for item in value.values() if isinstance(item, list)] if isinstance(value, dict) else []
+    rows = value if isinstance(value, list) else arrays[0] if len(arrays) == len(value) == 1 else [value]
+    yield from row_blocks(file.name, rows, block_bytes)
+
+
+def _parquet_blocks(
+    file: SourceFile, pieces: Iterator[bytes], reading: ReadingConfig, block_bytes: int
+) -> Iterator[Block]:
+    import pyarrow  # here, because it takes a quarter of a second
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(file.path) as table:
+            known = [reading.text] if reading.text else TEXT_COLUMNS
+            columns = [name for name in table.schema_arrow.names if name in known] or None
+            batches = table.iter_batches(batch_size=PARQUET_ROWS, columns=columns, use_threads=False)
+            yield from row_blocks(file.name, (row for batch in batches for row in batch.to_pylist()), block_bytes)
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CorruptionError(f"{file.path}: not a Parquet file that can be read: {reason}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {file.path}: {error.strerror or error}") from error
+
+
+def _hub_blocks(file: SourceFile, pieces: Iterator[bytes], reading: ReadingConfig, block_bytes: int) -> Iterator[Block]:
+    yield from row_blocks(file.name, read_rows(file.name, reading.hub), block_bytes)
+
+
+def _skill_blocks(
+    file: SourceFile, pieces: Iterator[bytes], reading: ReadingConfig, block_bytes: int
+) -> Iterator[Block]:
+    rows = ({"prompt": item.prompt, "response": item.answer} for item in training_items(SKILL_ROWS))
+    yield from row_blocks(file.name, rows, block_bytes)
+
+
+WITHOUT_BYTES: dict[str, Cutter] = {"parquet": _parquet_blocks, "hub": _hub_blocks, "skills": _skill_blocks}
+"""What is not read as one stream of bytes."""
+
+
+def row_blocks(name: str, rows: Iterable[Any], block_bytes: int) -> Iterator[Block]:
+    """Rows that are no lines of a file, as blocks of JSON lines."""
+    lines: list[bytes] = []
+    size, first = 0, 1
+    for number, row in enumerate(rows, start=1):
+        line = json.dumps(row, default=str).encode() + b"\n"
+        if lines and size + len(line) > block_bytes:
+            yield Block(name, "rows", first, b"".join(lines))
+            lines, size, first = [], 0, number
+        lines.append(line)
+        size += len(line)
+    if lines:
+        yield Block(name, "rows", first, b"".join(lines))

@@ -1,0 +1,237 @@
+"""The documents in a block. What cannot be read as what it claims to be is a Reject that says why, never a guess."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from seedbed.data.config import ReadingConfig
+from seedbed.data.sources.blocks import PAIRS, TEXT_FIELDS, TURNS, Block
+from seedbed.errors import ConfigError
+from seedbed.shards import parse_json
+
+EXCERPT = 200
+"""Characters of a bad record that the rejects file shows."""
+
+SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+"""ShareGPT's words for who speaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text and where it comes from: a path inside the source, with a line or part where a file holds several."""
+
+    text: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that is no text."""
+
+    name: str
+    reason: str
+    """A few fixed words, which are counted."""
+    detail: str
+    excerpt: str
+
+
+class _Bad(Exception):
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+def read_documents(block: Block, reading: ReadingConfig) -> Iterator[Document | Reject]:
+    """What a block holds, record by record. Blank records of a file with several are passed over."""
+    yield from FORMATS[block.format](block, reading)
+
+
+def _reject(name: str, bad: _Bad, data: bytes) -> Reject:
+    return Reject(name, bad.reason, bad.detail, data[: 4 * EXCERPT].decode("utf-8", errors="replace")[:EXCERPT])
+
+
+def _decode(data: bytes) -> str:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _Bad("not UTF-8", f"line {line}: the byte 0x{data[error.start]:02x} is not UTF-8 text") from error
+    if "\0" in text:
+        raise _Bad("NUL byte", f"line {text.count(chr(10), 0, text.index(chr(0))) + 1}: a NUL byte is not text")
+    return text
+
+
+# Text ----------------------------------------------------------------------------------------------------------------
+
+
+def _text(block: Block, reading: ReadingConfig) -> Iterator[Document | Reject]:
+    name = block.name if block.whole else f"{block.name}#{block.first}"
+    try:
+        yield Document(_decode(block.data), name)
+    except _Bad as bad:
+        yield _reject(name, bad, block.data)
+
+
+def _lines(block: Block, reading: ReadingConfig) -> Iterator[Document | Reject]:
+    for number, line in enumerate(block.data.split(b"\n"), start=block.first):
+        if line.strip():
+            yield from _record(f"{block.name}:{number}", line, reading, lambda line: _decode(line.removesuffix(b"\r")))
+
+
+def _paragraphs(block: Block, reading: ReadingConfig) -> Iterator[Document | Reject]:
+    line, start = block.first, 0
+    for gap in re.finditer(rb"\n(?:[ \t\r]*\n)+|\Z", block.data):
+        paragraph = block.data[start : gap.start()].rstrip(b"\r\n")
+        if paragraph.strip():
+            blank = re.match(rb"(?:[ \t\r]*\n)*", paragraph).end()  # type: ignore[union-attr]
+            above = paragraph.count(b"\n", 0, blank)
+            yield from _record(f"{block.name}:{line + above}", paragraph[blank:], reading, _decode)
+        line += block.data.count(b"\n", start, gap.end())
+        start = gap.end()
+
+
+def _record(
+    name: str, data: bytes, reading: ReadingConfig, read: Callable[[bytes], str]
+) -> Iterator[Document | Reject]:
+    try:
+        if len(data) > reading.longest_row:
+            raise _Bad("record too long", f"{len(data):,} bytes, more than reading.longest_row {reading.longest_row:,}")
+        yield Document(read(data), name)
+    except _Bad as bad:
+        yield _reject(name, bad, data)
+
+
+def _html(block: Block, reading: ReadingConfig) -> Iterator[Document | Reject]:
+    try:
+        import trafilatura  # here, because it takes half a second
+    except ImportError as error:
+        raise ConfigError("reading .html needs trafilatura", "pip install 'seedbed[data]'") from error
+    try:
+        text = trafilatura.extract(_decode(block.data), include_comments=False, output_format="txt")
+        if not text:
+            raise _Bad("no text in HTML", "trafilatura finds no main text in this page")
+        yield Document(text, block.name)
+    except _Bad as bad:
+        yield _reject(block.name, bad, block.data)
+
+
+# Rows ----------------------------------------------------------------------------------------------------------------
+
+
+def _rows(block: Block, reading: ReadingConfig) -> Iterator[Document | Reject]:
+    def read(line: bytes) -> str:
+        try:
+            row = parse_json(line)
+        except UnicodeDecodeError as error:
+            raise _Bad("not UTF-8", f"the byte 0x{line[error.start]:02x} is not UTF-8 text") from error
+        except ValueError as error:
+            raise _Bad("invalid JSON", f"not valid JSON ({error})") from error
+        return _row_text(row, reading.text)
+
+    for number, line in enumerate(block.data.split(b"\n"), start=block.first):
+        if line.strip():
+            yield from _record(f"{block.name}:{number}", line, reading, read)
+
+
+def _csv(block: Block, reading: ReadingConfig, delimiter: str = ",") -> Iterator[Document | Reject]:
+    csv.field_size_limit(min(reading.longest_row, sys.maxsize))
+    text = block.data.decode("utf-8", errors="surrogateescape")  # a wrong byte spoils its own row only
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    table.fieldnames  # noqa: B018 (reads the header)
+    shift = block.first - 1 - (table.line_num if block.first > 1 else 0)  # later blocks repeat the header
+    while True:
+        name = f"{block.name}:{table.reader.line_num + 1 + shift}"
+        try:
+            row = next(table)
+            yield Document(_row_text({k: v for k, v in row.items() if k is not None}, reading.text), name)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            reason = "record too long" if "field limit" in str(error) else "invalid CSV"
+            yield _reject(name, _Bad(reason, str(error)), b"")
+        except _Bad as bad:
+            yield _reject(name, bad, json.dumps(row).encode())
+
+
+def _tsv(block: Block, reading: ReadingConfig) -> Iterator[Document | Reject]:
+    yield from _csv(block, reading, "\t")
+
+
+def _row_text(row: Any, field: str | None) -> str:
+    """The text of a row. `field` names where it is; else it is looked for."""
+    if not isinstance(row, dict):
+        raise _Bad("not an object", f'a JSON object with a "text" is needed, not {_kind(row)}')
+    if field is None:
+        field = next((name for name in TEXT_FIELDS if name in row), None)
+    if field is not None:
+        if field not in row:
+            raise _Bad("no text field", f'there is no "{field}" in this row (it has {_keys(row)})')
+        return _checked(row[field], field)
+    for first, second in PAIRS:
+        if first in row and second in row:
+            parts = [_checked(row[name], name) for name in (first, "input", second) if name in row]
+            return "\n\n".join(part for part in parts if part.strip())
+    turns = next((row[name] for name in TURNS if isinstance(row.get(name), list)), None)
+    if turns is None:
+        raise _Bad("no text field", f'there is no "text" in this row (it has {_keys(row)})')
+    return "\n\n".join(_turn(turn) for turn in turns)
+
+
+def _turn(turn: Any) -> str:
+    if not isinstance(turn, dict):
+        raise _Bad("wrong type", f"a turn of a conversation must be an object, not {_kind(turn)}")
+    speaker = _checked(turn.get("role", turn.get("from")), "role")
+    return f"{SPEAKERS.get(speaker, speaker)}: {_checked(turn.get('content', turn.get('value')), 'content')}"
+
+
+def _keys(row: dict[str, Any]) -> str:
+    return (", ".join(map(str, list(row)[:8])) or "nothing")[:EXCERPT]
+
+
+def _checked(text: Any, field: str) -> str:
+    """A field's text, if it is one."""
+    if text is None:
+        raise _Bad("null", f'"{field}" must be a text, not null')
+    if not isinstance(text, str):
+        raise _Bad("wrong type", f'"{field}" must be a text, not {_kind(text)}')
+    if "\0" in text:
+        raise _Bad("NUL byte", f'"{field}" holds a NUL character')
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        if "\udc80" <= text[error.start] <= "\udcff":  # how a wrong byte of a .csv file came through
+            byte = ord(text[error.start]) - 0xDC00
+            raise _Bad("not UTF-8", f'"{field}" holds the byte 0x{byte:02x}, which is not UTF-8 text') from error
+        lone = f"U+{ord(text[error.start]):04X}"
+        raise _Bad("lone surrogate", f'"{field}" holds {lone}, half of a character, which UTF-8 cannot hold') from error
+    return text
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
+
+
+def _broken(block: Block, reading: ReadingConfig) -> Iterator[Document | Reject]:
+    reason, _, detail = block.data.decode().partition("\n")
+    yield Reject(f"{block.name}:{block.first}", reason, detail, "")
+
+
+FORMATS: dict[str, Callable[[Block, ReadingConfig], Iterator[Document | Reject]]] = {
+    "text": _text,
+    "lines": _lines,
+    "paragraphs": _paragraphs,
+    "html": _html,
+    "rows": _rows,
+    "csv": _csv,
+    "tsv": _tsv,
+    "bad": _broken,
+}
+"""How to read a block, by its format."""

@@ -1,0 +1,89 @@
+"""The tensors of a checkpoint: weights, optimizer state and generators, by torch.distributed.checkpoint.
+
+They lie in safetensors files (no pickle) that another number of processes can read. A weight's name is ours after
+`model.`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+from seedbed.errors import CorruptionError, SeedbedError
+from seedbed.model.weights import StoredTensor, read_headers
+
+MODEL = "model."
+"""Before the name of a weight."""
+
+
+def write_state(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors by name; OSError when the disk refuses."""
+    with _plain_errors():
+        dcp.save(dict(sorted(tensors.items())), storage_writer=HuggingFaceStorageWriter(str(folder)))
+
+
+def describe_state(folder: Path) -> dict[str, StoredTensor]:
+    """Every tensor of a checkpoint by name, none of them read. CorruptionError when its files are not what they claim.
+
+    Shapes are those of whole tensors, also where several processes wrote a part each.
+    """
+    read_headers(folder)
+    with _unreadable(folder):
+        found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    described = {}
+    for name, metadata in found.items():
+        assert isinstance(metadata, TensorStorageMetadata)  # all that safetensors files hold
+        described[name] = StoredTensor(name, folder, tuple(metadata.size), metadata.properties.dtype)
+    return described
+
+
+def weight_state(described: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Those that are the model's weights, by our names."""
+    return {name.removeprefix(MODEL): tensor for name, tensor in described.items() if name.startswith(MODEL)}
+
+
+def read_state(
+    folder: Path, stored: Mapping[str, StoredTensor], devices: Mapping[str, torch.device] | None = None
+) -> dict[str, Tensor]:
+    """The tensors themselves, by the same keys, each on its device; on the CPU where `devices` names none."""
+    tensors = {
+        key: torch.empty(tensor.shape, dtype=tensor.dtype, device=(devices or {}).get(key, "cpu"))
+        for key, tensor in stored.items()
+    }
+    with _unreadable(folder):
+        by_name = {stored[key].name: tensor for key, tensor in tensors.items()}
+        dcp.load(by_name, storage_reader=HuggingFaceStorageReader(str(folder)))
+    return tensors
+
+
+@contextlib.contextmanager
+def _unreadable(folder: Path) -> Iterator[None]:
+    """Every byte was verified and the headers fit their files: what fails now is another version's file."""
+    try:
+        with _plain_errors():
+            yield
+    except SeedbedError:
+        raise
+    except Exception as error:
+        raise CorruptionError(f"{folder} cannot be read by this version of seedbed: {error}") from error
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """DCP wraps what goes wrong, such as a full disk, in an exception that `except Exception` does not catch; unwraps
+    it. And it warns that there is no process group, which is meant."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except CheckpointException as error:
+        raise next(iter(error.failures.values()))[0] from None

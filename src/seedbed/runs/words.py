@@ -1,0 +1,33 @@
+"""How the values of a result are told to people; result.json keeps its keys and all digits."""
+
+from __future__ import annotations
+
+NAMES = {
+    "units": "tokens trained on",
+    "perplexity": "perplexity a token",
+    "val_loss": "validation loss, nats a token",
+    "val_bits_per_byte": "validation, bits per byte",
+    "skills_exact": "answered exactly",
+    "second_turn_exact": "answered exactly in a second turn",
+    "peak_rss_mb": "peak memory, MB",
+    "resumed_at": "resumed at step",
+}
+"""Keys whose own words say too little."""
+
+
+def name(key: str) -> str:
+    """A key of a result, dotted when it is inside others, as words."""
+    outer, _, last = key.rpartition(".")
+    words = NAMES.get(last, last.replace("_", " "))
+    return f"{name(outer)}, {words}" if outer else words
+
+
+def value(value: str | float) -> str:
+    """A value with at most four digits, or all those before the point; whole numbers and texts as they are."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return value

@@ -1,0 +1,78 @@
+"""From minutes to the number of steps that a run writes into its config.
+
+The number is fixed before the first step and every step is the same whatever a clock says, so that a run that is
+stopped and goes on ends in the same bits. What a step takes is measured on warm steps of a trainer that is thrown away.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from seedbed.training.config import TrainConfig
+from seedbed.training.trainer import Trainer
+
+WARM_UP_STEPS, WARM_UP_SECONDS = 3, 1.0
+"""At least so many steps and so long before it counts: buffers are allocated, kernels chosen, and a processor that was
+idle is slower once it is busy."""
+
+MEASURED_STEPS, MEASURED_SECONDS = 20, 5.0
+"""At least so many steps and so long are counted, …"""
+
+MOST_STEPS = 1_000
+"""Enough to know, whatever the clock says: it may stand still or be set back."""
+
+MEASURED_SHARE = 0.1
+"""… but both together take no more than this share of the minutes, the warming a quarter of it."""
+
+USED = 0.98
+"""Of the time: the rest is for a machine that slows down as it warms."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of a step, a validation and a checkpoint on this machine."""
+
+    step: float
+    validation: float
+    checkpoint: float
+
+
+def measure(trainer: Trainer[Any], seconds: float) -> Costs:
+    """Runs the trainer for a while, at most about so long; its folder and weights are of no use afterwards."""
+    _, warming = _run(trainer, WARM_UP_STEPS, WARM_UP_SECONDS, seconds / 4)
+    steps, taken = _run(trainer, MEASURED_STEPS, MEASURED_SECONDS, seconds - warming)
+    validation = _seconds(trainer.validate) if trainer.validation is not None else 0.0
+    state = (trainer.model, trainer.optimizers, trainer.progress, trainer.source.fingerprint)
+    return Costs(taken / steps, validation, _seconds(lambda: trainer.checkpoints.save(*state)))
+
+
+def _run(trainer: Trainer[Any], steps: int, seconds: float, most: float) -> tuple[int, float]:
+    """At least so many steps and seconds, but at most a third number of seconds; how many of each it became."""
+    done, began = 0, time.perf_counter()
+    while True:
+        trainer.run_step()
+        done, taken = done + 1, time.perf_counter() - began
+        if (done >= steps and taken >= seconds) or taken >= most or done == MOST_STEPS:
+            return done, max(taken, 1e-6 * done)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return max(time.perf_counter() - began, 0.0)
+
+
+def fit(train: TrainConfig, costs: Costs, seconds: float) -> TrainConfig:
+    """With as many steps as fill the time, and, where it is left out, a validation interval that takes at most a tenth
+    of it."""
+    # Before the first step and after the last a validation; at the end a checkpoint and the model, which is as large.
+    seconds = USED * seconds - 2 * (costs.validation + costs.checkpoint)
+    interval = train.validate_every or max(
+        math.ceil(9 * costs.validation / costs.step), int(seconds / costs.step / 20), 1
+    )
+    step = costs.step + costs.validation / interval + costs.checkpoint / (train.checkpoint.steps or interval)
+    return replace(train, steps=max(1, int(seconds / step)), validate_every=interval)

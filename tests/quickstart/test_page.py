@@ -1,0 +1,36 @@
+"""What the quickstart tells at its end."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from seedbed.quickstart import page
+from seedbed.quickstart.page import print_summary
+
+SCORES = {"skills_exact": 0.5, "by_skill": {"copying": 0.5}}
+RESULT = {"baseline": SCORES, "stages": [SCORES, SCORES], "seconds": 60, "peak_rss_mb": 1, "model": "finetune/model"}
+
+
+def talk(capsys, out: Path) -> list[str]:
+    print_summary(out, RESULT)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("talk"))
+    return shlex.split(line)[1:]
+
+
+@pytest.mark.parametrize(
+    ("on_path", "called", "words"),
+    [
+        ("/usr/bin/seedbed", ".venv/bin/seedbed", ["seedbed"]),
+        (None, ".venv/bin/seedbed", [".venv/bin/seedbed"]),
+        (None, "/x/seedbed/__main__.py", [sys.executable, "-m", "seedbed"]),
+    ],
+)
+def test_the_last_line_is_a_command_that_runs_from_there(on_path, called, words, capsys, monkeypatch):
+    monkeypatch.setattr(page.shutil, "which", lambda name: on_path)
+    monkeypatch.setattr(sys, "argv", [called])
+    out = Path("my runs") / ("long" * 30)
+    assert talk(capsys, out) == [*words, "chat", "--model", str(out / "finetune" / "model")]
