@@ -7,8 +7,9 @@ import json
 import pytest
 import zstandard
 
-from seedbed.data.conversations import Conversation, read_conversations
+from seedbed.data.conversations import Conversation, PlainText, read_conversations
 from seedbed.errors import CorruptionError, DataError
+from seedbed.tokenizers.bytes import build
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
 ROWS = [
@@ -17,6 +18,13 @@ ROWS = [
     {"instruction": "Spell it.", "input": "kat", "output": "cat"},
     {"instruction": "Say hi.", "input": "", "output": "hi"},
     {"instruction": "Say ho.", "output": "ho", "source": None},
+    {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}], "messages": None},
+    {"conversation": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}], "model": "x"},
+    {"prompt": "a", "completion": "b"},
+    {"question": "a", "answer": "b", "system": "c"},
+    {"prompt": CHAT["messages"] + [{"role": "user", "content": "a"}], "completion": CHAT["messages"][1:]},
+    {"text": "Once."},
+    {"instruction": "a", "output": "b", "text": "a b", "system": ""},
 ]
 
 
@@ -24,12 +32,20 @@ def pair(prompt, response):
     return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
 
 
+SPELL = {"role": "user", "content": "Spell it.\n\nkat", "instruction": "Spell it.", "input": "kat"}
 EXPECTED = [
     Conversation(pair("Hi", "Hello"), 1),
     Conversation(pair("1+1", "2"), 2),
-    Conversation(pair("Spell it.\n\nkat", "cat"), 3),
+    Conversation([SPELL, {"role": "assistant", "content": "cat"}], 3),
     Conversation(pair("Say hi.", "hi"), 4),
     Conversation(pair("Say ho.", "ho"), 5),
+    Conversation(pair("Hi", "Hello"), 6),
+    Conversation(pair("Hi", "Hello"), 7),
+    Conversation(pair("a", "b"), 8),
+    Conversation([{"role": "system", "content": "c"}, *pair("a", "b")], 9),
+    Conversation([*pair("Hi", "Hello"), *pair("a", "Hello")], 10),
+    PlainText("Once.", 11),
+    Conversation(pair("a", "b"), 12),
 ]
 
 
@@ -37,11 +53,18 @@ def lines(rows):
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-@pytest.mark.parametrize("name", ["chat data.json", "chat.jsonl", "chat.jsonl.zst"])
-def test_each_shape_is_read_from_each_file(tmp_path, name):
-    contents = {"json": json.dumps(ROWS).encode(), "jsonl": lines(ROWS), "zst": zstandard.compress(lines(ROWS))}
-    (tmp_path / name).write_bytes(contents[name.rsplit(".", 1)[1]])
-    assert list(read_conversations(tmp_path / name)) == EXPECTED
+def test_each_shape_is_read(tmp_path):
+    (tmp_path / "chat.jsonl").write_bytes(lines(ROWS))
+    assert list(read_conversations(tmp_path / "chat.jsonl")) == EXPECTED
+
+
+def test_the_roles_of_sharegpt_are_ours(tmp_path):
+    said = {"system": "a", "human": "b", "gpt": "c", "tool": "d", "function": "e", "assistant": "f", "user": "g"}
+    turns = [{"from": name, "value": text, "weight": None} for name, text in said.items()]
+    (tmp_path / "chat.jsonl").write_bytes(lines([{"conversations": turns, "system": "not this"}]))
+    (conversation,) = read_conversations(tmp_path / "chat.jsonl")
+    roles = ["system", "user", "assistant", "tool", "tool", "assistant", "user"]
+    assert conversation.messages == [{"role": r, "content": t} for r, t in zip(roles, said.values(), strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +72,15 @@ def test_each_shape_is_read_from_each_file(tmp_path, name):
     [
         ("text", "an object is needed, got a text"),
         (None, "got null"),
-        ({"text": "x"}, "neither messages nor prompt nor instruction; its keys: 'text'"),
+        ({"words": "x"}, "neither messages nor prompt, question, instruction or text; its keys: 'words'"),
+        ({"text": ""}, "text is empty"),
+        ({"text": ["x"]}, "text must be a text, got a list"),
+        ({"conversations": [{"from": "alien", "value": "x"}]}, "message 1 has the role 'alien'"),
+        ({"conversations": [{"from": "gpt"}]}, r"message 1 \(assistant\) needs a text"),
+        ({"question": "a", "response": "b"}, "answer must be a text, got nothing"),
+        ({"prompt": CHAT["messages"], "response": "b"}, "prompt ends with a message of the assistant"),
+        ({"prompt": "a", "completion": CHAT["messages"]}, "completion must begin and end with a message of the assist"),
+        ({"prompt": "a", "response": "b", "system": 3}, "system must be a text, got a number"),
         ({}, "its keys: none"),
         ({"prompt": "a"}, "response must be a text, got nothing"),
         ({"prompt": "a", "response": 3}, "response must be a text, got a number"),
@@ -81,7 +112,8 @@ def test_a_bad_row_is_named_with_what_is_wrong(tmp_path, row, problem, suffix):
         ("a.jsonl", b"", "holds no conversation"),
         ("a.jsonl", b"\x00\x01\n", "row 1: not valid JSON"),
         ("a.jsonl", lines([CHAT]) + b"\n" + lines([CHAT]), "row 2: not valid JSON"),
-        ("a.csv", b"x", "no file of conversations by its name"),
+        ("a.tsv", b"x", "holds no rows by its name"),
+        ("a.csv", b"", "holds no conversation"),
     ],
 )
 def test_a_file_that_is_none_is_named(tmp_path, name, content, problem):
@@ -122,3 +154,19 @@ def test_brackets_in_a_text_and_whole_pairs_of_surrogates_are_text(tmp_path):
     row = {"prompt": "[{" * 900, "response": "\U0001f333"}
     (tmp_path / "a.jsonl").write_bytes(lines([row]))
     assert next(read_conversations(tmp_path / "a.jsonl")).messages == pair(row["prompt"], row["response"])
+
+
+# Plain text ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("specials", [True, False])
+def test_of_plain_text_all_is_learned_but_what_nothing_precedes(specials):
+    tokenizer = build(specials=specials)
+    ids, mask = PlainText("Hé", 1).encode(tokenizer)
+    assert tokenizer.decode(ids, skip_special=False) == ("<s>Hé</s>" if specials else "Hé")
+    assert mask.tolist() == [False] + [True] * (len(ids) - 1)
+
+
+def test_a_text_of_one_token_teaches_nothing():
+    with pytest.raises(DataError, match="nothing in it can be predicted"):
+        PlainText("a", 1).encode(build(specials=False))

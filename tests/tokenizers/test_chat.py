@@ -76,9 +76,6 @@ def peers(tmp_path_factory):
 @given(messages=conversations(benign, replies))
 def test_text_and_ids_are_those_of_transformers(tokenizer, peers, messages):
     peer = peers(tokenizer)
-    assert render(tokenizer, messages, add_generation_prompt=False) == peer.apply_chat_template(
-        messages, tokenize=False
-    )
     ids, _ = encode_conversation(tokenizer, messages)
     assert ids.tolist() == peer.apply_chat_template(messages)["input_ids"]
     asked = messages[:-1]
@@ -93,28 +90,6 @@ def test_content_never_becomes_a_special_token_and_is_never_changed(byte_tokeniz
     assert specials == ["<s>", *["<|im_start|>", "<|im_end|>"] * len(messages)]
     said = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
     assert byte_tokenizer.decode(ids, skip_special=False) == f"<s>{said}"
-
-
-@quick
-@given(messages=conversations(anything, any_reply))
-def test_the_mask_covers_exactly_the_replies_and_their_end(byte_tokenizer, messages):
-    ids, mask = encode_conversation(byte_tokenizer, messages)
-    said = [m["content"] + "<|im_end|>" for m in messages if m["role"] == "assistant"]
-    assert byte_tokenizer.decode(ids[mask], skip_special=False) == "".join(said)
-    ends = byte_tokenizer.special_ids["<|im_end|>"]
-    assert (ids[mask] == ends).sum() == len(said)
-
-
-@quick
-@given(messages=conversations(anything, any_reply))
-def test_training_sees_the_ids_generation_sees(byte_tokenizer, messages):
-    """The ids before each reply are the prompt's, token for token, also where the reply begins with white space."""
-    ids, mask = encode_conversation(byte_tokenizer, messages)
-    for i, message in enumerate(messages):
-        if message["role"] == "assistant":
-            prompt = encode_prompt(byte_tokenizer, messages[:i])
-            assert ids[: len(prompt)].tolist() == prompt
-            assert not mask[len(prompt) - 1] and mask[len(prompt)]
 
 
 def test_a_reply_that_begins_with_white_space_shares_no_token_with_the_template(pairs):
@@ -164,6 +139,30 @@ def test_a_template_that_never_ends_a_reply_is_refused(pairs):
                                    "{% if add_generation_prompt %}assistant: {% endif %}")  # fmt: skip
     with pytest.raises(DataError, match="does not end the reply in message 2"):
         encode_conversation(endless, [say("user", "a"), say("assistant", "<|im_end|>")])
+
+
+def test_a_template_that_writes_a_header_it_is_not_asked_for_is_refused(pairs):
+    """The model would learn to say it; transformers, too, would generate from before it."""
+    headed = with_template(pairs, "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}")
+    with pytest.raises(DataError, match="writes 'assistant: ' before a reply, but not when it is asked for one"):
+        encode_conversation(headed, [say("user", "a"), say("assistant", "a")])
+
+
+def test_a_template_may_part_a_reply_from_what_comes_before_by_a_space(pairs):
+    """As Llama 2's does, which writes nothing when it is asked for a reply."""
+    spaced = with_template(
+        pairs,
+        "{% for m in messages %}"
+        "{{ '[INST] ' + m.content + ' [/INST]' if m.role == 'user' else ' ' + m.content + '</s>' }}{% endfor %}",
+    )
+    ids, mask = encode_conversation(spaced, [say("user", "a"), say("assistant", "b")])
+    assert spaced.decode(ids[mask], skip_special=False) == " b</s>"
+
+
+def test_a_reply_that_a_template_trims_away_is_refused(pairs):
+    llama = with_template(pairs, find_template("llama3"))
+    with pytest.raises(DataError, match="message 2 is an empty reply of the assistant once the chat template"):
+        encode_conversation(llama, [say("user", "a"), say("assistant", " \n")])
 
 
 def test_a_template_that_renders_earlier_replies_differently_is_refused(pairs):
@@ -247,6 +246,9 @@ def test_templates_are_found_by_name_or_path(tmp_path):
         find_template("chatlm")
     with pytest.raises(ConfigError, match="cannot read"):
         find_template(tmp_path / "none.jinja")
+    assert find_template("{{ bos_token }}") == "{{ bos_token }}"
+    with pytest.raises(ConfigError, match="not valid Jinja"):
+        find_template("{% for %}")
     (tmp_path / "bad.jinja").write_text("{% for %}")
     with pytest.raises(ConfigError, match="not valid Jinja"):
         find_template(tmp_path / "bad.jinja")

@@ -93,6 +93,12 @@ def test_only_what_the_assistant_says_carries_loss(base, tmp_path, stages):
     assert texts(stage, stage.validation, learned=True) == {"3<|im_end|>"}
 
 
+def test_of_plain_text_every_token_carries_loss(base, tmp_path, stages):
+    data = write_rows(tmp_path / "d.jsonl", [{"text": "Once."}, {"prompt": "1+1?", "response": "2"}])
+    finetune(config(base, data, tmp_path / "out", f"--validation={data}", "--template=instruct"))
+    assert texts(stages[0], stages[0].source, learned=True) == {"Once.</s>", "2</s>"}
+
+
 def turns(question: str, answer: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
@@ -356,7 +362,7 @@ GOOD = {"prompt": "a", "response": "b"}
     [
         ([GOOD, {"prompt": "a"}], r"d\.jsonl, row 2: response must be a text, got nothing"),
         ([GOOD, GOOD, {"messages": []}], r"d\.jsonl, row 3: .*at least one message"),
-        ([{"text": "a"}, GOOD], r"d\.jsonl, row 1: it has neither messages nor prompt"),
+        ([{"words": "a"}, GOOD], r"d\.jsonl, row 1: it has neither messages nor prompt"),
         ([GOOD, [1]], r"d\.jsonl, row 2: an object is needed, got a list"),
         ([GOOD, {"prompt": "a", "response": "b" * 200}, GOOD], r"d\.jsonl, row 2.* but a row holds 96"),
         ([GOOD, {"messages": [{"role": "user", "content": "hi"}]}], r"d\.jsonl, row 2: "),

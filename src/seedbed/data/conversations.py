@@ -1,116 +1,118 @@
-"""Conversations in files, in the shapes people have them.
-
-A .json file holds a list of rows, a .jsonl or .jsonl.zst file one row a line. A row is one of:
+"""Conversations in files (`rows` says which), in the shapes people have them. A row is one of:
 
     {"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}, …]}
-    {"prompt": …, "response": …}
-    {"instruction": …, "input": …, "output": …}          (Alpaca; "input" may be missing or empty)
+    {"conversations": [{"from": "human", "value": …}, {"from": "gpt", "value": …}, …]}     (ShareGPT)
+    {"prompt": …, "response": … or "completion": …}        (each a text, or messages)
+    {"question": …, "answer": …}
+    {"instruction": …, "input": …, "output": …}            (Alpaca; "input" may be missing or empty)
+    {"text": …}                                            (no conversation: all of it is learned)
+    {"message_id": …, "parent_id": …, "role": …, "text": …, "rank": …}                     (Open Assistant)
+
+A "system" text beside them comes first. Rows of Open Assistant are the messages of trees: each tree becomes one
+conversation, which follows the best answer from its root on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from seedbed.errors import DataError
-from seedbed.runs import parse_json
-from seedbed.shards import read_lines
-from seedbed.tokenizers.chat import check_messages
+import numpy as np
 
-SHAPES = "A row is {messages: [{role, content}, …]}, {prompt, response or completion} or {instruction, input, output}."
+from seedbed.data.messages import (
+    PROMPTS,
+    Messages,
+    answer_of,
+    first_key,
+    prompt_of,
+    row_of,
+    text_of,
+    turns_of,
+    with_system,
+)
+from seedbed.data.rows import naming, numbered_rows, row_name
+from seedbed.data.trees import is_tree_message, read_trees
+from seedbed.errors import DataError
+from seedbed.tokenizers.chat import Encoded, encode_conversation
+from seedbed.tokenizers.tokenizer import Tokenizer
+
+TURNS = ("messages", "conversations", "conversation")
+"""Fields that hold a whole conversation."""
+
+ANSWERS = {"prompt": ("response", "completion"), "question": ("answer",), "instruction": ("output",)}
+"""Fields that hold the answer to each kind of prompt."""
+
+SHAPES = (
+    "A row is {messages: [{role, content}, …]}, {conversations: [{from, value}, …]}, {prompt, response or completion}, "
+    "{question, answer}, {instruction, input, output} or {text}."
+)
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """One row of a file: who said what, and whatever else the row holds."""
+    """One row of a file: who said what."""
 
-    messages: list[dict[str, Any]]
+    messages: Messages
     row: int
     """Its number in the file, from 1, for messages to people."""
 
+    def encode(self, tokenizer: Tokenizer) -> Encoded:
+        """Its ids; what the assistant says is learned. Raises DataError where nothing is to be learned."""
+        return encode_conversation(tokenizer, self.messages)
 
-def read_conversations(path: Path | str) -> Iterator[Conversation]:
-    """The conversations of a .json, .jsonl or .jsonl.zst file, in order.
+
+@dataclass(frozen=True)
+class PlainText:
+    """A row that is no conversation."""
+
+    text: str
+    row: int
+
+    def encode(self, tokenizer: Tokenizer) -> Encoded:
+        """Its ids between <s> and </s>, as in pretraining; all are learned but the first, which nothing precedes."""
+        has_start, has_end = tokenizer.bos_id is not None, tokenizer.eos_id is not None
+        ids = np.array(tokenizer.encode(self.text, bos=has_start, eos=has_end), dtype=np.uint32)
+        if len(ids) < 2:
+            raise DataError("the text is one token: nothing in it can be predicted")
+        return ids, np.arange(len(ids)) > 0
+
+
+Example = Conversation | PlainText
+"""What fine-tuning learns from."""
+
+
+def read_conversations(path: Path | str) -> Iterator[Example]:
+    """The conversations of a file, in order.
 
     Raises DataError naming the file, the row and what is wrong with it; also for a file without any row, or that cannot
-    be read. A broken .zst stream is a CorruptionError.
+    be read. A broken compressed stream is a CorruptionError.
     """
     path = Path(path)
-    conversation = None
-    for number, row in _rows(path):
-        try:
-            conversation = _conversation(row, number)
-        except DataError as error:
-            raise DataError(f"{path}, row {number}: {error.problem}", error.fix) from error
-        yield conversation
-    if conversation is None:
+    rows = numbered_rows(path)
+    head = next(rows, None)
+    if head is None:
         raise DataError(f"{path} holds no conversation", SHAPES)
+    rows = chain([head], rows)
+    if is_tree_message(head[1]):
+        for number, messages in read_trees(path, rows):
+            yield Conversation(messages, number)
+        return
+    for number, value in rows:
+        with naming(row_name(path, number)):
+            conversation = _conversation(row_of(value), number)
+        yield conversation
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    if path.name.endswith(".json"):
-        rows = _array(path)
-        if not isinstance(rows, list):
-            raise DataError(f"{path} must hold a JSON list of rows, got {_name(rows)}", SHAPES)
-        yield from enumerate(rows, start=1)
-    elif path.name.endswith((".jsonl", ".jsonl.zst")):
-        for number, line in read_lines(path):
-            try:
-                yield number, parse_json(line)
-            except ValueError as error:
-                raise DataError(f"{path}, row {number}: not valid JSON ({error})", SHAPES) from error
-    else:
-        raise DataError(f"{path} is no file of conversations by its name", "Use a .json, .jsonl or .jsonl.zst file.")
-
-
-def _array(path: Path) -> Any:
-    try:
-        return parse_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON ({error})", "One JSON object a line is a .jsonl file.") from error
-
-
-def _conversation(row: Any, number: int) -> Conversation:
-    if not isinstance(row, Mapping):
-        raise DataError(f"an object is needed, got {_name(row)}", SHAPES)
-    if "messages" in row:
-        messages = row["messages"]
-        if not isinstance(messages, list):
-            raise DataError(f"messages must be a list, got {_name(messages)}", SHAPES)
-    elif "prompt" in row:
-        answer = "completion" if "completion" in row and "response" not in row else "response"
-        messages = _pair(_text(row, "prompt"), _text(row, answer))
-    elif "instruction" in row:
-        instruction, given = _text(row, "instruction"), _text(row, "input", required=False)
-        messages = _pair(f"{instruction}\n\n{given}" if given else instruction, _text(row, "output"))
-    else:
-        keys = ", ".join(map(repr, row)) or "none"
-        raise DataError(f"it has neither messages nor prompt nor instruction; its keys: {keys}", SHAPES)
-    check_messages(messages)
-    return Conversation(messages, number)
-
-
-def _pair(prompt: str, response: str) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-
-
-def _text(row: Mapping[str, Any], key: str, required: bool = True) -> str:
-    """A text of the row. An empty one is an error where one is required."""
-    value = row.get(key)
-    if not required and value is None:
-        return ""
-    if not isinstance(value, str):
-        raise DataError(f"{key} must be a text, got {'nothing' if value is None else _name(value)}", SHAPES)
-    if required and not value:
-        raise DataError(f"{key} is empty")
-    return value
-
-
-def _name(value: Any) -> str:
-    """What a JSON value is called in JSON."""
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
-    return names.get(type(value), "null")
+def _conversation(row: dict[str, Any], number: int) -> Example:
+    if turns := first_key(row, TURNS):
+        return Conversation(with_system(row, turns_of(row, turns)), number)
+    if asked := first_key(row, PROMPTS):
+        answer = first_key(row, ANSWERS[asked]) or ANSWERS[asked][0]
+        return Conversation([*prompt_of(row, asked), *answer_of(row, answer)], number)
+    if "text" in row:
+        return PlainText(text_of(row, "text"), number)
+    keys = ", ".join(map(repr, row)) or "none"
+    raise DataError(f"it has neither messages nor prompt, question, instruction or text; its keys: {keys}", SHAPES)

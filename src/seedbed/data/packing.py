@@ -22,12 +22,10 @@ from numpy.typing import NDArray
 from seedbed.data.batch import IGNORE, TokenBatch
 from seedbed.data.order import Permutation
 from seedbed.errors import ConfigError, DataError
+from seedbed.tokenizers.chat import Encoded
 
 GROUP = 4096
 """Documents packed together: enough that almost no room is left, few enough that a row holds long and short ones."""
-
-Encoded = tuple[NDArray[np.integer], NDArray[np.bool_]]
-"""A document's ids, and which of them are to be learned."""
 
 
 class PackedSource:
@@ -109,7 +107,7 @@ class PackedSource:
         return self._rows[int(self._epoch[1](index))]
 
 
-def _check(name: str, ids: NDArray[np.integer], mask: NDArray[np.bool_], length: int) -> None:
+def _check(name: str, ids: NDArray[np.uint32], mask: NDArray[np.bool_], length: int) -> None:
     if len(ids) != len(mask):
         raise DataError(f"{name} has {len(ids):,} tokens but a mask of {len(mask):,}")
     if len(ids) > length:

@@ -81,7 +81,8 @@ class ChatConfig(SamplingConfig):
     """Model folder, run or checkpoint."""
 
     template: str | None = None
-    """Chat template: chatml, or a .jinja file. Left out: the one stored with the model's tokenizer."""
+    """Chat template: chatml, instruct, chat, llama3, alpaca, a .jinja file, or Jinja source. Left out: the one
+    stored with the model's tokenizer."""
 
     system: str | None = None
     """A system message to begin with."""

@@ -6,7 +6,8 @@ Two promises go beyond `apply_chat_template`:
   as the ten characters it is, so nobody speaks with another's voice by writing it.
 - Training equals generation. The tokens before a reply are those `encode_prompt` gives for the same conversation: no
   token straddles the place where the reply begins. Otherwise ids are those of `apply_chat_template`; the two can differ
-  only where a reply begins with white space.
+  only where white space meets there: a reply that begins with some, or a template that ends its prompt with more than
+  one line end ("Assistant: ", llama3).
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]
 """{"role": …, "content": …}; a template may read further keys."""
 
+Encoded = tuple[NDArray[np.uint32], NDArray[np.bool_]]
+"""Ids, and which of them are to be learned."""
+
 ROLES = ("system", "user", "assistant", "tool")
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -40,17 +44,26 @@ _MARKERS = [chr(point) for point in range(0xFDD0, 0xFDF0)]
 
 
 def find_template(name: str | Path) -> str:
-    """The Jinja source of a template that comes with seedbed, by name, or of a .jinja file, by path."""
+    """The Jinja source of a template that comes with seedbed, by name, or of a .jinja file, by path. Jinja source
+    itself, known by its {{ or {%, is its own."""
+    is_source = "{{" in str(name) or "{%" in str(name)
+    template = str(name) if is_source else _read_template(name)
+    compile_template(template)
+    return template
+
+
+def _read_template(name: str | Path) -> str:
     known = {path.stem: path for path in sorted(TEMPLATES.glob("*.jinja"))}
     path = known.get(str(name), Path(name))
     if str(name) not in known and path.suffix != ".jinja":
-        raise ConfigError(f"no chat template named {name!r}; there are: {', '.join(known)}; or give a .jinja file")
+        raise ConfigError(
+            f"no chat template named {str(name)!r}; there are: {', '.join(known)}",
+            "Or give a .jinja file, or Jinja source.",
+        )
     try:
-        template = path.read_text(encoding="utf-8").removesuffix("\n")
+        return path.read_text(encoding="utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the chat template {path}: {error}") from error
-    compile_template(template)
-    return template
 
 
 def check_messages(messages: Sequence[Message]) -> None:
@@ -81,9 +94,7 @@ def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int
     return ids
 
 
-def encode_conversation(
-    tokenizer: Tokenizer, messages: Sequence[Message]
-) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+def encode_conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> Encoded:
     """The ids of a conversation, and which of them the assistant says: each reply with the token that ends it.
 
     Raises DataError when there is no reply, a reply is empty, or the template does not end replies with a token that
@@ -95,23 +106,36 @@ def encode_conversation(
     return ids, mask
 
 
+def encode_answer(tokenizer: Tokenizer, prompt: Sequence[Message], answer: Sequence[Message]) -> Encoded:
+    """The ids of an answer from where `encode_prompt(prompt)` ends to the token that ends it, and which of them the
+    assistant says: all, unless the answer calls tools in between.
+
+    The ids of prompt and answer together are those of `encode_conversation`, for each answer to the same prompt.
+    Raises DataError as that does, and when the answer does not begin and end with the assistant's words.
+    """
+    if not answer or any(answer[place]["role"] != "assistant" for place in (0, -1)):
+        raise DataError("an answer must begin and end with a message of the assistant")
+    ids, mask = _encode(tokenizer, [*prompt, *answer], add_generation_prompt=False, after=len(prompt))
+    end = int(np.flatnonzero(mask)[-1]) + 1
+    return ids[:end], mask[:end]
+
+
 # Encoding ------------------------------------------------------------------------------------------------------------
 
 
-def _encode(
-    tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool
-) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+def _encode(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool, after: int = 0) -> Encoded:
+    """With `after`, that many messages are left out, up to where the reply to them begins."""
     check_messages(messages)
     marker = _free_marker(messages)
     specials = _special_pattern(tuple(tokenizer.special_ids))
     marked = [_mark(message, specials, tuple(tokenizer.special_ids), marker) for message in messages]
     text = _render(tokenizer, marked, add_generation_prompt)
     spans = [
-        _reply_span(tokenizer, marked, number, text, specials)
+        _reply_span(tokenizer, marked, number, text, specials, marker)
         for number, message in enumerate(marked)
-        if message["role"] == "assistant"
+        if message["role"] == "assistant" and number >= after
     ]
-    edges = [0, *(edge for span in spans for edge in span), len(text)]
+    edges = [spans[0][0] if after else 0, *(edge for span in spans for edge in span), len(text)]
     ids, mask = [], []
     for i, (start, end) in enumerate(pairwise(edges)):
         piece = _encode_marked(tokenizer, text[start:end], specials, marker)
@@ -121,7 +145,7 @@ def _encode(
 
 
 def _reply_span(
-    tokenizer: Tokenizer, messages: Sequence[Message], number: int, text: str, specials: re.Pattern[str]
+    tokenizer: Tokenizer, messages: Sequence[Message], number: int, text: str, specials: re.Pattern[str], marker: str
 ) -> tuple[int, int]:
     """Where in `text` the reply `messages[number]` begins, and where the token that ends it ends.
 
@@ -136,8 +160,18 @@ def _reply_span(
             "where the reply begins and ends cannot be told",
             "Use a template that renders each message the same wherever it stands, such as chatml.",
         )
+    if before == _render(tokenizer, messages[:number], add_generation_prompt=False):
+        probe = [*messages[:number], {**messages[number], "content": marker}]
+        header, found_marker, _ = _render(tokenizer, probe, add_generation_prompt=False)[len(before) :].partition(
+            marker
+        )
+        if found_marker and header.strip():  # the model would have to say it before each reply
+            raise DataError(
+                f"the chat template writes {header!r} before a reply, but not when it is asked for one",
+                "Let it write that where add_generation_prompt is true, as the templates of seedbed do.",
+            )
     ends = [
-        found.end()
+        found
         for found in specials.finditer(upto, len(before))
         if tokenizer.special_ids[found.group()] in tokenizer.end_ids
     ]
@@ -146,7 +180,11 @@ def _reply_span(
             f"the chat template does not end the reply in message {number + 1} with a token that ends generation",
             "A model trained on it would never stop: let the template write {{ eos_token }} after a reply.",
         )
-    return len(before), ends[-1]
+    if not upto[len(before) : ends[0].start()].strip(marker):
+        raise DataError(
+            f"message {number + 1} is an empty reply of the assistant once the chat template has trimmed it"
+        )
+    return len(before), ends[-1].end()
 
 
 def _encode_marked(tokenizer: Tokenizer, text: str, specials: re.Pattern[str], marker: str) -> NDArray[np.uint32]:

@@ -56,7 +56,8 @@ class FinetuneConfig(StageConfig):
     """Model folder, run or checkpoint to begin with."""
 
     data: Path
-    """Conversations, .json, .jsonl or .jsonl.zst: rows of messages, prompt/response, or instruction/input/output."""
+    """Conversations, .json, .jsonl, .csv or .parquet: rows of messages, ShareGPT's conversations, prompt/response,
+    question/answer, instruction/input/output, Open Assistant's trees, or text, of which all is learned."""
 
     validation: Path | None = None
     """Conversations to validate on. Left out: a share of the data is kept apart."""
@@ -75,7 +76,8 @@ class FinetuneConfig(StageConfig):
     """Plain text among the conversations."""
 
     template: str | None = None
-    """Chat template: chatml, or a .jinja file. Left out: the one stored with the model's tokenizer."""
+    """Chat template: chatml, instruct, chat, llama3, alpaca, a .jinja file, or Jinja source. Left out: the one
+    stored with the model's tokenizer."""
 
     length: int | None = None
     """Tokens of a row that conversations are packed into. Left out: the model's context, at most 512."""

@@ -13,16 +13,17 @@ from typing import Any
 import torch
 
 from seedbed.data.batch import BatchSource, TokenBatch
-from seedbed.data.conversations import Conversation, read_conversations
+from seedbed.data.conversations import Example, read_conversations
 from seedbed.data.loader import WindowSource
-from seedbed.data.packing import Encoded, PackedSource
+from seedbed.data.packing import PackedSource
 from seedbed.data.replay import ReplaySource
+from seedbed.data.rows import naming, row_name
 from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.folder import find_model, load_model, tell_unfinished
 from seedbed.model.transformer import Transformer
 from seedbed.progress import progress
-from seedbed.tokenizers.chat import encode_conversation, find_template
+from seedbed.tokenizers.chat import Encoded, find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.objective import NextToken
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
@@ -50,7 +51,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     pad_id = tokenizer.pad_id
     overlong: Counter[str] = Counter()
 
-    def packed(conversations: Sequence[Conversation], source: Path, seed: int) -> PackedSource:
+    def packed(conversations: Sequence[Example], source: Path, seed: int) -> PackedSource:
         encoded, names = _encode(conversations, tokenizer, source)
         if config.overlong != "error":
             encoded, names = _fit(encoded, names, length, config.overlong, overlong)
@@ -84,7 +85,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     return run_stage(stage, config)
 
 
-def _split(config: FinetuneConfig) -> tuple[list[Conversation], list[Conversation]]:
+def _split(config: FinetuneConfig) -> tuple[list[Example], list[Example]]:
     """Training and validation conversations."""
     conversations = _read(config.data)
     if config.validation is not None:
@@ -92,8 +93,8 @@ def _split(config: FinetuneConfig) -> tuple[list[Conversation], list[Conversatio
     if len(conversations) < 2:
         raise DataError(f"{config.data} holds one conversation: none is left to validate on", "Give --validation FILE.")
 
-    def place(conversation: Conversation) -> bytes:
-        return hashlib.sha256(repr(conversation.messages).encode("utf-8", "surrogatepass")).digest()
+    def place(conversation: Example) -> bytes:
+        return hashlib.sha256(repr(replace(conversation, row=0)).encode("utf-8", "surrogatepass")).digest()
 
     ordered = sorted(conversations, key=place)
     kept = max(1, round(config.validation_fraction * len(ordered)))
@@ -119,7 +120,7 @@ def _fit(
     return fitting, kept
 
 
-def _read(path: Path) -> list[Conversation]:
+def _read(path: Path) -> list[Example]:
     found = []
     with progress(f"reading {path}", unit="rows") as advance:
         for conversation in read_conversations(path):
@@ -128,18 +129,14 @@ def _read(path: Path) -> list[Conversation]:
     return found
 
 
-def _encode(
-    conversations: Sequence[Conversation], tokenizer: Tokenizer, source: Path
-) -> tuple[list[Encoded], list[str]]:
+def _encode(conversations: Sequence[Example], tokenizer: Tokenizer, source: Path) -> tuple[list[Encoded], list[str]]:
     encoded: list[Encoded] = []
     names: list[str] = []
     with progress(f"encoding {source}", total=len(conversations), unit="rows") as advance:
         for conversation in conversations:
-            name = f"{source}, row {conversation.row:,}"
-            try:
-                encoded.append(encode_conversation(tokenizer, conversation.messages))
-            except DataError as error:
-                raise DataError(f"{name}: {error.problem}", error.fix) from None
+            name = row_name(source, conversation.row)
+            with naming(name):
+                encoded.append(conversation.encode(tokenizer))
             names.append(name)
             advance(1)
     return encoded, names

@@ -1,0 +1,98 @@
+"""Messages as rows spell them: texts, turns of several dialects, prompts. What conversations and preferences share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from seedbed.data.rows import json_name
+from seedbed.errors import DataError
+from seedbed.tokenizers.chat import check_messages
+
+Messages = list[dict[str, Any]]
+Row = Mapping[str, Any]
+
+SPEAKERS = {"human": "user", "prompter": "user", "gpt": "assistant", "function": "tool", "observation": "tool"}
+"""Other words for the roles: ShareGPT's and Open Assistant's."""
+
+PROMPTS = ("prompt", "question", "instruction")
+"""Fields that hold what is asked; the first that a row has counts. `input` adds to `instruction` (Alpaca)."""
+
+SYSTEMS = ("system", "system_prompt")
+"""Fields that hold a text to put before a row's messages, as the system's."""
+
+
+def row_of(value: Any) -> dict[str, Any]:
+    """A row without its nulls, which stand in tables for what a row does not have."""
+    if not isinstance(value, Mapping):
+        raise DataError(f"an object is needed, got {json_name(value)}")
+    return {key: item for key, item in value.items() if item is not None}
+
+
+def first_key(row: Row, keys: tuple[str, ...]) -> str | None:
+    """The first of the keys that the row has."""
+    return next((key for key in keys if key in row), None)
+
+
+def text_of(row: Row, key: str) -> str:
+    """A text that must be there, and not be empty."""
+    if not isinstance(row.get(key), str):
+        raise DataError(f"{key} must be a text, got {json_name(row[key]) if key in row else 'nothing'}")
+    if not row[key]:
+        raise DataError(f"{key} is empty")
+    text: str = row[key]
+    return text
+
+
+def turns_of(row: Row, key: str) -> Messages:
+    """A list of messages, each {role, content} or ShareGPT's {from, value}; checked."""
+    turns = row[key]
+    if not isinstance(turns, list):
+        raise DataError(f"{key} must be a list, got {json_name(turns)}")
+    messages = [_message(turn) if isinstance(turn, Mapping) else turn for turn in turns]
+    check_messages(messages)
+    return messages
+
+
+def _message(turn: Row) -> dict[str, Any]:
+    message = {key: item for key, item in turn.items() if item is not None}
+    if "from" in message and "role" not in message:
+        message = {"role": message.pop("from"), "content": message.pop("value", None)} | message
+    if isinstance(role := message.get("role"), str):
+        message["role"] = SPEAKERS.get(role, role)
+    return message
+
+
+def prompt_of(row: Row, key: str) -> Messages:
+    """What is asked in the field `key`: a text of the user's, or messages of which the last is not the assistant's."""
+    if isinstance(row.get(key), list):
+        messages = turns_of(row, key)
+        if messages[-1]["role"] == "assistant":
+            raise DataError(f"{key} ends with a message of the assistant: there is nothing to answer")
+        return with_system(row, messages)
+    text = text_of(row, key)
+    given = row.get("input", "") if key == "instruction" else ""
+    if not isinstance(given, str):
+        raise DataError(f"input must be a text, got {json_name(given)}")
+    message = {"role": "user", "content": text}
+    if given:  # templates show both parts in one text, but for Alpaca's
+        message = {"role": "user", "content": f"{text}\n\n{given}", "instruction": text, "input": given}
+    return with_system(row, [message])
+
+
+def answer_of(row: Row, key: str) -> Messages:
+    """An answer: a text of the assistant's, or messages that begin and end with one."""
+    if not isinstance(row.get(key), list):
+        return [{"role": "assistant", "content": text_of(row, key)}]
+    messages = turns_of(row, key)
+    if any(messages[place]["role"] != "assistant" for place in (0, -1)):
+        raise DataError(f"{key} must begin and end with a message of the assistant")
+    return messages
+
+
+def with_system(row: Row, messages: Messages) -> Messages:
+    """The messages after the row's own text of the system, if it has one and they do not begin with one."""
+    key = first_key(row, SYSTEMS)
+    if key is None or row[key] == "" or messages[0]["role"] == "system":
+        return messages
+    return [{"role": "system", "content": text_of(row, key)}, *messages]

@@ -1,0 +1,120 @@
+"""The rows of a file, whatever its format: .json (a list), .jsonl (one a line), .csv (a header first), .parquet; the
+first three also as .zst, .gz or .bz2.
+
+What a row must hold is its reader's affair (`conversations`, `preferences`); here it is any JSON value.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from seedbed.compression import read_pieces, without_compression
+from seedbed.errors import DataError
+from seedbed.runs import parse_json
+from seedbed.shards import read_lines
+
+FORMATS = (".json", ".jsonl", ".csv", ".parquet")
+
+PARQUET_ROWS = 256
+"""Rows of a Parquet file in memory at a time."""
+
+LONGEST_FIELD = 64 << 20
+"""Characters of a field in a .csv file."""
+
+BOM = b"\xef\xbb\xbf"
+
+
+def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """The rows of a file, numbered from 1, in order. In .csv every value is a text; a null of Parquet is None.
+
+    Raises DataError, naming the file and the row, for what is not in the format the name promises, and for a file that
+    cannot be read; CorruptionError for a broken compressed stream.
+    """
+    ending = Path(without_compression(path.name.lower())).suffix
+    reader = {".json": _array, ".jsonl": _lines, ".csv": _table, ".parquet": _parquet}.get(ending)
+    if reader is None:
+        raise DataError(f"{path} holds no rows by its name", f"Known are {', '.join(FORMATS)}.")
+    yield from reader(path)
+
+
+@contextmanager
+def naming(row: str) -> Iterator[None]:
+    """Puts the row's name (`row_name`) before what an error says."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{row}: {error.problem}", error.fix) from error
+
+
+def row_name(path: Path, number: int) -> str:
+    """What a row is called in messages to people."""
+    return f"{path}, row {number:,}"
+
+
+def json_name(value: Any) -> str:
+    """What a JSON value is called in JSON."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
+    return names.get(type(value), "null" if value is None else type(value).__name__)
+
+
+def _array(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        rows = parse_json(b"".join(read_pieces(path)).removeprefix(BOM))
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON ({error})", "One JSON object a line is a .jsonl file.") from error
+    if not isinstance(rows, list):
+        raise DataError(f"{path} must hold a JSON list of rows, got {json_name(rows)}")
+    yield from enumerate(rows, start=1)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(_raw_lines(path), start=1):
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise DataError(f"{row_name(path, number)}: not valid JSON ({error})") from error
+        yield number, row
+
+
+def _table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    csv.field_size_limit(LONGEST_FIELD)
+    number = 0
+    try:
+        rows = csv.reader((line.decode("utf-8") + "\n" for line in _raw_lines(path)), strict=True)
+        header = next(rows, [])
+        for number, fields in enumerate((row for row in rows if row), start=1):
+            if len(fields) != len(header):
+                raise DataError(
+                    f"{row_name(path, number)}: it has {len(fields)} fields, the header {len(header)}",
+                    'A comma or line end inside a field needs quotes around it: "like, this".',
+                )
+            yield number, dict(zip(header, fields, strict=True))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{row_name(path, number + 1)}: not valid CSV ({error})") from error
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
+    import pyarrow  # here, because it takes a quarter of a second
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as table:
+            for batch in table.iter_batches(batch_size=PARQUET_ROWS, use_threads=False):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{row_name(path, number + 1)}: not Parquet that can be read ({reason})") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    for number, line in read_lines(path):
+        yield line.removeprefix(BOM) if number == 1 else line
