@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seedbed import doctor
+from seedbed import doctor, extras
 from seedbed.cli import main
 from seedbed.doctor import DoctorConfig
 
@@ -27,7 +27,7 @@ FOUND = {
 
 
 def test_every_extra_is_looked_for():
-    assert set(doctor.EXTRAS) == set(PYPROJECT["project"]["optional-dependencies"])
+    assert set(extras.EXTRAS) == set(PYPROJECT["project"]["optional-dependencies"])
 
 
 def test_it_tells_what_there_is(capsys, tmp_path):
@@ -90,12 +90,12 @@ def test_only_extras_that_this_version_uses_are_shown(tmp_path):
 
 
 def test_an_extra_is_brought_from_where_seedbed_came_from(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "PACKAGE", tmp_path / "src" / "seedbed")
-    assert doctor.bring("data") == "pip install 'FILE.whl[data]', the file that seedbed was installed from"
+    monkeypatch.setattr(extras, "PACKAGE", tmp_path / "src" / "seedbed")
+    assert extras.bring("data") == "pip install 'FILE.whl[data]', the file that seedbed was installed from"
     (tmp_path / "pyproject.toml").touch()
-    assert doctor.bring("data") == f"pip install -e '{tmp_path}[data]'"
+    assert extras.bring("data") == f"pip install -e '{tmp_path}[data]'"
     monkeypatch.chdir(tmp_path)
-    assert doctor.bring("data") == "pip install -e '.[data]'"
+    assert extras.bring("data") == "pip install -e '.[data]'"
 
 
 @pytest.mark.parametrize("equal", [True, False])
@@ -110,7 +110,7 @@ def test_an_extra_says_how_to_bring_it(monkeypatch, capsys, missing):
     monkeypatch.setattr(doctor, "invariance", lambda: None)
     doctor.doctor(DoctorConfig())
     out = capsys.readouterr().out
-    assert (f"{doctor.bring('data')} (lacks datasets)" in out) == bool(missing)
+    assert (f"{extras.bring('data')} (lacks datasets)" in out) == bool(missing)
     assert ("installed" in out) != bool(missing)
 
 

@@ -12,7 +12,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import zstandard
 
@@ -77,13 +77,6 @@ def _zstd(raw: Iterator[bytes]) -> Iterator[bytes]:
                     frame = None
     if not whole:  # an empty file too: even no bytes make a frame
         raise EOFError
-
-
-class _Member(Protocol):
-    eof: bool
-    unused_data: bytes
-
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
 def _members(raw: Iterator[bytes], begin: Callable[[], Any], needs_input: Callable[[Any], bool]) -> Iterator[bytes]:

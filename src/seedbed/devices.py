@@ -91,6 +91,11 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
+def count_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe_cpu() -> dict[str, Any]:
     """Name, cores this process may use, and the instructions that matter for matrices."""
     name, flags = platform.processor() or platform.machine(), ""
@@ -98,8 +103,11 @@ def describe_cpu() -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
         name, flags = fields.get("model name", name), fields.get("flags", fields.get("Features", ""))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"name": name, "cores": cores, "features": [feature for feature in CPU_FEATURES if feature in flags.split()]}
+    return {
+        "name": name,
+        "cores": count_cores(),
+        "features": [feature for feature in CPU_FEATURES if feature in flags.split()],
+    }
 
 
 def describe_memory() -> dict[str, float]:

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -18,19 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from seedbed import __version__, devices
+from seedbed.extras import EXTRAS, PACKAGE, bring
 
-# One module of each extra: it is installed when all of these can be found.
-EXTRAS = {
-    "data": ("datasets", "ftfy", "py3langid", "rensa", "sentencepiece"),
-    "serve": ("fastapi", "uvicorn", "prometheus_client", "limits", "llguidance"),
-    "studio": ("gradio",),
-    "eval": ("lm_eval", "sacrebleu", "rouge_score"),
-    "track": ("tensorboard", "wandb", "mlflow", "trackio"),
-    "export": ("gguf", "onnx", "onnxruntime"),
-    "ray": ("ray",),
-    "dev": ("pytest", "hypothesis", "ruff", "mypy", "importlinter", "transformers"),
-}
-PACKAGE = Path(__file__).resolve().parent
 MKL_STRICT = {"MKL_CBWR": "AVX512,STRICT"}
 
 
@@ -105,16 +93,6 @@ def imports(package: Path, modules: Sequence[str]) -> bool:
     """Whether any file of a package imports one of the modules."""
     line = re.compile(rf"^\s*(?:import|from) (?:{'|'.join(modules)})\b", re.MULTILINE)
     return any(line.search(path.read_text(encoding="utf-8")) for path in package.rglob("*.py"))
-
-
-def bring(extra: str) -> str:
-    """The command that installs an extra: from the clone that this is, or the file that seedbed was installed from. The
-    name alone would be looked up on PyPI, where it is not ours."""
-    clone = PACKAGE.parents[1]
-    if not (clone / "pyproject.toml").is_file():
-        return f"pip install 'FILE.whl[{extra}]', the file that seedbed was installed from"
-    place = "." if clone == Path.cwd() else str(clone)
-    return f"pip install -e {shlex.quote(f'{place}[{extra}]')}"
 
 
 def invariance() -> dict[str, Any]:

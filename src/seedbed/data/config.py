@@ -15,8 +15,8 @@ from seedbed.tokenizers.splits import Digits, Split, choose
 class HubConfig:
     """Which rows of a data set on the Hugging Face hub, for a source named `hub:OWNER/NAME`."""
 
-    config: str | None = None
-    """Configuration (subset), such as 20231101.en of Wikipedia."""
+    subset: str | None = None
+    """Subset (the hub calls it configuration too), such as 20231101.en of Wikipedia."""
 
     split: str = "train"
     """Split to read."""
@@ -45,10 +45,11 @@ class HubConfig:
 class ReadingConfig:
     """How the files of a source become documents."""
 
-    documents: Literal["file", "line", "block"] = "file"
-    """What a document of a text file (.txt, .md) is: the whole file, each line, or each block between blank lines."""
+    documents: Literal["file", "line", "paragraph"] = "file"
+    """What a document of a text file (.txt, .md) is: the whole file (in parts of `unit_bytes`, if it is longer), each
+    line, or each paragraph between blank lines."""
 
-    text: str | None = None
+    text_field: str | None = None
     """Field or column that holds the text. Left out: text, content, prompt with response, or the turns of a chat."""
 
     hub: HubConfig = field(default_factory=HubConfig)
@@ -58,8 +59,8 @@ class ReadingConfig:
     """Bytes; a row (a line of .jsonl, a record of .csv) that is longer is a bad row. It bounds memory."""
 
     max_bad_fraction: float = 0.01
-    """Rows that cannot be read are counted by reason and written to rejects.jsonl; a larger share of all rows than this
-    is an error. 0 accepts none."""
+    """Rows that cannot be read are counted by reason and written to rejects.jsonl.zst; a larger share of all rows than
+    this is an error. 0 accepts none."""
 
     def __post_init__(self) -> None:
         at_least(self, 1 << 10, "longest_row")
@@ -194,7 +195,8 @@ class PrepareConfig:
     """Units at once; as many as cores when left out. The result is the same for any number."""
 
     unit_bytes: int = 4 << 20
-    """Raw bytes of a unit of work: what is done again after a stop, and what a worker holds in memory."""
+    """Raw bytes of a unit of work: what is done again after a stop, and what a worker holds in memory. A text file that
+    is longer becomes several documents."""
 
     def __post_init__(self) -> None:
         positive(self, "validation_fraction")

@@ -15,7 +15,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from seedbed.errors import ConfigError, StorageError
+from seedbed.errors import StorageError
+from seedbed.extras import missing
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -72,7 +73,7 @@ def run_ray(function: Callable[[T], R], items: Iterable[T], workers: int) -> Ite
     try:
         import ray
     except ImportError as error:
-        raise ConfigError("executor ray needs Ray", "pip install 'seedbed[ray]'") from error
+        raise missing("executor ray", "ray", "ray") from error
     began = not ray.is_initialized()
     if began:
         address = os.environ.get("RAY_ADDRESS")
@@ -99,11 +100,6 @@ def run_ray(function: Callable[[T], R], items: Iterable[T], workers: int) -> Ite
             ray.cancel(reference)
         if began:
             ray.shutdown()
-
-
-def count_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _call(function: Callable[[T], R], item: T) -> R:

@@ -25,11 +25,12 @@ from seedbed.data.config import PrepareConfig
 from seedbed.data.corpus import SPLITS, ShardWriter, Split
 from seedbed.data.deduplication.duplicates import find_duplicates
 from seedbed.data.deduplication.verdicts import KEPT, Verdicts
-from seedbed.data.executors import EXECUTORS, count_cores
+from seedbed.data.executors import EXECUTORS
 from seedbed.data.sources.blocks import Block, read_blocks
 from seedbed.data.sources.records import Document
 from seedbed.data.splitting import SplitPlan, plan_split
 from seedbed.data.units import DOCUMENT, Plan, Unit, UnitResult, cut_units, work
+from seedbed.devices import count_cores
 from seedbed.errors import ConfigError, DataError, SeedbedError
 from seedbed.progress import progress
 from seedbed.runs import command, lock, new_folder, write_card, write_json, write_result
@@ -95,11 +96,14 @@ def _settings(config: PrepareConfig) -> dict[str, Any]:
     from seedbed.configuration import to_dict
 
     left_out = ("source", "out", "workers", "executor")
-    return {key: value for key, value in to_dict(config).items() if key not in left_out}
+    settings = {key: value for key, value in to_dict(config).items() if key not in left_out}
+    del settings["clean"]["benchmarks"]  # inputs, named by their hashes
+    return settings
 
 
 def _make(config: PrepareConfig, units_folder: Path, folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
     units, inputs["source"] = _work(config, units_folder)
+    inputs |= {f"benchmark {path.name}": path for path in config.clean.benchmarks}
     counts, records, rejects = _judge(config, units, folder)
     verdicts = find_duplicates([unit.signatures for unit in units], config.deduplicate, units_folder)
     plan = _plan(config, units, verdicts)
@@ -163,7 +167,7 @@ def hash_source(config: PrepareConfig) -> str:
 
 
 def _judge(config: PrepareConfig, units: list[UnitResult], folder: Path) -> tuple[Counter[str], int, Counter[str]]:
-    """Counts by reason, records, and bad ones by reason; writes these to rejects.jsonl. Too many are a DataError."""
+    """Counts by reason, records, and bad ones by reason, written to rejects.jsonl.zst. Too many are a DataError."""
     counts, records, bad = Counter[str](), 0, Counter[str]()
     first: dict[str, Any] | None = None
     with RowWriter(folder / "rejects.jsonl.zst") as writer:
@@ -255,7 +259,7 @@ def _stats(
         "validation": "tail of one document" if plan.shared else "whole documents",
         "bad": dict(sorted(bad.items())),
         **by_kind,
-        "cut to fit max_bytes": 1 if plan.cut else 0,
+        "cut_to_fit": plan.cut is not None,
     }
 
 

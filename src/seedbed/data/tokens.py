@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 
 from seedbed.data.config import TokenizeConfig
 from seedbed.data.corpus import SPLITS, Corpus, Split
-from seedbed.data.executors import count_cores, run_local
+from seedbed.data.executors import run_local
+from seedbed.devices import count_cores
 from seedbed.errors import CorruptionError, DataError
 from seedbed.progress import progress
 from seedbed.runs import (

@@ -24,6 +24,7 @@ from seedbed.data.deduplication.signer import Signer
 from seedbed.data.sources.blocks import Block
 from seedbed.data.sources.records import Document, Reject, read_documents
 from seedbed.data.splitting import PARENT, parent_of
+from seedbed.errors import DataError
 from seedbed.runs import sha256_file, sha256_json, write_json, writing
 from seedbed.shards import RowWriter, read_rows
 
@@ -41,17 +42,23 @@ class Plan:
     reading: ReadingConfig
     clean: CleaningConfig
     deduplicate: DeduplicationConfig
+    hash: str
+    """SHA-256 of the plan and of the benchmark files it names, as they were when the run began."""
 
     @classmethod
     def of(cls, config: PrepareConfig) -> Plan:
-        return cls(config.reading, config.clean, config.deduplicate)
+        """DataError when a benchmark file cannot be read."""
+        clean = asdict(config.clean) | {"benchmarks": [_file_hash(path) for path in config.clean.benchmarks]}
+        reading = asdict(replace(config.reading, max_bad_fraction=0))  # judged when all is read
+        parts = [RULES, reading, clean, asdict(config.deduplicate)]
+        return cls(config.reading, config.clean, config.deduplicate, sha256_json(parts))
 
-    @functools.cached_property
-    def hash(self) -> str:
-        """SHA-256 of the plan and the benchmark files it names."""
-        clean = asdict(self.clean) | {"benchmarks": [sha256_file(path) for path in self.clean.benchmarks]}
-        reading = asdict(replace(self.reading, max_bad_fraction=0))  # judged when all is read
-        return sha256_json([RULES, reading, clean, asdict(self.deduplicate)])
+
+def _file_hash(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ class UnitResult:
         return self.folder / f"{self.name}.json"
 
     def report(self) -> dict[str, Any]:
-        """hash, records, bad, bytes, counts by reason, rejects."""
+        """hash, records, bytes, counts by reason, rejects."""
         report: dict[str, Any] = json.loads(self._report.read_bytes())
         return report
 

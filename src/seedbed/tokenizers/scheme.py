@@ -4,7 +4,6 @@ cut. A scheme that seedbed cannot run exactly is refused here.
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from dataclasses import dataclass
@@ -89,7 +88,7 @@ def _unknown(what: str) -> DataError:
 
 def without_prefix(source: str) -> str:
     """The tokenizer.json that encodes what follows in a text: no space is put before it."""
-    described = copy.deepcopy(json.loads(source))
+    described = json.loads(source)
     normal = _flat(described.get("normalizer"), "normalizers")
     kept = [step for step in normal if step.get("type") != "Prepend"]
     described["normalizer"] = {"type": "Sequence", "normalizers": kept}

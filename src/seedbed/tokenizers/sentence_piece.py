@@ -20,7 +20,8 @@ from typing import Any, Literal
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers
 
-from seedbed.errors import ConfigError, DataError
+from seedbed.errors import DataError
+from seedbed.extras import missing
 from seedbed.tokenizers.chat import find_template
 from seedbed.tokenizers.model_file import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER, ModelFile, read_model
 from seedbed.tokenizers.scheme import SPACE
@@ -60,7 +61,7 @@ def train_model(texts: Iterable[str], vocab_size: int, *, algorithm: Algorithm, 
     try:
         import sentencepiece  # an extra
     except ImportError as error:
-        raise ConfigError("the kind sentence_piece needs sentencepiece", "pip install 'seedbed[data]'") from error
+        raise missing("the kind sentence_piece", "sentencepiece", "data") from error
     written = io.BytesIO()
     pad, unk, bos, eos, *others = SPECIALS
     specials: dict[str, Any] = {"pad_piece": pad, "unk_piece": unk, "bos_piece": bos, "eos_piece": eos}

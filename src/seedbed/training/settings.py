@@ -120,7 +120,7 @@ def _differences(config: StageConfig, earlier: StageConfig) -> dict[str, tuple[A
     began, found = plain(earlier, paths=True), {}
     for key, value in plain(config, paths=True).items():
         counted = key in ("train.steps", "train.validate_every") and value is None  # counted out from epochs or minutes
-        if not counted and not key.startswith(free) and began.get(key) != value:
+        if not counted and not (key in free or key.startswith("train.checkpoint.")) and began.get(key) != value:
             found[key] = (began.get(key), value)
     return found
 

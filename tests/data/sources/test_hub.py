@@ -14,7 +14,7 @@ from seedbed.configuration import from_arguments, list_presets
 from seedbed.data.config import HubConfig, PrepareConfig
 from seedbed.data.corpus import Corpus
 from seedbed.data.prepare import prepare
-from seedbed.data.sources.hub import read_rows
+from seedbed.data.sources.hub import stream_rows
 from seedbed.errors import DataError
 
 PROSE = [
@@ -53,9 +53,9 @@ def data_set(folder: Path, plan: dict, rows: list[dict]) -> Path:
     place = folder / hub.get("data_dir", "data")
     place.mkdir(parents=True)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), place / "train-00000-of-00001.parquet")
-    if "config" in hub:
+    if "subset" in hub:
         files = [{"split": "train", "path": "data/*.parquet"}]
-        head = yaml.safe_dump({"configs": [{"config_name": hub["config"], "data_files": files}]})
+        head = yaml.safe_dump({"configs": [{"config_name": hub["subset"], "data_files": files}]})
         (folder / "README.md").write_text(f"---\n{head}---\n")
     return folder
 
@@ -87,14 +87,14 @@ def test_the_plans_that_need_no_hub_are_listed_too():
 def test_a_share_is_the_same_rows_each_time_and_a_larger_one_holds_it(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     folder = data_set(tmp_path / "set", {}, [{"text": str(i)} for i in range(1000)])
-    texts = {f: [row["text"] for row in read_rows(str(folder), HubConfig(fraction=f))] for f in (0.1, 0.3, 1.0)}
+    texts = {f: [row["text"] for row in stream_rows(str(folder), HubConfig(fraction=f))] for f in (0.1, 0.3, 1.0)}
     assert 70 < len(texts[0.1]) < 130 and set(texts[0.1]) < set(texts[0.3]) and len(texts[1.0]) == 1000
 
 
 def test_a_field_inside_a_field_can_choose_rows(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     folder = data_set(tmp_path / "set", {}, [ROWS["the-pile"](i, text) for i, text in enumerate(PROSE)])
-    rows = list(read_rows(str(folder), HubConfig(where={"meta.pile_set_name": "PubMed"})))
+    rows = list(stream_rows(str(folder), HubConfig(where={"meta.pile_set_name": "PubMed"})))
     assert len(rows) == len(PROSE) / 2
 
 
@@ -102,10 +102,10 @@ def test_a_data_set_that_is_not_there_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DataError, match="cannot read hub:nobody/nothing"):
-        list(read_rows("nobody/nothing", HubConfig()))
+        list(stream_rows("nobody/nothing", HubConfig()))
     folder = data_set(tmp_path / "set", {}, [{"text": "a"}])
     with pytest.raises(DataError, match=r"cannot read hub:.*nope"):
-        list(read_rows(str(folder), HubConfig(split="nope")))
+        list(stream_rows(str(folder), HubConfig(split="nope")))
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "x.jsonl").write_text(json.dumps({"text": 1}))
-    assert list(read_rows(str(tmp_path / "empty"), HubConfig()))
+    assert list(stream_rows(str(tmp_path / "empty"), HubConfig()))

@@ -119,7 +119,7 @@ def test_lines_and_paragraphs_of_a_text_file_can_be_its_documents(tmp_path_facto
     paragraphs = [
         re.sub(r"^([ \t]*\n)+", "", part).strip("\n") for part in re.split(r"\n(?:[ \t]*\n)+", "\n".join(lines))
     ]
-    found = read(path, block_bytes, documents="block")
+    found = read(path, block_bytes, documents="paragraph")
     assert [item.text for item in found] == [part for part in paragraphs if part.strip()]
     for item in found:
         assert lines[int(item.name.split(":")[1]) - 1] == item.text.split("\n")[0]
@@ -160,7 +160,7 @@ def test_the_text_of_a_row_is_found(tmp_path, row, text):
 
 def test_a_field_can_be_named(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a", "body": "b"}\n{"text": "c"}')
-    found = read(tmp_path / "a.jsonl", text="body")
+    found = read(tmp_path / "a.jsonl", text_field="body")
     assert found[0].text == "b" and found[1].reason == "no text field"
 
 

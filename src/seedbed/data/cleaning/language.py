@@ -8,6 +8,7 @@ from typing import Any
 
 from seedbed.data.cleaning.dropped import Dropped
 from seedbed.errors import ConfigError
+from seedbed.extras import missing
 
 
 class Languages:
@@ -54,7 +55,7 @@ def _load() -> Any:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier  # an extra: only those who sort languages need it
     except ImportError as error:
-        raise ConfigError("clean.languages needs py3langid, which is missing", "pip install 'seedbed[data]'") from error
+        raise missing("clean.languages", "py3langid", "data") from error
     model = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     model.nb_ptc = model.nb_ptc.astype("float32")  # as it is computed with: float16 would be widened for every text
     return model

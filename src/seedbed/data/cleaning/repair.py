@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
-from seedbed.errors import ConfigError
+from seedbed.extras import missing
 
 SUSPECT = re.compile(r"[^\t\n -~—–…‘’“”]|&#?[0-9A-Za-z]{1,24};")
 """What every line that ftfy changes holds somewhere. ftfy takes the typographic marks for mojibake only beside other
@@ -28,7 +28,7 @@ class Repair:
         try:
             import ftfy  # heavy, and an extra: only those who ask for repair need it
         except ImportError as error:
-            raise ConfigError("clean.repair needs ftfy, which is missing", "pip install 'seedbed[data]'") from error
+            raise missing("clean.repair", "ftfy", "data") from error
         self._fix: Callable[..., str] = ftfy.fix_text
         self._before_markup = ftfy.TextFixerConfig(uncurl_quotes=False, explain=False)
         self._after_markup = self._before_markup._replace(unescape_html=False)

@@ -16,7 +16,7 @@ from seedbed.data.deduplication.signatures import Signatures
 from seedbed.data.deduplication.spans import find_spans
 from seedbed.data.order import mix
 from seedbed.data.shingles import ngram_hashes, word_hashes, words
-from seedbed.errors import ConfigError
+from seedbed.extras import missing
 
 MINHASH_SEED = 1
 NO_SPANS = np.empty(0, np.uint64), np.empty((0, 2), np.uint32)
@@ -41,9 +41,7 @@ class Signer:
             try:
                 from rensa import RMinHash
             except ImportError as error:
-                raise ConfigError(
-                    "deduplicate.near needs rensa, which is not installed", "pip install 'seedbed[data]'"
-                ) from error
+                raise missing("deduplicate.near", "rensa", "data") from error
             self._minhash = RMinHash.digest_matrix_from_flat_token_hashes
 
     def sign(self, texts: Sequence[str]) -> Signatures:

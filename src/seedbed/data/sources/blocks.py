@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +20,9 @@ from seedbed.compression import read_pieces
 from seedbed.data.config import ReadingConfig
 from seedbed.data.skills import training_items
 from seedbed.data.sources.files import SourceFile, find_files
-from seedbed.data.sources.hub import read_rows
+from seedbed.data.sources.hub import stream_rows
 from seedbed.errors import CorruptionError, DataError
-from seedbed.shards import parse_json
+from seedbed.runs import parse_json
 
 TEXT_FIELDS = ("text", "content", "markdown", "body")
 """Fields that hold a row's text; the first that it has counts."""
@@ -42,7 +43,10 @@ PARQUET_ROWS = 256
 """Rows of a Parquet file read at a time."""
 
 TEXT_COLUMNS = (*TEXT_FIELDS, *dict.fromkeys(itertools.chain(*PAIRS)), "input", *TURNS)
-"""Columns of a Parquet file that are read; all when it has none of them, so that the error can name what it has."""
+"""Columns that are read of a table that has them."""
+
+BLANK_LINES = re.compile(rb"\n(?:[ \t\r]*\n)+")
+"""What parts paragraphs."""
 
 BOM = b"\xef\xbb\xbf"
 
@@ -101,7 +105,7 @@ def _cutter(file: SourceFile, reading: ReadingConfig) -> tuple[Cutter, Iterator[
 
 
 def _text_cutter(reading: ReadingConfig) -> Cutter:
-    return {"file": _text_blocks, "line": _line_blocks, "block": _paragraph_blocks}[reading.documents]
+    return {"file": _text_blocks, "line": _line_blocks, "paragraph": _paragraph_blocks}[reading.documents]
 
 
 def _without_bom(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -127,7 +131,7 @@ def _paragraph_blocks(
     file: SourceFile, pieces: Iterator[bytes], reading: ReadingConfig, block_bytes: int
 ) -> Iterator[Block]:
     def end(data: bytes) -> int:
-        return max(data.rfind(mark) + len(mark) if mark in data else 0 for mark in (b"\n\n", b"\n\r\n"))
+        return max((gap.end() for gap in BLANK_LINES.finditer(data)), default=0)
 
     yield from _stretches(file, pieces, reading, block_bytes, "paragraphs", end)
 
@@ -257,6 +261,13 @@ def _json_blocks(
     yield from row_blocks(file.name, rows, block_bytes)
 
 
+def _columns(names: Iterable[str], reading: ReadingConfig) -> list[str]:
+    """Those that a text may be in; all when there is none, so that the error can name what there is."""
+    names = list(names)
+    known = [reading.text_field] if reading.text_field else TEXT_COLUMNS
+    return [name for name in names if name in known] or names
+
+
 def _parquet_blocks(
     file: SourceFile, pieces: Iterator[bytes], reading: ReadingConfig, block_bytes: int
 ) -> Iterator[Block]:
@@ -265,8 +276,7 @@ def _parquet_blocks(
 
     try:
         with pyarrow.parquet.ParquetFile(file.path) as table:
-            known = [reading.text] if reading.text else TEXT_COLUMNS
-            columns = [name for name in table.schema_arrow.names if name in known] or None
+            columns = _columns(table.schema_arrow.names, reading)
             batches = table.iter_batches(batch_size=PARQUET_ROWS, columns=columns, use_threads=False)
             yield from row_blocks(file.name, (row for batch in batches for row in batch.to_pylist()), block_bytes)
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
@@ -277,7 +287,8 @@ def _parquet_blocks(
 
 
 def _hub_blocks(file: SourceFile, pieces: Iterator[bytes], reading: ReadingConfig, block_bytes: int) -> Iterator[Block]:
-    yield from row_blocks(file.name, read_rows(file.name, reading.hub), block_bytes)
+    rows = ({name: row[name] for name in _columns(row, reading)} for row in stream_rows(file.name, reading.hub))
+    yield from row_blocks(file.name, rows, block_bytes)
 
 
 def _skill_blocks(

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from seedbed.data.config import HubConfig
-from seedbed.errors import ConfigError, DataError
+from seedbed.errors import DataError
+from seedbed.extras import missing
 
 SCALE = 2**64
 
 
-def read_rows(name: str, hub: HubConfig) -> Iterator[dict[str, Any]]:
+def stream_rows(name: str, hub: HubConfig) -> Iterator[dict[str, Any]]:
     """The rows of a data set that the plan asks for, in the data set's own order.
 
     DataError, with the hub's own words, when it cannot be reached or holds no such configuration or split; ConfigError
@@ -24,11 +25,11 @@ def read_rows(name: str, hub: HubConfig) -> Iterator[dict[str, Any]]:
     try:
         import datasets
     except ImportError as error:
-        raise ConfigError("reading from the hub needs the package datasets", "pip install 'seedbed[data]'") from error
+        raise missing("reading from the hub", "datasets", "data") from error
     try:
         stream = datasets.load_dataset(
             name,
-            hub.config,
+            hub.subset,
             split=hub.split,
             data_dir=hub.data_dir,
             data_files=hub.data_files,

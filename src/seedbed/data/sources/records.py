@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from seedbed.data.config import ReadingConfig
-from seedbed.data.sources.blocks import PAIRS, TEXT_FIELDS, TURNS, Block
-from seedbed.errors import ConfigError
-from seedbed.shards import parse_json
+from seedbed.data.sources.blocks import BLANK_LINES, PAIRS, TEXT_FIELDS, TURNS, Block
+from seedbed.extras import missing
+from seedbed.runs import parse_json
 
 EXCERPT = 200
 """Characters of a bad record that the rejects file shows."""
@@ -87,14 +87,15 @@ def _lines(block: Block, reading: ReadingConfig) -> Iterator[Document | Reject]:
 
 def _paragraphs(block: Block, reading: ReadingConfig) -> Iterator[Document | Reject]:
     line, start = block.first, 0
-    for gap in re.finditer(rb"\n(?:[ \t\r]*\n)+|\Z", block.data):
-        paragraph = block.data[start : gap.start()].rstrip(b"\r\n")
+    gaps = [gap.span() for gap in BLANK_LINES.finditer(block.data)]
+    for end, following in [*gaps, (len(block.data), len(block.data))]:
+        paragraph = block.data[start:end].rstrip(b"\r\n")
         if paragraph.strip():
             blank = re.match(rb"(?:[ \t\r]*\n)*", paragraph).end()  # type: ignore[union-attr]
             above = paragraph.count(b"\n", 0, blank)
             yield from _record(f"{block.name}:{line + above}", paragraph[blank:], reading, _decode)
-        line += block.data.count(b"\n", start, gap.end())
-        start = gap.end()
+        line += block.data.count(b"\n", start, following)
+        start = following
 
 
 def _record(
@@ -112,7 +113,7 @@ def _html(block: Block, reading: ReadingConfig) -> Iterator[Document | Reject]:
     try:
         import trafilatura  # here, because it takes half a second
     except ImportError as error:
-        raise ConfigError("reading .html needs trafilatura", "pip install 'seedbed[data]'") from error
+        raise missing("reading .html", "trafilatura", "data") from error
     try:
         text = trafilatura.extract(_decode(block.data), include_comments=False, output_format="txt")
         if not text:
@@ -133,7 +134,7 @@ def _rows(block: Block, reading: ReadingConfig) -> Iterator[Document | Reject]:
             raise _Bad("not UTF-8", f"the byte 0x{line[error.start]:02x} is not UTF-8 text") from error
         except ValueError as error:
             raise _Bad("invalid JSON", f"not valid JSON ({error})") from error
-        return _row_text(row, reading.text)
+        return _row_text(row, reading.text_field)
 
     for number, line in enumerate(block.data.split(b"\n"), start=block.first):
         if line.strip():
@@ -150,7 +151,7 @@ def _csv(block: Block, reading: ReadingConfig, delimiter: str = ",") -> Iterator
         name = f"{block.name}:{table.reader.line_num + 1 + shift}"
         try:
             row = next(table)
-            yield Document(_row_text({k: v for k, v in row.items() if k is not None}, reading.text), name)
+            yield Document(_row_text({k: v for k, v in row.items() if k is not None}, reading.text_field), name)
         except StopIteration:
             return
         except csv.Error as error:
