@@ -68,6 +68,12 @@ COMMANDS = {
     "tokenize": Command(
         "corpus + tokenizer → tokens", "seedbed.data.config:TokenizeConfig", "seedbed.data.tokens:tokenize"
     ),
+    "tokens": Command(
+        "tokens to and from the files of Megatron, nanoGPT and others",
+        "seedbed.data.config:TokensConfig",
+        "seedbed.data.token_formats.exchange:exchange",
+        positionals=("action",),
+    ),
     "pretrain": Command(
         "tokens → model", "seedbed.training.config:PretrainConfig", "seedbed.training.pretrain:pretrain"
     ),

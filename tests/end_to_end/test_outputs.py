@@ -39,13 +39,20 @@ COMMANDS = {
     "prepare": ("prepare", "--source=text"),
     "tokenizer": ("tokenizer", "--corpus=corpus", "--kind=bytes"),
     "tokenize": ("tokenize", "--corpus=corpus", "--tokenizer=tokenizer"),
+    "tokens": ("tokens", "export", "--format=megatron", "--tokens=tokens"),
     "pretrain": ("pretrain", "--data.tokens=tokens", *TRAINING),
     "finetune": ("finetune", "--model=run", "--data=facts.jsonl", "--train.steps=1", "--train.device=cpu"),
     "evaluate": ("evaluate", "--model=run", "--data_dir=.", "--tasks=[bits_per_byte]"),
 }
 INPUTS = [
     *(("prepare", "text"), ("tokenizer", "corpus"), ("tokenize", "corpus"), ("tokenize", "tokenizer")),
-    *(("pretrain", "tokens"), ("finetune", "run"), ("finetune", "run/model"), ("evaluate", "run")),
+    *(
+        ("tokens", "tokens"),
+        ("pretrain", "tokens"),
+        ("finetune", "run"),
+        ("finetune", "run/model"),
+        ("evaluate", "run"),
+    ),
 ]
 
 

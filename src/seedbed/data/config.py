@@ -1,4 +1,4 @@
-"""What `prepare`, `tokenizer` and `tokenize` are told. No torch here."""
+"""What `prepare`, `tokenizer`, `tokenize` and `tokens` are told. No torch here."""
 
 from __future__ import annotations
 
@@ -314,3 +314,48 @@ class TokenizeConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensConfig:
+    """Write tokens as another tool reads them (`export`), or make tokens of that tool's files (`import`)."""
+
+    action: Literal["export", "import"]
+    """What to do."""
+
+    format: Literal["megatron", "nanogpt", "int32"]
+    """megatron: .bin and .idx; nanogpt: .bin of 16 bits a token; int32: .bin with the length before each document, and
+    .index of where each begins."""
+
+    tokens: Path
+    """The folder to read: a tokens folder to export, or the one that holds the files to import."""
+
+    out: Path
+    """The folder to write; it must not exist yet. An import makes a tokens folder."""
+
+    tokenizer: Path | None = None
+    """Tokenizer folder that the imported tokens were made with. An export brings its own."""
+
+    end_of_text: int | None = None
+    """Id of the token that ends each document of nanogpt files. Left out of an import: all is one document."""
+
+    train: str = "train"
+    """Name of the other tool's training files, without .bin."""
+
+    val: str = "val"
+    """Name of its validation files."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "end_of_text")
+        if self.action == "import" and self.tokenizer is None:
+            raise ConfigError("tokenizer is needed for an import: the one that the tokens were made with")
+        if self.action == "export" and self.tokenizer is not None:
+            raise ConfigError("tokenizer is for an import: tokens that are exported bring their own")
+        if self.end_of_text is not None and (self.action, self.format) != ("import", "nanogpt"):
+            raise ConfigError("end_of_text is for the import of nanogpt files; the others say where documents end")
+        for key in ("train", "val"):
+            name = getattr(self, key)
+            if not name or Path(name).name != name:
+                raise ConfigError(f"{key} must be the name of a file in the folder, got {name!r}")
+        if self.train == self.val:
+            raise ConfigError(f"val must be another name than train, got {self.val!r} for both")

@@ -59,6 +59,8 @@ BLOCK = 1 << 20
 """Bytes of .bin that one hash covers."""
 NO_TOKEN = 0xFFFFFFFF
 """In the header: the tokenizer has no such token."""
+MOST_BYTES = 0xFFFFFFFF
+"""Of a document's text."""
 TOKENIZER_FOLDER = "tokenizer"
 BATCH_CHARACTERS = 4 << 20
 BATCH_DOCUMENTS = 1024
@@ -85,6 +87,8 @@ class StoreWriter:
         )
         self._offsets, self._doc_bytes, self._blocks = array("Q", [0]), array("I"), array("Q")
         self._pending = bytearray()
+        self._length = 0
+        """Tokens of the document under way."""
         with writing(self.path):
             self._file = open(self.path, "wb")  # noqa: SIM115 (closed on leaving the block)
 
@@ -105,12 +109,24 @@ class StoreWriter:
         """Appends a document, <s> ids </s>, and how many bytes its text has."""
         if len(ids) and int(ids.max()) >= self.tokenizer.vocab_size:
             raise DataError(f"the tokenizer made the id {ids.max()}, but has only {self.tokenizer.vocab_size:,} tokens")
-        whole = np.concatenate([self._begin, ids, self._end])
-        self._pending += whole.astype(self.dtype).tobytes()
-        self._offsets.append(self.n_tokens + len(whole))
-        self._doc_bytes.append(text_bytes)
+        self.extend(np.concatenate([self._begin, ids, self._end]))
+        self.end_document(text_bytes)
+
+    def extend(self, ids: NDArray[np.integer]) -> None:
+        """More tokens of the document under way, as they stand; `end_document` ends it."""
+        self._pending += ids.astype(self.dtype).tobytes()
+        self._length += len(ids)
         if len(self._pending) >= BLOCK:
             self._flush(len(self._pending) // BLOCK * BLOCK)
+
+    def end_document(self, text_bytes: int) -> None:
+        if text_bytes > MOST_BYTES:
+            told = f"document {self.n_docs:,} has {text_bytes:,} bytes of text"
+            fix = "Cut it into shorter documents; for nanoGPT's files, --end_of_text does."
+            raise DataError(f"{told}; one holds at most {MOST_BYTES:,}", fix)
+        self._offsets.append(self.n_tokens + self._length)
+        self._doc_bytes.append(text_bytes)
+        self._length = 0
 
     def _flush(self, size: int) -> None:
         with memoryview(self._pending) as view:
@@ -154,16 +170,11 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
 
     Errors of the corpus or tokenizer folder are as in `open_folder`.
     """
-    from seedbed.tokenizers.tokenizer import Tokenizer
-
     started = time.monotonic()
     depth: Literal["sizes", "all"] = "all" if config.verify else "sizes"
     corpus = Corpus.open(config.corpus, depth)
-    # A folder of another tool has no manifest: then the tokenizer's own hash names it.
-    made_here = (config.tokenizer / MANIFEST).exists()
-    made_from = open_folder(config.tokenizer, ("tokenizer", "model"), depth) if made_here else None
-    tokenizer = Tokenizer.load(config.tokenizer)
-    inputs: dict[str, Path | Manifest | str] = {"corpus": corpus.manifest, "tokenizer": made_from or tokenizer.hash}
+    tokenizer, made_from = open_tokenizer(config.tokenizer, depth)
+    inputs: dict[str, Path | Manifest | str] = {"corpus": corpus.manifest, "tokenizer": made_from}
     with new_folder(config.out, "tokens", inputs=inputs) as folder:
         (folder / TOKENIZER_FOLDER).mkdir()
         tokenizer.save(folder / TOKENIZER_FOLDER)
@@ -183,9 +194,20 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
             "out": str(config.out),
             "command": command("tokenize", config),
         }
-        _write_card(folder, tokenizer, result)
+        write_tokens_card(folder, tokenizer, result)
         write_result(folder, result)
     return result
+
+
+def open_tokenizer(folder: Path, verify: Literal["sizes", "all"] = "sizes") -> tuple[Tokenizer, Manifest | str]:
+    """The tokenizer of a folder, and what names it as an input. Errors are as in `open_folder` and `Tokenizer.load`."""
+    from seedbed.tokenizers.tokenizer import Tokenizer
+
+    # A folder of another tool has no manifest: then the tokenizer's own hash names it.
+    made_here = (folder / MANIFEST).exists()
+    made_from = open_folder(folder, ("tokenizer", "model"), verify) if made_here else None
+    tokenizer = Tokenizer.load(folder)
+    return tokenizer, made_from or tokenizer.hash
 
 
 def _encode(corpus: Corpus, split: Split, tokenizer: Tokenizer, folder: Path, workers: int) -> dict[str, int]:
@@ -229,7 +251,8 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield group
 
 
-def _write_card(folder: Path, tokenizer: Tokenizer, result: dict[str, Any]) -> None:
+def write_tokens_card(folder: Path, tokenizer: Tokenizer, result: dict[str, Any]) -> None:
+    """README.md of a tokens folder, from what its result.json says."""
     write_card(
         folder,
         "Tokens",
@@ -243,7 +266,7 @@ def _write_card(folder: Path, tokenizer: Tokenizer, result: dict[str, Any]) -> N
                 f"{result['bytes_per_token']} bytes a token; vocabulary: {tokenizer.vocab_size:,} ({tokenizer.kind}).",
                 "Each document stands as `<s>` text `</s>`, where the tokenizer has them.",
             ],
-            "How it was made": [f"`{result['command']}`", "The hashes of corpus and tokenizer are in manifest.json."],
+            "How it was made": [f"`{result['command']}`", "The hashes of what it was made from are in manifest.json."],
             "How to use it": [
                 "`seedbed pretrain --data.tokens FOLDER --out RUN`",
                 "`train.bin` and `val.bin` are raw little-endian "
@@ -268,7 +291,7 @@ class TokenStore:
         for path in (self.path, self.index_path):
             if path.name not in manifest.files:
                 self._broken(folder / "manifest.json", f"lists no {path.name}")
-        index = _map(self.index_path)
+        index = map_file(self.index_path)
         if len(index) < HEADER.size:
             self._broken(self.index_path, f"holds {len(index):,} bytes but its header alone has {HEADER.size}")
         magic, version, width, vocab, n_docs, n_tokens, _, _, tokenizer, checksum = HEADER.unpack_from(index)
@@ -307,7 +330,7 @@ class TokenStore:
         if size != n_tokens * width:
             told = f"but its index promises {n_tokens * width:,}"
             self._broken(self.path, f"holds {size:,} bytes {told}")
-        self._bytes = _map(self.path)
+        self._bytes = map_file(self.path)
         self._tokens: NDArray[np.unsignedinteger] = np.ndarray(n_tokens, self.dtype, self._bytes)
         self._unchecked = np.ones(n_blocks, dtype=bool)
         self._left = n_blocks
@@ -385,7 +408,7 @@ class TokenStore:
             self._unchecked[block] = False
 
 
-def _map(path: Path) -> mmap.mmap | bytes:
+def map_file(path: Path) -> mmap.mmap | bytes:
     """A file's bytes without reading them; an empty one cannot be mapped."""
     try:
         with open(path, "rb") as file:

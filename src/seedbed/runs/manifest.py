@@ -59,7 +59,7 @@ class Manifest:
     """What a folder holds, how it was made and from what."""
 
     kind: str
-    """corpus, tokenizer, tokens, questions, run, checkpoint, model or report."""
+    """corpus, tokenizer, tokens, export, questions, run, checkpoint, model or report."""
     files: dict[str, FileRecord]
     """By name inside the folder, with forward slashes."""
     inputs: dict[str, str] = field(default_factory=dict)

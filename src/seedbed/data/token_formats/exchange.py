@@ -1,0 +1,168 @@
+"""From a tokens folder to another tool's files, and back: `seedbed tokens`.
+
+An import makes what `seedbed tokenize` would have made of the same documents: each stands as <s> … </s> where the
+tokenizer has them, whether the other tool put them there or not, and says how many bytes of text it has.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seedbed.data.config import TokensConfig
+from seedbed.data.corpus import SPLITS, Split
+from seedbed.data.token_formats import int32, megatron, nanogpt
+from seedbed.data.token_formats.files import Advance, Documents, cut
+from seedbed.data.tokens import TOKENIZER_FOLDER, StoreWriter, open_tokenizer, open_tokens, write_tokens_card
+from seedbed.errors import ConfigError, DataError
+from seedbed.progress import progress
+from seedbed.runs import Manifest, command, new_folder, write_card, write_result
+from seedbed.tokenizers import Tokenizer
+
+WRITE = {"megatron": megatron.write, "nanogpt": nanogpt.write, "int32": int32.write}
+
+
+def exchange(config: TokensConfig) -> dict[str, Any]:
+    """Exports or imports; returns what result.json in the new folder says.
+
+    DataError for files that are not of the format, do not belong together or hold ids beyond the tokenizer's
+    vocabulary, CorruptionError for a tokens folder that is not what was written.
+    """
+    return export_tokens(config) if config.action == "export" else import_tokens(config)
+
+
+def export_tokens(config: TokensConfig) -> dict[str, Any]:
+    """Writes both splits in the format, and beside them the tokenizer. Tokens stay as they are, <s> and </s> too."""
+    started = time.monotonic()
+    tokens = open_tokens(config.tokens)
+    settings = {"format": config.format, "train": config.train, "val": config.val}
+    result: dict[str, Any] = {"stage": "tokens", "format": config.format}
+    with new_folder(config.out, "export", inputs={"tokens": tokens.manifest}, config=settings) as folder:
+        (folder / TOKENIZER_FOLDER).mkdir()
+        tokens.tokenizer.save(folder / TOKENIZER_FOLDER)
+        for split, store in (("train", tokens.train), ("val", tokens.val)):
+            with progress(f"exporting {split}", store.n_tokens, "tokens") as advance:
+                WRITE[config.format](store, folder, getattr(config, split), advance)
+            result[split] = {"documents": store.n_docs, "tokens": store.n_tokens}
+        result |= _ending(config, started)
+        _write_export_card(folder, config, result, tokens.tokenizer)
+        write_result(folder, result)
+    return result
+
+
+def import_tokens(config: TokensConfig) -> dict[str, Any]:
+    """Makes a tokens folder of the other tool's files."""
+    assert config.tokenizer is not None  # the config sees to it
+    started = time.monotonic()
+    tokenizer, made_from = open_tokenizer(config.tokenizer)
+    _check_end_of_text(config.end_of_text, tokenizer)
+    found = {split: _find(config, split, tokenizer) for split in SPLITS}
+    inputs: dict[str, Path | Manifest | str] = {"tokenizer": made_from}
+    for split, documents in found.items():
+        inputs |= {f"{split}{path.suffix}": path for path in documents.files}
+    settings = {"format": config.format, "end_of_text": config.end_of_text}
+    result: dict[str, Any] = {"stage": "tokens", "format": config.format}
+    with new_folder(config.out, "tokens", inputs=inputs, config=settings) as folder:
+        (folder / TOKENIZER_FOLDER).mkdir()
+        tokenizer.save(folder / TOKENIZER_FOLDER)
+        for split, documents in found.items():
+            with (
+                StoreWriter(folder, split, tokenizer) as writer,
+                progress(f"importing {split}", len(documents.tokens), "tokens") as advance,
+            ):
+                _copy(documents, writer, tokenizer, advance)
+            if writer.n_tokens == 0:
+                raise DataError(f"{documents.files[0]} holds no tokens")
+            result[split] = {"documents": writer.n_docs, "tokens": writer.n_tokens, "bytes": writer.n_bytes}
+        count, size = (sum(result[split][key] for split in SPLITS) for key in ("tokens", "bytes"))
+        result |= {"vocab_size": tokenizer.vocab_size, "bytes_per_token": round(size / count, 4)}
+        result |= _ending(config, started)
+        write_tokens_card(folder, tokenizer, result)
+        write_result(folder, result)
+    return result
+
+
+def _ending(config: TokensConfig, started: float) -> dict[str, Any]:
+    seconds = round(time.monotonic() - started, 3)
+    return {"seconds": seconds, "out": str(config.out), "command": command("tokens", config)}
+
+
+def _check_end_of_text(end_of_text: int | None, tokenizer: Tokenizer) -> None:
+    if end_of_text is None:
+        return
+    if end_of_text >= tokenizer.vocab_size:
+        raise ConfigError(f"end_of_text must be below the vocabulary of {tokenizer.vocab_size:,}, got {end_of_text}")
+    if end_of_text == tokenizer.bos_id != tokenizer.eos_id:
+        raise ConfigError(f"end_of_text is {end_of_text}, which begins documents with this tokenizer")
+
+
+def _find(config: TokensConfig, split: Split, tokenizer: Tokenizer) -> Documents:
+    name = getattr(config, split)
+    if config.format == "megatron":
+        return megatron.read(config.tokens, name)
+    if config.format == "int32":
+        return int32.read(config.tokens, name)
+    return nanogpt.read(config.tokens, name, config.end_of_text, tokenizer.bos_id)
+
+
+def _copy(documents: Documents, writer: StoreWriter, tokenizer: Tokenizer, advance: Advance) -> None:
+    """Each document as <s> … </s>, in pieces, with the bytes its tokens decode to."""
+    tokens, path, vocab_size = documents.tokens, documents.files[0], tokenizer.vocab_size
+    bos, eos = (np.array([] if id is None else [id], np.uint32) for id in (tokenizer.bos_id, tokenizer.eos_id))
+    bytes_of = tokenizer.token_bytes()
+    for number, (start, stop) in enumerate(documents.spans):
+        ends = start < stop and bool(tokens[stop - 1] == tokenizer.eos_id)
+        # Where one token is both, alone it is an end.
+        begins = start < stop - ends and tokens[start] == tokenizer.bos_id
+        text_bytes = 0
+        if not begins:
+            writer.extend(bos)
+        for first, last in cut(start, stop):
+            ids = tokens[first:last]
+            if ids.min() < 0 or ids.max() >= vocab_size:
+                wrong = ids[((ids < 0) | (ids >= vocab_size)).argmax()]
+                told = f"document {number:,} has the token {wrong}"
+                problem = f"{path}: {told}, but the tokenizer has the ids 0 to {vocab_size - 1:,}"
+                raise DataError(problem, "Give the --tokenizer that these tokens were made with.")
+            sizes = bytes_of[ids]
+            size = int(sizes.sum(dtype=np.int64))
+            if size and not text_bytes:
+                size -= _bytes_dropped(tokenizer, int(ids[(sizes > 0).argmax()]))
+            text_bytes += size
+            writer.extend(ids)
+            advance(last - first)
+        if not ends:
+            writer.extend(eos)
+        writer.end_document(text_bytes)
+
+
+def _bytes_dropped(tokenizer: Tokenizer, opening: int) -> int:
+    """1 where decoding takes away a space that the tokenizer has put before the text (Llama 2's do)."""
+    return len(tokenizer.decode([opening], continues=True)) - len(tokenizer.decode([opening]))
+
+
+def _write_export_card(folder: Path, config: TokensConfig, result: dict[str, Any], tokenizer: Tokenizer) -> None:
+    use = {
+        "megatron": f"`{config.train}` is Megatron's `--train-data-path`, `{config.val}` its `--valid-data-path`.",
+        "nanogpt": "Put the .bin files into a folder below nanoGPT's `data/`.",
+        "int32": "A record: its number of tokens, then they, each 32 bits; the .index has the offset of each record.",
+    }
+    write_card(
+        folder,
+        f"Tokens for other tools: {config.format}",
+        {
+            "What it is": [
+                *(
+                    f"{split}: {result[split]['tokens']:,} tokens in {result[split]['documents']:,} documents"
+                    for split in SPLITS
+                ),
+                f"Vocabulary: {tokenizer.vocab_size:,} ({tokenizer.kind}); the tokenizer is in `{TOKENIZER_FOLDER}`.",
+                "Each document stands as `<s>` text `</s>`, where the tokenizer has them.",
+            ],
+            "How it was made": [f"`{result['command']}`", "The hash of the tokens is in manifest.json."],
+            "How to use it": use[config.format],
+        },
+    )
