@@ -18,6 +18,7 @@ from seedbed.errors import ConfigError, DataError
 from seedbed.runs import new_folder, open_folder, write_json
 from seedbed.shards import RowWriter
 from seedbed.tokenizers import Tokenizer, byte_pair, sentence_piece
+from seedbed.tokenizers.tokenizer import INFILLING
 
 
 @pytest.fixture
@@ -55,6 +56,23 @@ def test_a_corpus_becomes_a_tokenizer_folder_with_its_figures(corpus, tmp_path, 
     sizes = {name: len(text.encode()) / len(tokenizer.encode(text)) for name, text in probes().items()}
     assert result["bytes_per_token"] == pytest.approx(sizes, abs=1e-3)
     assert "seedbed tokenizer" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["byte_pair", "sentence_piece", "bytes", "characters"])
+def test_infilling_adds_its_marks_behind_all_other_tokens_and_changes_no_id(corpus, tmp_path, texts, kind):
+    size = {"byte_pair": 500, "sentence_piece": 600}.get(kind)
+    made = []
+    for infilling in (False, True):
+        out = tmp_path / str(infilling)
+        train_tokenizer(TokenizerConfig(corpus=corpus, kind=kind, vocab_size=size, infilling=infilling, out=out))
+        made.append(Tokenizer.load(out))
+    plain, marked = made
+    assert [marked.special_ids[mark] for mark in INFILLING] == [plain.vocab_size + i for i in range(3)]
+    assert marked.vocab_size == plain.vocab_size + 3 and marked.hash != plain.hash
+    for text in [*texts, f"a {INFILLING[0]} in a text stays text"]:
+        assert marked.encode(text) == plain.encode(text) and marked.decode(marked.encode(text)) == plain.decode(
+            plain.encode(text)
+        )
 
 
 def test_the_same_corpus_gives_the_same_folder(corpus, tmp_path):

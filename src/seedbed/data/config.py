@@ -237,6 +237,10 @@ class TokenizerConfig:
     special_tokens: bool = True
     """Off, for bytes and .tiktoken files: no <pad>, <s>, </s> … and no chat; bytes then has exactly 256 tokens."""
 
+    infilling: bool = False
+    """Add the marks of fill-in-the-middle, <|fim_prefix|> <|fim_suffix|> <|fim_middle|>, behind all other tokens: three
+    more than vocab_size says."""
+
     max_bytes: int = 64 * 2**20
     """Bytes of text to learn from at most, spread over the whole corpus. It bounds memory and time."""
 

@@ -10,7 +10,6 @@ Shape suffixes: B rows, T positions in a row.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,12 +18,7 @@ from numpy.typing import NDArray
 from seedbed.data.batch import BatchSource, TokenBatch
 from seedbed.errors import ConfigError
 from seedbed.runs import sha256_json
-
-if TYPE_CHECKING:
-    from seedbed.tokenizers.tokenizer import Tokenizer
-
-MARKS = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
-"""Special tokens, by the names that StarCoder and Qwen use."""
+from seedbed.tokenizers.tokenizer import INFILLING, Tokenizer
 
 
 class Infilling:
@@ -32,11 +26,13 @@ class Infilling:
 
     def __init__(self, source: BatchSource[TokenBatch], tokenizer: Tokenizer, rate: float, seed: int):
         """ConfigError when the tokenizer has no marks."""
-        missing = [mark for mark in MARKS if mark not in tokenizer.special_ids]
-        if missing:
-            raise ConfigError(f"filling in the middle needs the special tokens {', '.join(MARKS)} in the tokenizer")
+        if not all(mark in tokenizer.special_ids for mark in INFILLING):
+            raise ConfigError(
+                f"filling in the middle needs the special tokens {', '.join(INFILLING)} in the tokenizer",
+                "Make one that has them, and tokenize with it: seedbed tokenizer --infilling true …",
+            )
         self.source, self.rate, self.seed = source, rate, seed
-        self._marks = [tokenizer.special_ids[mark] for mark in MARKS]
+        self._marks = [tokenizer.special_ids[mark] for mark in INFILLING]
         self._borders = [id for id in (tokenizer.bos_id, tokenizer.eos_id) if id is not None]
 
     @cached_property

@@ -37,11 +37,13 @@ def train_tokenizer(config: TokenizerConfig) -> dict[str, Any]:
     inputs: dict[str, Path | Manifest | str] = {} if corpus is None else {"corpus": corpus.manifest}
     if config.import_from is not None:
         inputs["import_from"] = find_file(config.import_from)
-    names = ("kind", "algorithm", "vocab_size", "max_bytes", "split", "digits", "special_tokens")
+    names = ("kind", "algorithm", "vocab_size", "max_bytes", "split", "digits", "special_tokens", "infilling")
     settings = {name: getattr(config, name) for name in names}
     others = {str(path): read_foreign(path, split=_split_of(path, config)) for path in config.compare}
     with new_folder(config.out, "tokenizer", inputs=inputs, config=settings) as folder:
         tokenizer = _make(config, corpus)
+        if config.infilling:
+            tokenizer = tokenizer.with_infilling()
         tokenizer.save(folder)
         samples = [[] if corpus is None else sample(_texts(corpus, of), REPORT_BYTES) for of in ("train", "val")]
         result: dict[str, Any] = {

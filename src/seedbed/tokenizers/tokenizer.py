@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>", "<|im_start|>", "<|im_end|>")
 """The special tokens of every tokenizer grown here, in the order of their ids."""
 
+INFILLING = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
+"""Special tokens that mark the parts of a text whose middle is to be filled in, as Qwen calls them."""
+
 NAMES = {
     "pad_token": "<pad>",
     "unk_token": "<unk>",
@@ -122,6 +125,14 @@ class Tokenizer:
     def with_template(self, template: str) -> Tokenizer:
         """The same tokenizer with another chat template, given as Jinja source."""
         return Tokenizer(self._source, self._config, template)
+
+    def with_infilling(self) -> Tokenizer:
+        """The same tokenizer with the marks of infilling as special tokens, behind all others."""
+        backend = _parse(self._source)
+        backend.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in INFILLING])
+        others = [*self._config.get("additional_special_tokens", []), *INFILLING]
+        config = {**self._config, "additional_special_tokens": others}
+        return Tokenizer(backend.to_str(pretty=True), config, self.chat_template)
 
     # Text to ids -----------------------------------------------------------------------------------------------------
 
