@@ -22,7 +22,7 @@ from seedbed.data.mixture import BLOCK, CYCLE, MixtureSource, Phase
 from seedbed.data.packing import PackedSource
 from seedbed.data.prefetch import Prefetch
 from seedbed.data.tokens import StoreWriter, TokenStore
-from seedbed.errors import ConfigError, DataError
+from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.runs import new_folder, open_folder
 from seedbed.tokenizers.bytes import build
 from seedbed.tokenizers.tokenizer import INFILLING
@@ -172,6 +172,15 @@ def test_best_fit_loses_and_repeats_no_target(tmp_path_factory, lengths, length)
     padding = float((batch.segments_BT < 0).float().mean())
     assert source.report["padding"] == pytest.approx(padding, abs=1e-6) and source.report["cropped"] == 0
     assert source.report["cut"] == pytest.approx(np.mean(np.array(lengths) > length))
+
+
+def test_best_fit_reads_no_changed_byte(tmp_path):
+    store = make_store(tmp_path / "tokens", [40] * 20)
+    with open(store.path, "r+b") as file:
+        file.seek(100)
+        file.write(b"\xff")
+    with pytest.raises(CorruptionError, match="was changed"):
+        BestFitSource(store, 32, seed=0, pad_id=0).batch(0, 4)
 
 
 def test_best_fit_leaves_little_room(store):
