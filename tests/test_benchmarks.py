@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 
 import pytest
-from benchmarks import quickstart, startup
+from benchmarks import loader, quickstart, startup
 
 GOOD = {
     quickstart: {
@@ -17,6 +17,7 @@ GOOD = {
         **{"val_bits_per_byte_first": 8.0, "val_bits_per_byte_last_step": 7.99},
     },
     startup: {"import_seconds": 0.299, "help_seconds": 0.499},
+    loader: {"tokens_per_s": 20e6},
 }
 BAD = [
     (quickstart, "within 10 minutes", "seconds", 600.1),
@@ -26,6 +27,7 @@ BAD = [
     (quickstart, "at least 90% of copying exact", "copying", 0.899),
     (startup, "import under 0.3 s", "import_seconds", 0.3),
     (startup, "--help under 0.5 s", "help_seconds", 0.5),
+    (loader, "at least 20 M tokens/s", "tokens_per_s", 19.9e6),
 ]
 
 
@@ -56,6 +58,15 @@ def test_a_claim_that_is_not_met_is_the_exit_code_after_the_json_line(claims, co
     monkeypatch.setattr(startup, "COMMANDS", {"python": ["-c", "pass"]})
     ended, printed = run(monkeypatch, capsys, startup, "--runs=1")
     assert ended == code and printed["met"] == claims and printed["python_seconds"] > 0
+
+
+@pytest.mark.parametrize(("holds", "code"), [(True, 0), (False, 1)])
+def test_the_loader_is_timed_with_every_kind_of_source(holds, code, monkeypatch, capsys):
+    monkeypatch.setattr(loader, "met", lambda figures: {"fast": holds and figures["tokens_per_s"] > 0})
+    monkeypatch.setattr(loader, "BATCHES", 2)
+    ended, printed = run(monkeypatch, capsys, loader, "--runs=1", "--tokens=200000")
+    assert ended == code and printed.pop("met") == {"fast": holds}
+    assert list(printed) == [f"{kind}tokens_per_s" for kind in ("", "isolate_", "best_fit_", "mixture_")]
 
 
 @pytest.mark.parametrize(("copying", "code"), [(0.95, 0), (0.5, 1)])

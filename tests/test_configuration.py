@@ -297,6 +297,17 @@ class TestPresetsAndFiles:
             4,
         )
 
+    def test_keys_of_a_list_of_groups_are_checked_where_they_stand(self, tmp_path):
+        (tmp_path / "a.yaml").write_text("tokens: t\nparts:\n  - path: a\n  - path: b\n    wight: 2\n")
+        assert "a.yaml, line 5: unknown key parts[1].wight; did you mean weight?" in mistake(
+            "--config", str(tmp_path / "a.yaml")
+        )
+        (tmp_path / "b.yaml").write_text("tokens: t\nparts:\n  - path: a\n  - weight: 2\n")
+        assert "b.yaml, line 4: parts[1].path is required: Folder." in mistake("--config", str(tmp_path / "b.yaml"))
+        (tmp_path / "c.yaml").write_text("tokens: t\nparts:\n  - &p {path: a, weight: 3}\n  - {<<: *p, path: b}\n")
+        parts = read("--config", str(tmp_path / "c.yaml")).parts
+        assert parts == [PartConfig(path="a", weight=3), PartConfig(path="b", weight=3)]
+
     def test_what_stands_beside_a_merge_wins_over_it(self, tmp_path):
         (tmp_path / "a.yaml").write_text("optimizer: &o {name: adamw}\nteacher: {<<: *o, name: muon, matrix_rate: 7}\n")
         assert read("--config", str(tmp_path / "a.yaml")).teacher == OptimizerConfig(matrix_rate=7)
@@ -321,6 +332,18 @@ class TestMistakes:
             (["--teacher.schedule.warmup", "-4"], "teacher.schedule.warmup must be at least 0, got -4"),
             (["--teacher.matrix_rate", "x"], "teacher.matrix_rate must be a number, got 'x'"),
             (["--parts", "[{path: a, weight: -1}]"], "parts[0].weight must be > 0, got -1.0"),
+            (
+                ["--parts", "[{path: a}, {path: b, wight: 1}]"],
+                "--parts: unknown key parts[1].wight; did you mean weight",
+            ),
+            (["--parts+", "{path: b, wight: 1}"], "--parts+: unknown key parts[0].wight; did you mean weight"),
+            (["--parts", "[{path: a, path: b}]"], "--parts: parts[0].path is given twice"),
+            (["--parts", "[{weight: 1}]"], "--parts: parts[0].path is required: Folder."),
+            (
+                ["--parts", "[{path: a, weight: x}]"],
+                "parts must be a list, each a group of keys (path, weight), got 'x'",
+            ),
+            (["--parts", "3"], "parts must be a list, each a group of keys (path, weight), got 3"),
             (["--optimizr.name", "x"], "unknown option --optimizr.name; did you mean --optimizer.name"),
             (["--matrix-rate", "1"], "unknown option --matrix-rate; did you mean --optimizer.matrix_rate"),
             (["--tok", "x"], "unknown option --tok"),

@@ -15,7 +15,7 @@ from seedbed.runs import read_manifest
 from seedbed.tokenizers import characters
 from seedbed.training.config import PretrainConfig
 from seedbed.training.pretrain import pretrain
-from tests.tiny import make_tokens, records, save_tiny_model
+from tests.tiny import TINY_ARGUMENTS, make_tokens, records, save_tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +98,13 @@ def test_a_run_goes_on_only_from_what_it_started_from(tokens, base, tmp_path):
 def test_a_model_that_is_not_there_is_told(tokens, tmp_path):
     with pytest.raises(DataError, match="nowhere does not exist"):
         run(tokens, tmp_path / "run", tmp_path / "nowhere")
+
+
+def test_a_mixture_names_its_folders_and_tells_what_packing_did(tokens, tmp_path):
+    parts = f"--data.mixture=[{{tokens: {tokens}, weight: 1}}, {{tokens: {tokens}, weight: 1}}]"
+    settings = (parts, "--data.packing=best_fit", f"--out={tmp_path / 'run'}", "--train.steps=1", *TINY_ARGUMENTS)
+    result = pretrain(from_arguments(PretrainConfig, settings))
+    digest = read_manifest(tokens).hash
+    assert read_manifest(tmp_path / "run").inputs == {"tokens 1": digest, "tokens 2": digest}
+    assert result["best_fit"][str(tokens)]["cropped"] == 0 and result["val_bits_per_byte"] > 0
+    assert "padding" in (tmp_path / "run" / "training.log").read_text()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seedbed.configuration import load_config, save_config
+from seedbed.configuration import from_arguments, load_config, save_config
 from seedbed.data.config import PrepareConfig, TokenizeConfig
 from seedbed.data.prepare import prepare
 from seedbed.data.tokens import tokenize
@@ -283,6 +283,48 @@ def test_killed_at_any_call_of_its_end_a_run_is_incomplete_or_whole_and_ends_whe
         assert same(run, tmp_path / "whole")
         assert not [path.name for path in run.rglob(".*") if "partial" in path.name or "replaced" in path.name]
     assert number > 30
+
+
+# Mixtures and curricula ----------------------------------------------------------------------------------------------
+
+
+def mixed_config(tokens: Path, out: Path, place: Path, *arguments: str) -> PretrainConfig:
+    """Two folders (here the same one twice), documents isolated; weights and lengths change on the way."""
+    (place / "mix.yaml").write_text(
+        "data:\n"
+        f"  mixture: [{{tokens: {tokens}, weight: 3}}, {{tokens: {tokens}, weight: 1}}]\n"
+        "  phases: [{from_step: 10, weights: [1, 1]}]\n"
+        "  lengths: [{from_step: 0, length: 8}, {from_step: 9, length: 16}]\n"
+        "  packing: isolate\n"
+    )
+    settings = (f"--config={place / 'mix.yaml'}", f"--out={out}", *TINY_ARGUMENTS, "--train.steps=14", *arguments)
+    return from_arguments(PretrainConfig, settings)
+
+
+@pytest.mark.parametrize("stop", [4, 9, 12])
+def test_a_mixture_with_curricula_stopped_anywhere_goes_on_to_the_same_bits(stop, tokens, tmp_path, monkeypatch):
+    """Also when it goes on with threads that make batches ahead."""
+    step = Trainer.run_step
+
+    def stopped(trainer: Trainer) -> None:
+        step(trainer)
+        if trainer.progress.step == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert pretrain(mixed_config(tokens, whole, tmp_path))["finished"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run_step", stopped)
+        assert not pretrain(mixed_config(tokens, broken, tmp_path))["finished"]
+    assert pretrain(mixed_config(tokens, broken, tmp_path, "--data.workers=2"))["resumed_at"] == stop
+    assert same(broken, whole)
+
+
+def test_a_run_goes_on_with_no_other_mixture(tokens, tmp_path):
+    pretrain(mixed_config(tokens, tmp_path / "run", tmp_path))
+    other = f"--data.mixture=[{{tokens: {tokens}, weight: 3}}, {{tokens: {tokens}, weight: 2}}]"
+    with pytest.raises(ConfigError, match=r"was begun with data\.mixture"):
+        pretrain(mixed_config(tokens, tmp_path / "run", tmp_path, other))
 
 
 # A clock that jumps --------------------------------------------------------------------------------------------------

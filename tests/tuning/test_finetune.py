@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ import seedbed.tuning.finetune as room
 from seedbed.cli import parser
 from seedbed.configuration import from_arguments
 from seedbed.data.batch import IGNORE
+from seedbed.data.mixture import MixtureSource
 from seedbed.data.packing import PackedSource
-from seedbed.data.replay import ReplaySource
 from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, CorruptionError, DataError, SeedbedError
 from seedbed.evaluation.likelihood import measure_likelihood
@@ -305,8 +306,11 @@ def test_the_text_gone_through_again_is_of_the_training_split_and_is_named(base,
     data = facts(tmp_path / "d.jsonl")
     finetune(config(base, data, tmp_path / "out", f"--replay.tokens={plain}", "--replay.share=0.3", "--length=64"))
     (stage,) = stages
-    assert isinstance(stage.source, ReplaySource) and stage.source.share == 0.3
-    assert stage.source.old.store.fingerprint == open_tokens(plain).train.fingerprint
+    assert isinstance(stage.source, MixtureSource)
+    new, old = stage.source.sources
+    assert isinstance(new, PackedSource) and old.store.fingerprint == open_tokens(plain).train.fingerprint
+    assert stage.source.samples == math.ceil(new.samples / 0.7)  # an epoch goes through the conversations once
+    assert (stage.source.places(0, 1000)[0] == 1).sum() == 300
     assert isinstance(stage.validation, PackedSource) and stage.inputs["replay"] == plain
 
 

@@ -47,6 +47,12 @@ class Option:
     """The dataclass below this key, if it is a group."""
 
     @property
+    def entry(self) -> type | None:
+        """The dataclass of each entry, if the value is a list of groups."""
+        lists = [part for part in alternatives(self.hint) if get_origin(part) is list]
+        return next((get_args(part)[0] for part in lists if is_config(get_args(part)[0])), None)
+
+    @property
     def nullable(self) -> bool:
         return self.default is None or types.NoneType in alternatives(self.hint)
 

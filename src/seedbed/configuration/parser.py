@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser
 
 from seedbed.configuration.hints import alternatives, is_plain_list, shown
 from seedbed.configuration.nodes import NULL, TAG, read_nodes
-from seedbed.configuration.options import find_option, flag, options, unknown_key
+from seedbed.configuration.options import Option, find_option, flag, options, unknown_key
 from seedbed.configuration.presets import check_command, find_preset
 from seedbed.configuration.text import to_dict, to_yaml
 from seedbed.configuration.values import build, flaw
@@ -85,6 +85,11 @@ class Parser:
                 action.help = argparse.SUPPRESS  # a group is set key by key
             elif option and is_plain_list(option.hint):
                 action.metavar = "A,B,..."
+            elif option and option.entry:
+                keys = options(option.entry)
+                action.metavar = f"[{{{', '.join(keys)}}}, ...]"
+                each = " ".join(f"{name}: {key.about}" for name, key in keys.items())
+                action.help = f"{action.help or ''} Of each entry, {each}"
             if action.dest.endswith("_"):  # a field named for_ is written --for
                 action.option_strings = [f"--{flag(action.dest)}"]
                 action.metavar = flag(action.dest).upper()
@@ -198,6 +203,8 @@ class Parser:
                 given.texts[asked.path] = value
             given.keys |= {name.rstrip("+"), asked.path}
             self.places.pop(name.rstrip("+"), None)
+            if asked.entry is not None:
+                self._check_entries(_compose(value), asked, f"--{name}")
             given.arguments.append(f"--{name}={value}")
         return given
 
@@ -241,6 +248,28 @@ class Parser:
                 raise ConfigError(f"{key} must be {option.allowed}, got '' ({place})")
             if option.group and not (option.nullable and value.tag == NULL):
                 self._check_node(value, name, key + ".", given, seen)
+            elif option.entry is not None:
+                self._check_entries(value, option, name)
+
+    def _check_entries(self, node: yaml.Node | None, option: Option, name: str) -> None:
+        """Check the keys of each group in a list; what is no group is told with its value when it is read."""
+        assert option.entry is not None
+        known = options(option.entry)
+        for number, entry in enumerate(node.value if isinstance(node, yaml.SequenceNode) else [node]):
+            if not isinstance(entry, yaml.MappingNode):
+                continue
+            path, keys = f"{option.path}[{number}]", [key.value for key, _ in entry.value]
+            merges = any(key.tag == TAG + "merge" for key, _ in entry.value)
+            for key, _ in entry.value:
+                place = name if name.startswith("--") else f"{name}, line {key.start_mark.line + 1}"
+                if key.tag != TAG + "merge" and key.value not in known:
+                    raise unknown_key(known, f"{place}: unknown key {path}.{key.value}", key.value, self.prog)
+                if keys.count(key.value) > 1:
+                    raise ConfigError(f"{place}: {path}.{key.value} is given twice")
+            place = name if name.startswith("--") else f"{name}, line {entry.start_mark.line + 1}"
+            for key_name, key_option in known.items():
+                if key_option.default is MISSING and "." not in key_name and key_name not in keys and not merges:
+                    raise ConfigError(f"{place}: {path}.{key_name} is required: {key_option.about}")
 
 
 def from_arguments(cls: type[T], arguments: Sequence[str]) -> T:
@@ -252,6 +281,14 @@ def from_arguments(cls: type[T], arguments: Sequence[str]) -> T:
 def load_config(path: str | Path, cls: type[T]) -> T:
     """Read a YAML file as a config of `cls`. Raises ConfigError that names the file, the key and what is allowed."""
     return from_arguments(cls, ["--config", str(path)])
+
+
+def _compose(text: str) -> yaml.Node | None:
+    """A value of the command line as a node; None when it is none, which is told when it is read."""
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
 
 
 def _is_yaml_null(text: str) -> bool:

@@ -4,19 +4,19 @@ A document longer than a row is cut into pieces of the row's length, each beginn
 before, so that every token but a document's first is a target exactly once an epoch and nothing is thrown away. The
 pieces are packed best-fit (see `packing`), and isolated from one another as there.
 
-Shape suffixes: B rows, T positions in a row.
+Shape suffixes: B rows, T positions in a row, P pieces in all rows, N tokens in all pieces.
 """
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from seedbed.data.batch import IGNORE, TokenBatch
-from seedbed.data.order import Permutation
+from seedbed.data.order import Epochs
 from seedbed.data.packing import pack
 from seedbed.data.tokens import TokenStore
 from seedbed.errors import ConfigError, DataError
@@ -35,9 +35,11 @@ class BestFitSource:
         if not len(self._starts):
             raise DataError(f"{store.path} holds no document of two tokens or more")
         rows = pack(self._sizes, length, seed)
-        self._ends = np.cumsum([len(row) for row in rows])
+        self._counts = np.array([len(row) for row in rows], dtype=np.int64)
+        """Pieces of each row; `_packed` holds the pieces of all rows, one row after the other, from `_begins` on."""
+        self._begins = np.cumsum(self._counts) - self._counts
         self._packed = np.concatenate([np.array(row, dtype=np.int64) for row in rows])
-        self._order = lru_cache(maxsize=4)(lambda epoch: Permutation(self.samples, f"{seed}:{epoch}"))
+        self._order = Epochs(self.samples, seed)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -46,7 +48,7 @@ class BestFitSource:
 
     @property
     def samples(self) -> int:
-        return len(self._ends)
+        return len(self._counts)
 
     @cached_property
     def report(self) -> dict[str, float]:
@@ -61,29 +63,37 @@ class BestFitSource:
 
     def batch(self, first: int, count: int) -> TokenBatch:
         """Rows first … first + count − 1 of the endless sequence of epochs."""
-        shape = (count, self.length)
+        rows_B, shape = self._order(first, count), (count, self.length)
+        counts_B = self._counts[rows_B]
+        row_P, segment_P = _runs(counts_B)  # P pieces of all rows, one after the other
+        piece_P = self._packed[self._begins[rows_B][row_P] + segment_P]
+        start_P, size_P = self._starts[piece_P], self._sizes[piece_P]
+        before_P = np.cumsum(size_P) - size_P
+        at_P = before_P - before_P[np.cumsum(counts_B) - counts_B][row_P]  # where in its row it begins
+        piece_N, position_N = _runs(size_P)  # N tokens of all pieces
+        here = (row_P[piece_N], at_P[piece_N] + position_N)
         tokens_BT = np.full(shape, self.pad_id, dtype=np.int64)
-        targets_BT = np.full(shape, IGNORE, dtype=np.int64)
         segments_BT = np.full(shape, -1, dtype=np.int32)
         positions_BT = np.zeros(shape, dtype=np.int64)
-        for b in range(count):
-            epoch, index = divmod(first + b, self.samples)
-            row, at = int(self._order(epoch)(index)), 0
-            for segment, piece in enumerate(self._packed[self._ends[row - 1] if row else 0 : self._ends[row]].tolist()):
-                start, size = int(self._starts[piece]), int(self._sizes[piece])
-                here = slice(at, at + size)
-                tokens_BT[b, here] = self.store.read(start, start + size)
-                targets_BT[b, at : at + size - 1] = tokens_BT[b, at + 1 : at + size]
-                segments_BT[b, here] = segment
-                positions_BT[b, here] = np.arange(size)
-                at += size
+        tokens_BT[here] = self.store.stretches(start_P, size_P)
+        segments_BT[here] = segment_P[piece_N]
+        positions_BT[here] = position_N
+        targets_BT = np.full(shape, IGNORE, dtype=np.int64)
+        goes_on_BT = (segments_BT[:, 1:] == segments_BT[:, :-1]) & (segments_BT[:, 1:] >= 0)
+        targets_BT[:, :-1][goes_on_BT] = tokens_BT[:, 1:][goes_on_BT]
         return TokenBatch(*map(torch.from_numpy, (tokens_BT, targets_BT, segments_BT, positions_BT)))
+
+
+def _runs(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of the elements of runs that long, one after the other: which run each is in, and where in it."""
+    number = np.repeat(np.arange(len(counts)), counts)
+    return number, np.arange(len(number)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _pieces(lengths: NDArray[np.int64], length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where the pieces of documents begin in the store, and how long they are; those without a target are left out."""
     step = length - 1
     counts = np.maximum(-(-(lengths - 1) // step), 0)
-    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    begins = np.repeat(np.cumsum(lengths) - lengths, counts)
-    return begins + number * step, np.minimum(np.repeat(lengths, counts) - number * step, length)
+    document, number = _runs(counts)
+    begins = (np.cumsum(lengths) - lengths)[document]
+    return begins + number * step, np.minimum(lengths[document] - number * step, length)

@@ -1,7 +1,7 @@
 """Rows that are shorter at first: the sequence-length curriculum (Li et al. 2021, arXiv:2108.06084).
 
 A row of T positions is cut into T / L rows of L. So each step has the same tokens and targets whatever the length, and
-the order of the data does not change with it: only how far back a position can look.
+the order of the data does not change with it: only how far back a position can look. Positions begin again in each row.
 
 Shape suffixes: B rows, T positions in a row.
 """
@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
 
-from torch import Tensor
+import torch
 
 from seedbed.data.batch import BatchSource, TokenBatch
 from seedbed.errors import ConfigError
@@ -50,8 +50,9 @@ class LengthCurriculum:
             raise ValueError(f"the length changes at sample {self.phases[number + 1][0]}, inside one batch")
         batch, length = self.source.batch(first, count), self.phases[number][1]
 
-        def cut(rows_BT: Tensor | None) -> Tensor | None:
-            return None if rows_BT is None else rows_BT.reshape(-1, length)
-
         tokens_BT, targets_BT = batch.tokens_BT.reshape(-1, length), batch.targets_BT.reshape(-1, length)
-        return TokenBatch(tokens_BT, targets_BT, cut(batch.segments_BT), cut(batch.positions_BT))
+        if batch.segments_BT is None or batch.positions_BT is None:
+            return TokenBatch(tokens_BT, targets_BT)
+        # Only in the part of a document that a cut runs through do positions exceed the place in the row.
+        positions_BT = torch.minimum(batch.positions_BT.reshape(-1, length), torch.arange(length))
+        return TokenBatch(tokens_BT, targets_BT, batch.segments_BT.reshape(-1, length), positions_BT)

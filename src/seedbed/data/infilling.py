@@ -10,7 +10,6 @@ Shape suffixes: B rows, T positions in a row.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,9 +18,7 @@ from numpy.typing import NDArray
 from seedbed.data.batch import BatchSource, TokenBatch
 from seedbed.errors import ConfigError
 from seedbed.runs import sha256_json
-
-if TYPE_CHECKING:
-    from seedbed.tokenizers.tokenizer import Tokenizer
+from seedbed.tokenizers.tokenizer import Tokenizer
 
 MARKS = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 """Special tokens, by the names that StarCoder and Qwen use."""
@@ -32,9 +29,11 @@ class Infilling:
 
     def __init__(self, source: BatchSource[TokenBatch], tokenizer: Tokenizer, rate: float, seed: int):
         """ConfigError when the tokenizer has no marks."""
-        missing = [mark for mark in MARKS if mark not in tokenizer.special_ids]
-        if missing:
-            raise ConfigError(f"filling in the middle needs the special tokens {', '.join(MARKS)} in the tokenizer")
+        if not all(mark in tokenizer.special_ids for mark in MARKS):
+            raise ConfigError(
+                f"filling in the middle needs the special tokens {', '.join(MARKS)} in the tokenizer",
+                f"Make one that has them, and tokenize with it: seedbed tokenizer --extra_tokens '{','.join(MARKS)}' …",
+            )
         self.source, self.rate, self.seed = source, rate, seed
         self._marks = [tokenizer.special_ids[mark] for mark in MARKS]
         self._borders = [id for id in (tokenizer.bos_id, tokenizer.eos_id) if id is not None]

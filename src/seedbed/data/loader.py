@@ -5,14 +5,13 @@ Shape suffixes: B rows, T positions in a row.
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from seedbed.data.batch import IGNORE, TokenBatch
-from seedbed.data.order import Permutation
+from seedbed.data.order import Epochs
 from seedbed.data.tokens import TokenStore
 from seedbed.errors import ConfigError, DataError
 from seedbed.runs import sha256_json
@@ -40,7 +39,8 @@ class WindowSource:
                 "Bring more text, choose a shorter context, or a larger --validation_fraction if this is validation.",
             )
         self.store, self.length, self.seed, self.stride, self.isolate = store, length, seed, stride or length, isolate
-        self._order = lru_cache(maxsize=4)(lambda epoch: Permutation(self.samples, f"{seed}:{epoch}"))
+        self.windows = Epochs(self.samples, seed)
+        """Called with first and count: which windows of the store the samples first … first + count − 1 are."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -50,16 +50,6 @@ class WindowSource:
     @property
     def samples(self) -> int:
         return (self.store.n_tokens - 1 - self.length) // self.stride + 1
-
-    def windows(self, first: int, count: int) -> NDArray[np.int64]:
-        """Which windows of the store the samples first … first + count − 1 are."""
-        if first < 0 or count < 1:
-            raise IndexError(f"samples are counted from 0 and taken one or more at a time, got {count} from {first}")
-        epochs, places = np.divmod(np.arange(first, first + count, dtype=np.int64), self.samples)
-        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-            inside = epochs == epoch
-            places[inside] = self._order(epoch)(places[inside])
-        return places
 
     def batch(self, first: int, count: int) -> TokenBatch:
         """Samples first … first + count − 1; the targets are one token further. Changed bytes: CorruptionError."""

@@ -1,8 +1,9 @@
 """Several sources mixed, in proportions that are exact in every block of samples and may change with the step.
 
-A block of BLOCK samples holds of each source its share, rounded by largest remainder (Hamilton's method), in an order
-that a keyed permutation chooses. So which source a sample comes from, and which of its samples it is, is a pure
-function of its index: nothing to keep, nothing to restore.
+A block of BLOCK samples holds of each source its share, rounded down or up, in an order that a keyed permutation
+chooses. What rounding leaves goes round by systematic sampling (Madow 1949), so that over CYCLE blocks nothing is lost
+by it and a budget is met also by a small source. So which source a sample comes from, and which of its samples it is,
+is a pure function of its index: nothing to keep, nothing to restore.
 
 Shape suffixes: B rows, T positions in a row, S sources.
 """
@@ -26,7 +27,10 @@ from seedbed.errors import ConfigError
 from seedbed.runs import sha256_json
 
 BLOCK = 1_000
-"""Samples of a block; more where a source's share of so many would be less than one."""
+"""Samples of a block."""
+
+CYCLE = 1_024
+"""Blocks after which the rounding is the same again; a power of two."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,15 @@ class MixtureSource:
         """`samples` is what counts as an epoch. ConfigError when weights or phases make no sense."""
         _check(len(sources), phases)
         self.sources, self.phases, self.samples, self.seed = list(sources), list(phases), samples, seed
-        self._quotas = [_quotas(phase.weights) for phase in phases]
+        self._quotas = [_Quotas(phase.weights) for phase in phases]
+        self._block = lru_cache(maxsize=8)(self._order)
         taken_S = np.zeros(len(sources), dtype=np.int64)
         self._before = [taken_S]
         """Samples of each source before each phase."""
         for number, (phase, following) in enumerate(itertools.pairwise(phases)):
-            blocks, rest = divmod(following.first - phase.first, int(self._quotas[number].sum()))
-            taken_S = taken_S + blocks * self._quotas[number] + self._counts(number, blocks)[rest]
+            block, rest = divmod(following.first - phase.first, BLOCK)
+            taken_S = taken_S + self._quotas[number].before(block) + self._block(number, block)[1][rest]
             self._before.append(taken_S)
-        self._block = lru_cache(maxsize=8)(self._order)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -69,13 +73,13 @@ class MixtureSource:
         sources, places = [], []
         while count:
             number = bisect_right(self.phases, first, key=lambda phase: phase.first) - 1
-            block, at = divmod(first - self.phases[number].first, int(self._quotas[number].sum()))
+            block, at = divmod(first - self.phases[number].first, BLOCK)
             order, counts = self._block(number, block)
-            stop = min(len(order), at + count)
+            stop = min(BLOCK, at + count)
             if number + 1 < len(self.phases):
                 stop = min(stop, at + self.phases[number + 1].first - first)
             chosen = order[at:stop]
-            before_S = self._before[number] + block * self._quotas[number]
+            before_S = self._before[number] + self._quotas[number].before(block)
             sources.append(chosen)
             places.append(before_S[chosen] + counts[np.arange(at, stop), chosen])
             first, count = first + stop - at, count - (stop - at)
@@ -102,16 +106,12 @@ class MixtureSource:
 
     def _order(self, phase: int, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The sources of a block's samples, and how many of each came in it before each sample."""
-        quotas_S = self._quotas[phase]
-        size = int(quotas_S.sum())
+        quotas_S = self._quotas[phase].of(block)
         order = np.repeat(np.arange(len(quotas_S)), quotas_S)
-        order = order[Permutation(size, f"{self.seed}/mixture {phase}:{block}")(np.arange(size))]
-        counts = np.zeros((size + 1, len(quotas_S)), dtype=np.int64)
+        order = order[Permutation(BLOCK, f"{self.seed}/mixture {phase}:{block}")(np.arange(BLOCK))]
+        counts = np.zeros((BLOCK + 1, len(quotas_S)), dtype=np.int64)
         np.cumsum(order[:, None] == np.arange(len(quotas_S)), axis=0, out=counts[1:])
         return order, counts
-
-    def _counts(self, phase: int, block: int) -> NDArray[np.int64]:
-        return self._order(phase, block)[1]
 
 
 def _check(sources: int, phases: Sequence[Phase]) -> None:
@@ -127,17 +127,33 @@ def _check(sources: int, phases: Sequence[Phase]) -> None:
             raise ConfigError(f"weights must be ≥ 0 and not all 0, got {list(phase.weights)}")
 
 
-def _quotas(weights: Sequence[float]) -> NDArray[np.int64]:
-    """How many samples of a block each source has."""
-    share_S = np.array(weights) / sum(weights)
-    size = max(BLOCK, math.ceil(1 / share_S[share_S > 0].min()))
-    if size > 1000 * BLOCK:
-        raise ConfigError(f"a weight is less than {1 / (1000 * BLOCK):g} of all: leave that source out")
-    exact_S = share_S * size
-    quotas_S = np.floor(exact_S + 1e-9).astype(np.int64)
-    largest = np.argsort(quotas_S - exact_S, kind="stable")[: size - int(quotas_S.sum())]
-    quotas_S[largest] += 1
-    return quotas_S
+class _Quotas:
+    """How many samples of each block each source has."""
+
+    def __init__(self, weights: Sequence[float]):
+        share_S = np.array(weights) / sum(weights)
+        if share_S[share_S > 0].min() < 1 / (BLOCK * CYCLE):
+            raise ConfigError(f"a weight is less than {1 / (BLOCK * CYCLE):.1g} of all: leave that source out")
+        self._whole_S = np.floor(share_S * BLOCK + 1e-9).astype(np.int64)
+        seats = BLOCK - int(self._whole_S.sum())
+        # The remainders lie one behind the other on a line as long as there are seats. Points on it, one apart, choose
+        # who has a seat. A remainder is less than 1, so it holds one point at most; where the first lies moves through
+        # [0, 1) from block to block, in van der Corput's order, which is even at every moment.
+        ends_S = np.cumsum(np.maximum(share_S * BLOCK - self._whole_S, 0))
+        ends_S *= seats / ends_S[-1] if seats else 1
+        bits = CYCLE.bit_length() - 1
+        firsts = np.array([int(f"{block:0{bits}b}"[::-1], 2) + 0.5 for block in range(CYCLE)]) / CYCLE
+        chosen = np.searchsorted(ends_S, firsts[:, None] + np.arange(seats), side="right")
+        self._seats = (chosen[:, :, None] == np.arange(len(weights))).sum(1)
+        self._taken = np.concatenate([np.zeros((1, len(weights)), dtype=np.int64), np.cumsum(self._seats, axis=0)])
+
+    def of(self, block: int) -> NDArray[np.int64]:
+        return self._whole_S + self._seats[block % CYCLE]
+
+    def before(self, block: int) -> NDArray[np.int64]:
+        """Samples of each source in all blocks before."""
+        cycles, rest = divmod(block, CYCLE)
+        return block * self._whole_S + cycles * self._taken[-1] + self._taken[rest]
 
 
 def _isolated(batch: TokenBatch) -> TokenBatch:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,24 @@ class Permutation:
             row = (row + mix(column + even) % self._rows) % self._rows
             column = (column + mix(row + odd) % self._columns) % self._columns
         return row * self._columns + column
+
+
+class Epochs:
+    """The endless sequence of epochs over n samples, each epoch in another order, chosen by `seed` and its number."""
+
+    def __init__(self, n: int, seed: int):
+        self.n = n
+        self._order = lru_cache(maxsize=4)(lambda epoch: Permutation(n, f"{seed}:{epoch}"))
+
+    def __call__(self, first: int, count: int) -> NDArray[np.int64]:
+        """Which of [0, n) the samples first … first + count − 1 are."""
+        if first < 0 or count < 1:
+            raise IndexError(f"samples are counted from 0 and taken one or more at a time, got {count} from {first}")
+        epochs, places = np.divmod(np.arange(first, first + count, dtype=np.int64), self.n)
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            inside = epochs == epoch
+            places[inside] = self._order(epoch)(places[inside])
+        return places
 
 
 def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -372,6 +372,14 @@ class TokenStore:
         self.check(starts, length)
         return np.lib.stride_tricks.sliding_window_view(self._tokens, length)[starts]
 
+    def stretches(self, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.unsignedinteger]:
+        """Many stretches of lengths of their own, one behind the other, copied. None is empty."""
+        if len(starts) and (starts.min() < 0 or sizes.min() < 1 or int((starts + sizes).max()) > self.n_tokens):
+            raise IndexError(f"stretches leave {self.path}, which holds {self.n_tokens:,} tokens, or are empty")
+        self.check(starts, sizes)
+        shift = starts - (np.cumsum(sizes) - sizes)
+        return self._tokens[np.repeat(shift, sizes) + np.arange(sizes.sum())]
+
     def segments(self, starts: NDArray[np.int64], length: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """For stretches as `windows` takes them, of each token: the number of its document in the stretch, from 0, and
         its position in that document, or in the part of it that the stretch holds. Both [len(starts), length]."""
@@ -386,7 +394,7 @@ class TokenStore:
         segments = np.cumsum(begins, axis=1, dtype=np.int32)
         return segments, places - np.maximum.accumulate(np.where(begins, places, 0), axis=1)
 
-    def check(self, starts: NDArray[np.int64], length: int) -> None:
+    def check(self, starts: NDArray[np.int64], length: int | NDArray[np.int64]) -> None:
         """Hashes the blocks below these stretches that were not read before; once all are, this costs nothing."""
         if not self._left or not len(starts):
             return

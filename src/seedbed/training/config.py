@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from seedbed.configuration import at_least, between, positive
+from seedbed.data.config import TrainingDataConfig
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
@@ -132,25 +133,11 @@ class StageConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokensConfig:
-    """The text that is learned from."""
-
-    tokens: Path
-    """Folder that `seedbed tokenize` wrote."""
-
-    length: int | None = None
-    """Tokens of a training row. Left out: the model's context."""
-
-    def __post_init__(self) -> None:
-        at_least(self, 2, "length")
-
-
-@dataclass(frozen=True, kw_only=True)
 class PretrainConfig(StageConfig):
     """Trains a model on plain text, from fresh weights or from those of another model."""
 
-    data: TokensConfig
-    """The text that is learned from."""
+    data: TrainingDataConfig
+    """The text that is learned from, and how it becomes rows."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """What the model is made of."""

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from seedbed.data.loader import WindowSource
-from seedbed.data.tokens import open_tokens
+from seedbed.data.training_data import TrainingData, open_folders
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import find_model, load_model
@@ -21,15 +20,17 @@ from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
-    """Trains a model on a tokens folder; returns the result that `result.json` holds."""
+    """Trains a model on the tokens of one folder or more; returns the result that `result.json` holds."""
     began = time.perf_counter()
-    tokens = open_tokens(config.data.tokens, config.verify)
-    tokenizer, inputs = tokens.tokenizer, {"tokens": config.data.tokens}
+    folders = open_folders(config.data, config.verify)
+    tokenizer = folders[0].tokenizer
+    names = ["tokens"] if len(folders) == 1 else [f"tokens {number}" for number in range(1, len(folders) + 1)]
+    inputs = dict(zip(names, (part.tokens for part in config.data.parts), strict=True))
     if config.init is None:
         config = replace(config, model=config.model.with_tokenizer(tokenizer))
     else:
         initial, tokenizer = load_model(config.init)
-        tokens.check(tokenizer)
+        folders[0].check(tokenizer)
         _refuse_architecture(config.model, initial.config, config.init)
         inputs["init"] = find_model(config.init)
         config = replace(config, model=initial.config)
@@ -42,6 +43,8 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
             "Shorten data.length or lengthen model.context.",
         )
 
+    data = TrainingData(config.data, folders, length, config.train.seed)
+
     def starting_model() -> Transformer:
         if config.init is not None:
             return load_model(config.init)[0]
@@ -52,11 +55,12 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         name="pretrain",
         model=starting_model,
         tokenizer=tokenizer,
-        source=WindowSource(tokens.train, length, config.train.seed),
-        validation=WindowSource(tokens.val, length, VALIDATION_SEED),
+        source=data.source(config.train.batch),
+        validation=data.validation(VALIDATION_SEED),
         objective=NextToken(torch.from_numpy(tokenizer.token_bytes())),
         length=length,
         inputs=inputs,
+        notes=data.notes,
         began=began,
     )
     return run_stage(stage, config)

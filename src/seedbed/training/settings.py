@@ -116,7 +116,7 @@ def _differences(config: StageConfig, earlier: StageConfig) -> dict[str, tuple[A
 
     A path counts as the place it leads to, however it is written.
     """
-    free = ("out", "resume", *(f"train.{key}" for key in FREE))
+    free = ("out", "resume", "data.workers", *(f"train.{key}" for key in FREE))
     began, found = plain(earlier, paths=True), {}
     for key, value in plain(config, paths=True).items():
         counted = key in ("train.steps", "train.validate_every") and value is None  # counted out from epochs or minutes
@@ -134,6 +134,8 @@ def plain(config: Any, prefix: str = "", *, paths: bool = False) -> dict[str, An
             found |= plain(value, f"{prefix}{item.name}.", paths=paths)
         elif isinstance(value, Path):
             found |= {prefix + item.name: str(value.resolve())} if paths else {}
+        elif isinstance(value, list) and any(map(dataclasses.is_dataclass, value)):
+            found[prefix + item.name] = [plain(entry, paths=paths) for entry in value]
         else:
             found[prefix + item.name] = value
     return found

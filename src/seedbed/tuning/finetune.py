@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,8 +16,8 @@ import torch
 from seedbed.data.batch import BatchSource, TokenBatch
 from seedbed.data.conversations import Example, read_conversations
 from seedbed.data.loader import WindowSource
+from seedbed.data.mixture import MixtureSource, Phase
 from seedbed.data.packing import PackedSource
-from seedbed.data.replay import ReplaySource
 from seedbed.data.rows import naming, row_name
 from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, DataError
@@ -64,7 +65,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     if config.replay.tokens is not None:
         tokens = open_tokens(config.replay.tokens)
         tokens.check(tokenizer)
-        source = ReplaySource(source, WindowSource(tokens.train, length, config.train.seed), config.replay.share)
+        source = _with_replay(source, WindowSource(tokens.train, length, config.train.seed), config)
         inputs["replay"] = config.replay.tokens
 
     def starting_model() -> Transformer:
@@ -83,6 +84,19 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         began=began,
     )
     return run_stage(stage, config)
+
+
+def _with_replay(
+    new: BatchSource[TokenBatch], old: BatchSource[TokenBatch], config: FinetuneConfig
+) -> BatchSource[TokenBatch]:
+    """The rows of `new`, and among them a share of rows of `old`; an epoch is one of `new`.
+
+    Learning something new overwrites what no longer comes up; going through a little of the old data again keeps it
+    (rehearsal: Robins 1995; for language models Ibrahim et al. 2024, arXiv:2403.08763, §4).
+    """
+    share = config.replay.share
+    epoch = math.ceil(new.samples / (1 - share))
+    return MixtureSource([new, old], [Phase(0, (1 - share, share))], epoch, config.train.seed)
 
 
 def _split(config: FinetuneConfig) -> tuple[list[Example], list[Example]]:

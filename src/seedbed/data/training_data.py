@@ -1,0 +1,88 @@
+"""What pretraining learns from: the folders, mixtures and curricula of a config as one source of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from seedbed.data.batch import BatchSource, TokenBatch
+from seedbed.data.best_fit import BestFitSource
+from seedbed.data.config import TrainingDataConfig
+from seedbed.data.curriculum import LengthCurriculum
+from seedbed.data.infilling import Infilling
+from seedbed.data.loader import WindowSource
+from seedbed.data.mixture import MixtureSource, Phase
+from seedbed.data.prefetch import Prefetch
+from seedbed.data.tokens import Tokens, TokenStore, open_tokens
+from seedbed.errors import ConfigError
+
+Source = BatchSource[TokenBatch]
+
+
+def open_folders(config: TrainingDataConfig, verify: bool = False) -> list[Tokens]:
+    """The tokens folders of a config. DataError when they were not made with one tokenizer; the rest as `open_tokens`,
+    and ConfigError when no folder is given."""
+    folders = [open_tokens(part.tokens, verify) for part in config.parts]
+    for tokens in folders:
+        tokens.check(folders[0].tokenizer)
+    return folders
+
+
+class TrainingData:
+    """Rows of `length` tokens from opened folders, in an order that `seed` chooses."""
+
+    def __init__(self, config: TrainingDataConfig, folders: Sequence[Tokens], length: int, seed: int):
+        """ConfigError when the tokenizer lacks what the packing needs."""
+        self.config, self.folders, self.length, self.seed = config, folders, length, seed
+        self.tokenizer = folders[0].tokenizer
+        self._parts = [self._rows(tokens.train) for tokens in folders]
+
+    def source(self, batch: int) -> Source:
+        """What is learned from when a step takes so many rows."""
+        config, seed = self.config, self.seed
+        source: Source = self._mixed(batch) if config.mixture else self._parts[0]
+        if config.infilling:
+            source = Infilling(source, self.tokenizer, config.infilling, seed)
+        if config.lengths:
+            phases = [(phase.from_step * batch, phase.length) for phase in config.lengths]
+            source = LengthCurriculum(source, self.length, phases)
+        return Prefetch(source, config.workers) if config.workers else source
+
+    def validation(self, seed: int) -> Source:
+        """Rows of the validation text of all folders, of each by its tokens. Documents are isolated where they are in
+        training; stride, curricula and infilling are for training alone."""
+        isolate = self.config.packing != "concatenate"
+        parts = [WindowSource(tokens.val, self.length, seed, isolate=isolate) for tokens in self.folders]
+        sizes = [part.samples for part in parts]
+        return parts[0] if len(parts) == 1 else MixtureSource(parts, [Phase(0, tuple(sizes))], sum(sizes), seed)
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """For the result: of best-fit packing the shares of padding and of documents cropped and cut, by folder."""
+        packed = zip(self.config.parts, self._parts, strict=True)
+        reports = {str(part.tokens): rows.report for part, rows in packed if isinstance(rows, BestFitSource)}
+        return {"best_fit": reports} if reports else {}
+
+    def _rows(self, store: TokenStore) -> WindowSource | BestFitSource:
+        """Of one folder."""
+        config = self.config
+        if config.packing != "best_fit":
+            isolate = config.packing == "isolate"
+            return WindowSource(store, self.length, self.seed, stride=config.stride, isolate=isolate)
+        if self.tokenizer.pad_id is None:
+            raise ConfigError("data.packing best_fit needs a tokenizer with a padding token", "Choose isolate instead.")
+        return BestFitSource(store, self.length, self.seed, self.tokenizer.pad_id)
+
+    def _mixed(self, batch: int) -> MixtureSource:
+        parts, sizes = self.config.mixture, [rows.samples for rows in self._parts]
+        if parts[0].weight is not None:
+            weights = [part.weight or 0.0 for part in parts]
+            epoch = sum(sizes)
+        else:  # the rows that each folder gives to an epoch are its weight
+            weights = [
+                part.token_budget / self.length if part.token_budget is not None else (part.epochs or 1.0) * size
+                for part, size in zip(parts, sizes, strict=True)
+            ]
+            epoch = max(1, round(sum(weights)))
+        later = [Phase(phase.from_step * batch, tuple(phase.weights)) for phase in self.config.phases]
+        return MixtureSource(self._parts, [Phase(0, tuple(weights)), *later], epoch, self.seed)
