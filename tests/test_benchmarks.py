@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 
 import pytest
-from benchmarks import loader, quickstart, startup
+from benchmarks import loader, prepare, quickstart, startup
 
 GOOD = {
     quickstart: {
@@ -18,6 +18,10 @@ GOOD = {
     },
     startup: {"import_seconds": 0.299, "help_seconds": 0.499},
     loader: {"tokens_per_s": 20e6},
+    prepare: {
+        **{"mb_per_s_core": 1.5, "scaling_2": 1.8, "ratio_datatrove": 3.0, "rss_ratio": 1.1},
+        **{"recall": 0.95, "false_drops": 0.01, "missed": 0},
+    },
 }
 BAD = [
     (quickstart, "within 10 minutes", "seconds", 600.1),
@@ -28,6 +32,13 @@ BAD = [
     (startup, "import under 0.3 s", "import_seconds", 0.3),
     (startup, "--help under 0.5 s", "help_seconds", 0.5),
     (loader, "at least 20 M tokens/s", "tokens_per_s", 19.9e6),
+    (prepare, "at least 1.5 MB/s a core", "mb_per_s_core", 1.49),
+    (prepare, "2 workers at least 1.8 times as fast", "scaling_2", 1.79),
+    (prepare, "at least 3 times datatrove", "ratio_datatrove", 2.99),
+    (prepare, "the same memory for ten times the text", "rss_ratio", 1.101),
+    (prepare, "95% of near-duplicates found", "recall", 0.949),
+    (prepare, "at most 1% dropped falsely", "false_drops", 0.011),
+    (prepare, "everything else that was planted found", "missed", 1),
 ]
 
 
@@ -42,6 +53,11 @@ def test_a_figure_just_outside_misses_its_claim_and_no_other(benchmark, claim, f
     for bad in (value, math.nan):
         claims = benchmark.met(GOOD[benchmark] | {figure: bad})
         assert [name for name, holds in claims.items() if not holds] == [claim]
+
+
+def test_a_peer_that_is_not_there_is_not_judged():
+    claims = prepare.met(GOOD[prepare] | {"ratio_datatrove": None})
+    assert all(claims.values()) and len(claims) == len(prepare.met(GOOD[prepare])) - 1
 
 
 def run(monkeypatch, capsys, benchmark: ModuleType, *arguments: str) -> tuple[int, dict[str, object]]:
