@@ -15,7 +15,7 @@ class QuickstartConfig:
     """The whole way: prepare → tokenizer → tokenize → pretrain → finetune → evaluate → generate → report."""
 
     corpus: str = "stdlib"
-    """The text to learn from: stdlib (Python's own library), or a file or folder of .txt, .md, .jsonl, .jsonl.zst or
+    """The text to learn from: stdlib (Python's own library), or a file or folder of .txt, .md, .jsonl, .csv, .html or
     .parquet."""
 
     minutes: float = 8.0
