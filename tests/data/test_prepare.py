@@ -337,6 +337,16 @@ def test_bad_records_are_counted_kept_apart_and_bounded(tmp_path):
     assert rejects[1]["excerpt"] == '{"txt": 1}'
 
 
+def test_stats_and_card_tell_how_large_the_largest_group_of_duplicates_is(tmp_path):
+    texts = different(20, 100)
+    source = write(tmp_path / "a.jsonl", [*texts, *texts[:2], texts[1]])
+    stats = prepare(PrepareConfig(source=source, out=tmp_path / "out"))
+    assert stats["largest_group_of_duplicates"] == {"exact": 3}
+    assert "largest group of exact duplicates: 3 documents" in (tmp_path / "out" / "DATA_CARD.md").read_text()
+    stats = prepare(PrepareConfig(source=write(tmp_path / "b.jsonl", texts), out=tmp_path / "other"))
+    assert stats["largest_group_of_duplicates"] == {}
+
+
 def test_two_at_once_do_not_disturb_each_other(tmp_path):
     source = write(tmp_path / "a.jsonl", different(50, 200))
     with lock(tmp_path / "out.units"), pytest.raises(StorageError, match="in use"):

@@ -28,7 +28,7 @@ from seedbed.errors import DataError
 from seedbed.runs import sha256_file, sha256_json, write_json, writing
 from seedbed.shards import RowWriter, read_rows
 
-RULES = 1
+RULES = 2
 """Raised when the same plan gives other results than before: units of an older seedbed are then made again."""
 
 DOCUMENT = np.dtype([("parent", PARENT), ("bytes", "<u4")])
