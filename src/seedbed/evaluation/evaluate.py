@@ -14,7 +14,7 @@ from seedbed.devices import choose_device
 from seedbed.errors import DataError
 from seedbed.evaluation.config import EvaluateConfig
 from seedbed.evaluation.likelihood import measure_likelihood
-from seedbed.evaluation.skills import FILE, read_items, score_skills
+from seedbed.evaluation.skills import QUESTIONS, read_items, score_skills
 from seedbed.inference.engine import Engine
 from seedbed.model.folder import find_model, tell_unfinished
 from seedbed.runs import MANIFEST, new_folder, words, write_card, write_json, write_result
@@ -53,10 +53,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 def _source(task: str, data_dir: Path) -> Path:
     """The file or folder below `data_dir` that a task reads. DataError when it is not there."""
     if task == "skills":
-        for file in (data_dir / FILE, data_dir / "questions" / FILE):
+        for file in (data_dir / QUESTIONS, data_dir / "questions" / QUESTIONS):
             if file.is_file():
                 return file
-        raise DataError(f"the task skills needs {data_dir / FILE}", "seedbed quickstart writes one.")
+        raise DataError(f"the task skills needs {data_dir / QUESTIONS}", "seedbed quickstart writes one.")
     for folder in (data_dir, data_dir / "corpus"):
         if (folder / MANIFEST).is_file():
             return folder

@@ -17,7 +17,9 @@ from seedbed.progress import progress
 from seedbed.shards import read_rows
 from seedbed.tokenizers.chat import encode_prompt
 
-FILE = "skills.jsonl"
+QUESTIONS = "skills.jsonl"
+"""The file of questions, with their right answers, in a folder of data."""
+
 GREEDY = SamplingConfig(temperature=0, max_tokens=32)
 SECOND_TURNS = 4
 """One question in this many is asked once more, as the second of a conversation."""
