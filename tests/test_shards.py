@@ -66,7 +66,7 @@ def test_no_rows_make_a_file_too(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "problem"),
-    [(b"{", "not valid JSON"), (b"[1]", "object is needed, got list"), (b"", "not valid JSON"),
+    [(b"{", "not valid JSON"), (b"[1]", "object is needed, got a list"), (b"", "not valid JSON"),
      (b'{"a": NaN}', "NaN is not JSON"), (b'{"a": "\xff"}', "utf-8"), (b"[" * 100_000, "nested too deeply")],
 )  # fmt: skip
 def test_a_bad_row_is_named(tmp_path, line, problem):

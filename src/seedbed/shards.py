@@ -15,7 +15,7 @@ import zstandard
 
 from seedbed.compression import read_pieces
 from seedbed.errors import CorruptionError, DataError
-from seedbed.runs import parse_json, write_atomic, writing
+from seedbed.runs import json_name, parse_json, write_atomic, writing
 
 LONGEST_LINE = 64 << 20
 """Bytes; a longer line is no row that anyone wrote on purpose, and memory has to end somewhere."""
@@ -36,7 +36,7 @@ def read_rows(path: Path | str) -> Iterator[dict[str, Any]]:
         except ValueError as error:
             raise CorruptionError(f"{path}, row {number}: not valid JSON ({error})") from error
         if not isinstance(row, dict):
-            raise CorruptionError(f"{path}, row {number}: a JSON object is needed, got {type(row).__name__}")
+            raise CorruptionError(f"{path}, row {number}: a JSON object is needed, got {json_name(row)}")
         yield row
 
 
