@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,7 @@ from seedbed.configuration import (
 )
 from seedbed.configuration import presets as presets_module
 from seedbed.errors import ConfigError
+from seedbed.runs import command
 
 
 class Colour(enum.Enum):
@@ -193,6 +195,18 @@ class TestReading:
     )
     def test_a_value_arrives_as_its_type(self, arguments, key, value):
         assert getattr(read(*arguments), key) == value
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"for_": "finetune"},
+            {"stop": ["a", "b c"], "sizes": [3, 4], "place": Path("a b"), "optimizer": OptimizerConfig(matrix_rate=7)},
+            *({"stop": stop} for stop in (["a,b", "c"], ["[a", "b"], ["null"], [""], [" a"], ["ä 'x'", '"', "-1"])),
+        ],
+    )
+    def test_the_command_of_a_config_makes_that_config(self, changes):
+        config = ExampleConfig(tokens="T", **changes)
+        assert from_arguments(ExampleConfig, shlex.split(command("verb", config))[2:]) == config
 
     @pytest.mark.parametrize(
         "text", ["null", "1e3", "[", "a: b", "- x", "-1", "# no", "two\nlines", "", "ÄÖ 語", "true"]

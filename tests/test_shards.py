@@ -9,7 +9,7 @@ import zstandard
 
 from seedbed.compression import PIECE
 from seedbed.errors import CorruptionError, DataError, StorageError
-from seedbed.shards import RowWriter, read_rows
+from seedbed.shards import RowWriter, read_rows, write_rows
 
 ROWS = [{"text": "one\n"}, {"text": "zwei 🎈\u2028", "n": 2}, {"text": ""}, {"text": "long " * PIECE}, {"text": "end"}]
 
@@ -25,6 +25,17 @@ def test_rows_come_back_and_the_same_rows_make_the_same_bytes(tmp_path):
     one, two = write(tmp_path / "a.jsonl.zst"), write(tmp_path / "b.jsonl.zst")
     assert list(read_rows(one)) == ROWS
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_plain_rows_come_back_and_appear_only_whole(tmp_path):
+    path = tmp_path / "a.jsonl"
+    write_rows(path, iter(ROWS))
+    assert list(read_rows(path)) == ROWS
+    before = path.read_bytes()
+    for row in ({"n": float("nan")}, {"text": "\ud800"}, {"n": object()}):
+        with pytest.raises(DataError, match=r"row 2 of a\.jsonl cannot be written as JSON"):
+            write_rows(path, [{"text": ""}, row])
+    assert path.read_bytes() == before
 
 
 def test_files_of_several_frames_and_plain_files_are_read(tmp_path):
@@ -55,7 +66,7 @@ def test_no_rows_make_a_file_too(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "problem"),
-    [(b"{", "not valid JSON"), (b"[1]", "object is needed, got list"), (b"", "not valid JSON"),
+    [(b"{", "not valid JSON"), (b"[1]", "object is needed, got a list"), (b"", "not valid JSON"),
      (b'{"a": NaN}', "NaN is not JSON"), (b'{"a": "\xff"}', "utf-8"), (b"[" * 100_000, "nested too deeply")],
 )  # fmt: skip
 def test_a_bad_row_is_named(tmp_path, line, problem):

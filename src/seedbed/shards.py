@@ -7,7 +7,7 @@ checksum that does not match, a line that is no JSON object are errors that name
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import zstandard
 
 from seedbed.compression import read_pieces
 from seedbed.errors import CorruptionError, DataError
-from seedbed.runs import parse_json, writing
+from seedbed.runs import json_name, parse_json, write_atomic, writing
 
 LONGEST_LINE = 64 << 20
 """Bytes; a longer line is no row that anyone wrote on purpose, and memory has to end somewhere."""
@@ -36,7 +36,7 @@ def read_rows(path: Path | str) -> Iterator[dict[str, Any]]:
         except ValueError as error:
             raise CorruptionError(f"{path}, row {number}: not valid JSON ({error})") from error
         if not isinstance(row, dict):
-            raise CorruptionError(f"{path}, row {number}: a JSON object is needed, got {type(row).__name__}")
+            raise CorruptionError(f"{path}, row {number}: a JSON object is needed, got {json_name(row)}")
         yield row
 
 
@@ -65,6 +65,19 @@ def read_lines(path: Path | str) -> Iterator[tuple[int, bytes]]:
         yield number, last.removesuffix(b"\r")
 
 
+def write_rows(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a plain .jsonl file atomically, from memory. Raises what RowWriter.write raises."""
+    path = Path(path)
+    write_atomic(path, b"".join(_render(row, number, path) for number, row in enumerate(rows, start=1)))
+
+
+def _render(row: Mapping[str, Any], number: int, path: Path) -> bytes:
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+    except (ValueError, TypeError) as error:  # UnicodeEncodeError, a lone surrogate, is a ValueError
+        raise DataError(f"row {number} of {path.name} cannot be written as JSON: {error}") from error
+
+
 class RowWriter:
     """Writes rows to a .jsonl.zst file; the same rows make the same bytes. Use it in a `with` block.
 
@@ -85,10 +98,7 @@ class RowWriter:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Appends one row. DataError when it holds what JSON or UTF-8 cannot, StorageError when the disk refuses."""
-        try:
-            line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
-        except (ValueError, TypeError) as error:  # UnicodeEncodeError, a lone surrogate, is a ValueError
-            raise DataError(f"row {self.rows + 1} of {self.path.name} cannot be written as JSON: {error}") from error
+        line = _render(row, self.rows + 1, self.path)
         with writing(self.path):
             self._stream.write(line)
         self.rows += 1

@@ -78,14 +78,14 @@ def test_a_margin_is_a_number(margin, tmp_path):
 
 PAIR = {"prompt": "c", "chosen": "x", "rejected": "y"}
 BAD_PREFERENCES = [
-    (3, "an object is needed, got a number"),
+    (3, "an object is needed, got 3"),
     ({"prompt": "c", "chosen": "x"}, "it has no rejected; its keys: 'prompt', 'chosen'"),
     (PAIR | {"rejected": None}, "it has no rejected"),
     ({"chosen": "x", "rejected": "y"}, "it has no prompt"),
     (PAIR | {"prompt": ""}, "prompt is empty"),
     (PAIR | {"prompt": []}, "at least one message"),
     (PAIR | {"prompt": [user("c"), assistant("x")]}, "prompt ends with a message of the assistant"),
-    (PAIR | {"chosen": 3}, "chosen must be a text, got a number"),
+    (PAIR | {"chosen": 3}, "chosen must be a text, got 3"),
     (PAIR | {"chosen": [user("c"), assistant("x")]}, "chosen must begin and end with a message of the assistant"),
     (PAIR | {"margin": "much"}, "margin must be a number, got 'much'"),
     (PAIR | {"chosen": [*TURNS, assistant("x")], "rejected": TURNS}, "part at message 5, which must be an answer"),

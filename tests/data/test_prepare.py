@@ -27,7 +27,7 @@ from seedbed.data.prepare import prepare
 from seedbed.data.sources.blocks import read_blocks
 from seedbed.data.sources.records import Document
 from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
-from seedbed.runs import lock, open_folder
+from seedbed.runs import lock, open_folder, seal
 from seedbed.shards import read_rows
 from tests.disks import small_disk, unprivileged
 
@@ -314,6 +314,12 @@ def test_a_changed_plan_or_file_makes_its_units_again(tmp_path):
     units_module.work(unit, plan, tmp_path)
     result = units_module.UnitResult(tmp_path, 0)
     assert result.is_done(unit, plan)
+    report = tmp_path / "00000000.json"
+    whole = report.read_bytes()
+    for broken in (b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000, None):
+        report.unlink() if broken is None else report.write_bytes(broken)
+        assert not result.is_done(unit, plan)
+    report.write_bytes(whole)
     other = replace(config, reading=ReadingConfig(max_bad_fraction=0.5))
     assert result.is_done(unit, units_module.Plan.of(other))  # judged at the end
     other = replace(config, clean=CleaningConfig(min_characters=5))
@@ -335,6 +341,16 @@ def test_bad_records_are_counted_kept_apart_and_bounded(tmp_path):
     rejects = list(read_rows(tmp_path / "out" / "rejects.jsonl.zst"))
     assert [reject["name"] for reject in rejects] == ["a.jsonl:51", "a.jsonl:52", "a.jsonl:53"]
     assert rejects[1]["excerpt"] == '{"txt": 1}'
+
+
+def test_stats_and_card_tell_how_large_the_largest_group_of_duplicates_is(tmp_path):
+    texts = different(20, 100)
+    source = write(tmp_path / "a.jsonl", [*texts, *texts[:2], texts[1]])
+    stats = prepare(PrepareConfig(source=source, out=tmp_path / "out"))
+    assert stats["largest_group_of_duplicates"] == {"exact": 3}
+    assert "largest group of exact duplicates: 3 documents" in (tmp_path / "out" / "DATA_CARD.md").read_text()
+    stats = prepare(PrepareConfig(source=write(tmp_path / "b.jsonl", texts), out=tmp_path / "other"))
+    assert stats["largest_group_of_duplicates"] == {}
 
 
 def test_two_at_once_do_not_disturb_each_other(tmp_path):
@@ -384,6 +400,16 @@ def test_a_folder_this_user_may_not_write_is_told_as_such(tmp_path):
         with pytest.raises(StorageError, match=f"may not write {tmp_path / 'theirs'}"):
             prepare(PrepareConfig(out=tmp_path / "theirs" / "out"))
         assert os.listdir(tmp_path / "theirs") == []
+
+
+@pytest.mark.parametrize("stats", ["[]", "{", '{"records": NaN}'])
+def test_stats_that_are_no_json_object_are_named(tmp_path, corpus_folder, stats):
+    shutil.copytree(corpus_folder, tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").unlink()
+    (tmp_path / "out" / "stats.json").write_text(stats)
+    seal(tmp_path / "out", "corpus")
+    with pytest.raises(CorruptionError, match=r"stats\.json"):
+        Corpus.open(tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["train-00000.jsonl.zst", "val-00000.jsonl.zst", "stats.json"])

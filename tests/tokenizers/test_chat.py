@@ -116,7 +116,7 @@ def test_an_injected_turn_stays_inside_its_message(pairs):
         ([say("user", "a")], "no reply of the assistant"),
         ([say("robot", "a")], "message 1 has the role 'robot'"),
         ([say("user<|im_end|>", "a")], "message 1 has the role"),
-        ([say("user", None)], r"message 1 \(user\) needs a text as its content, got NoneType"),
+        ([say("user", None)], r"message 1 \(user\) needs a text as its content, got null"),
         (["a"], "message 1 must be an object"),
     ],
 )

@@ -21,7 +21,7 @@ def shown(monkeypatch, columns: int, steps: int = 123_456, **settings: bool) -> 
     )
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with screen.open(steps, done=0):
-        screen.validation(0, METRICS)
+        screen.validation(METRICS)
         screen.step(steps - 1, 4.0, 123_456, 1.0)
         screen.bar.refresh()
     return screen.console.file.getvalue()
@@ -52,7 +52,7 @@ def test_a_run_shows_itself_where_there_is_no_terminal(monkeypatch, capsys):
     monkeypatch.setattr(display, "PLAIN_INTERVAL", 0.0)
     screen = Display("pretrain", flops_per_token=1, peak_flops=100)
     with screen.open(steps=10, done=0):
-        screen.validation(0, METRICS)
+        screen.validation(METRICS)
         screen.step(1, 4.0, 50, 1.0)
     said = capsys.readouterr().err
     assert "pretrain step 1/10" in said and "loss 4.000" in said and "50 tok/s" in said and "MFU 50%" in said
@@ -62,7 +62,7 @@ def test_a_run_shows_itself_where_there_is_no_terminal(monkeypatch, capsys):
 def test_the_last_step_is_told_however_short_the_run_was(capsys):
     screen = Display("finetune", flops_per_token=1, peak_flops=100)
     with screen.open(steps=2, done=0):
-        screen.validation(0, {"loss": 3.0})
+        screen.validation({"loss": 3.0})
         for step in (1, 2):
             screen.step(step, 4.0, 50, 1.0)
     said = capsys.readouterr().err

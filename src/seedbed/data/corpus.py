@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 from seedbed.data.sources.records import Document
 from seedbed.errors import CorruptionError
-from seedbed.runs import Manifest, open_folder, remake, verify_file
+from seedbed.runs import Manifest, open_folder, read_json, remake, verify_file
 from seedbed.shards import RowWriter, read_rows
 
 SHARD_BYTES = 20 << 20
@@ -38,7 +37,7 @@ class Corpus:
             if name not in manifest.files:
                 raise CorruptionError(f"{folder / 'manifest.json'} lists no {name}", remake(folder, "corpus"))
         verify_file(folder, manifest, "stats.json")
-        return cls(folder, manifest, json.loads((folder / "stats.json").read_bytes()))
+        return cls(folder, manifest, read_json(folder / "stats.json"))
 
     def shards(self, split: Split) -> list[str]:
         """Names of a split's files, in order."""

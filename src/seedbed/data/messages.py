@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from seedbed.data.rows import json_name
 from seedbed.errors import DataError
+from seedbed.runs import json_name
 from seedbed.tokenizers.chat import check_messages
 
 Messages = list[dict[str, Any]]

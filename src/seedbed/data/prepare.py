@@ -114,7 +114,8 @@ def _make(config: PrepareConfig, units_folder: Path, folder: Path, inputs: dict[
                 f"{config.source} is too small to split: nothing is left for the {split} split", "Bring more text."
             )
     counts += removed + _repeats(verdicts)
-    stats = _stats(records, rejects, counts, plan, shards)
+    largest = {kind: verdicts.counts[f"largest_{kind}"] for kind in ("exact", "near")}
+    stats = _stats(records, rejects, counts, largest, plan, shards)
     write_json(folder / "stats.json", stats)
     _write_card(folder, config, inputs["source"], stats)
     return stats
@@ -242,9 +243,15 @@ def _write(
 
 
 def _stats(
-    records: int, bad: Counter[str], counts: Counter[str], plan: SplitPlan, shards: dict[Split, ShardWriter]
+    records: int,
+    bad: Counter[str],
+    counts: Counter[str],
+    largest: dict[str, int],
+    plan: SplitPlan,
+    shards: dict[Split, ShardWriter],
 ) -> dict[str, Any]:
-    """stats.json: every count by its kind, which stands before the colon of a reason."""
+    """stats.json: every count by its kind, which stands before the colon of a reason; `largest`: how many documents the
+    largest group of duplicates has."""
     total = sum(shards[split].bytes for split in SPLITS)
     by_kind: dict[str, dict[str, int]] = {kind: {} for kind in KINDS}
     for reason, count in sorted(counts.items()):
@@ -259,6 +266,7 @@ def _stats(
         "validation": "tail of one document" if plan.shared else "whole documents",
         "bad": dict(sorted(bad.items())),
         **by_kind,
+        "largest_group_of_duplicates": {kind: count for kind, count in largest.items() if count},
         "cut_to_fit": plan.cut is not None,
     }
 
@@ -278,6 +286,10 @@ def _write_card(folder: Path, config: PrepareConfig, source_hash: str, stats: di
     if stats["validation"] != "whole documents":
         how = "the tail of the largest record, cut at a paragraph: no whole one was small enough"
     counted = [f"{kind}, {what}: {count:,}" for kind in ("bad", *KINDS) for what, count in stats[kind].items()]
+    counted += [
+        f"largest group of {kind} duplicates: {count:,} documents"
+        for kind, count in stats["largest_group_of_duplicates"].items()
+    ]
     write_card(
         folder,
         "Corpus",

@@ -14,7 +14,7 @@ from typing import Any
 
 from seedbed.compression import read_pieces, without_compression
 from seedbed.errors import DataError
-from seedbed.runs import parse_json
+from seedbed.runs import json_name, parse_json
 from seedbed.shards import read_lines
 
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
@@ -53,12 +53,6 @@ def naming(row: str) -> Iterator[None]:
 def row_name(path: Path, number: int) -> str:
     """What a row is called in messages to people."""
     return f"{path}, row {number:,}"
-
-
-def json_name(value: Any) -> str:
-    """What a JSON value is called in JSON."""
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
-    return names.get(type(value), "null" if value is None else type(value).__name__)
 
 
 def _array(path: Path) -> Iterator[tuple[int, Any]]:

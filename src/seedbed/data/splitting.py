@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from seedbed.data.cleaning.lengths import paragraph_boundary
+from seedbed.data.boundaries import paragraph_boundary
 from seedbed.data.corpus import Split
 from seedbed.data.order import mix
 from seedbed.errors import DataError

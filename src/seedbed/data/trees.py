@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from seedbed.data.messages import SPEAKERS, Messages, Row, row_of, text_of
-from seedbed.data.rows import json_name, naming, row_name
+from seedbed.data.rows import naming, row_name
 from seedbed.errors import DataError
+from seedbed.runs import json_name
 from seedbed.tokenizers.chat import check_messages
 
 MOST_MESSAGES = 1_000_000

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -24,11 +23,11 @@ from seedbed.data.deduplication.signer import Signer
 from seedbed.data.sources.blocks import Block
 from seedbed.data.sources.records import Document, Reject, read_documents
 from seedbed.data.splitting import PARENT, parent_of
-from seedbed.errors import DataError
-from seedbed.runs import sha256_file, sha256_json, write_json, writing
+from seedbed.errors import CorruptionError, DataError
+from seedbed.runs import read_json, sha256_file, sha256_json, write_json, writing
 from seedbed.shards import RowWriter, read_rows
 
-RULES = 1
+RULES = 2
 """Raised when the same plan gives other results than before: units of an older seedbed are then made again."""
 
 DOCUMENT = np.dtype([("parent", PARENT), ("bytes", "<u4")])
@@ -123,9 +122,8 @@ class UnitResult:
         return self.folder / f"{self.name}.json"
 
     def report(self) -> dict[str, Any]:
-        """hash, records, bytes, counts by reason, rejects."""
-        report: dict[str, Any] = json.loads(self._report.read_bytes())
-        return report
+        """hash, records, bytes, counts by reason, rejects. CorruptionError when it is not there, or broken."""
+        return read_json(self._report)
 
     def documents(self) -> NDArray[np.void]:
         """Parent and size of every document, dtype DOCUMENT."""
@@ -140,7 +138,7 @@ class UnitResult:
         """Whether these are the results of this unit under this plan. The report is written last."""
         try:
             return bool(self.report()["hash"] == _identity(unit, plan))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (CorruptionError, KeyError):
             return False
 
 

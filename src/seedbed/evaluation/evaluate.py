@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,11 @@ from seedbed.devices import choose_device
 from seedbed.errors import DataError
 from seedbed.evaluation.config import EvaluateConfig
 from seedbed.evaluation.likelihood import measure_likelihood
-from seedbed.evaluation.skills import FILE, read_items, score_skills
+from seedbed.evaluation.skills import QUESTIONS, read_items, score_skills
 from seedbed.inference.engine import Engine
 from seedbed.model.folder import find_model, tell_unfinished
 from seedbed.runs import MANIFEST, new_folder, words, write_card, write_json, write_result
+from seedbed.shards import write_rows
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         numbers = {task: found.result for task, found in measured.items()}
         write_json(staging / "report.json", numbers)
         for task, found in measured.items():
-            lines = (json.dumps(sample, ensure_ascii=False) + "\n" for sample in found.samples)
-            (staging / f"{task}.jsonl").write_text("".join(lines), encoding="utf-8")
+            write_rows(staging / f"{task}.jsonl", found.samples)
         write_card(staging, f"Report on {config.model}", {task: _points(found) for task, found in numbers.items()})
         write_result(staging, {"tasks": numbers, "seconds": round(time.perf_counter() - began, 2)})
     return {"tasks": numbers, "report": str(config.out)}
@@ -53,10 +52,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 def _source(task: str, data_dir: Path) -> Path:
     """The file or folder below `data_dir` that a task reads. DataError when it is not there."""
     if task == "skills":
-        for file in (data_dir / FILE, data_dir / "questions" / FILE):
+        for file in (data_dir / QUESTIONS, data_dir / "questions" / QUESTIONS):
             if file.is_file():
                 return file
-        raise DataError(f"the task skills needs {data_dir / FILE}", "seedbed quickstart writes one.")
+        raise DataError(f"the task skills needs {data_dir / QUESTIONS}", "seedbed quickstart writes one.")
     for folder in (data_dir, data_dir / "corpus"):
         if (folder / MANIFEST).is_file():
             return folder

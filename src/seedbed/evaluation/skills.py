@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,10 +13,12 @@ from seedbed.errors import DataError
 from seedbed.inference.config import SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.progress import progress
-from seedbed.shards import read_rows
+from seedbed.shards import read_rows, write_rows
 from seedbed.tokenizers.chat import encode_prompt
 
-FILE = "skills.jsonl"
+QUESTIONS = "skills.jsonl"
+"""The file of questions, with their right answers, in a folder of data."""
+
 GREEDY = SamplingConfig(temperature=0, max_tokens=32)
 SECOND_TURNS = 4
 """One question in this many is asked once more, as the second of a conversation."""
@@ -39,8 +40,7 @@ class SkillScores:
 
 def write_items(path: Path, items: Iterable[SkillItem]) -> None:
     """One JSON object a line, as `read_items` reads them."""
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(asdict(item)) + "\n" for item in items)
+    write_rows(path, map(asdict, items))
 
 
 def read_items(path: Path) -> list[SkillItem]:

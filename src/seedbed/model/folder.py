@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.model.config import ModelConfig
@@ -106,34 +107,39 @@ def load_model(
     manifest = open_folder(folder, ("model", "checkpoint"), verify="all")
     config = read_config(folder)
     is_checkpoint = manifest.kind == "checkpoint"
-    if is_checkpoint:
-        refuse_unlisted(folder, manifest, ".safetensors")  # its reader would read it too
-        from seedbed.model import state  # brings torch.distributed.checkpoint, as slow to import as half of torch
-
-        stored = state.weight_state(state.describe_state(folder))
-    else:
-        stored = _huggingface_weights(folder)
+    stored, read = _checkpoint_weights(folder, manifest) if is_checkpoint else _huggingface_weights(folder)
     check_shapes(weight_shapes(config), {name: tensor.shape for name, tensor in stored.items()}, folder)
     stored_dtype = _one_dtype(folder, stored)
     tokenizer = Tokenizer.load(folder.parent.parent / TOKENIZER if is_checkpoint else folder)
-    check_vocabulary(config, tokenizer, folder)
+    _check_token_ids(config, tokenizer, folder)
     if not is_checkpoint:
         _check_promises(folder, config, tokenizer, stored_dtype)
-    weights = state.read_state(folder, stored) if is_checkpoint else read_weights(stored)
+    weights = read()
     with torch.device("meta"):  # drawing first weights would cost time, and move the generator
         model = Transformer(config)
     model.load_state_dict(weights, assign=True)
     return model.to(device, None if dtype is None else find_dtype(dtype)).eval(), tokenizer
 
 
-def _huggingface_weights(folder: Path) -> dict[str, StoredTensor]:
-    """Those of a model folder, by our names."""
+Weights = tuple[dict[str, StoredTensor], Callable[[], dict[str, Tensor]]]
+"""What a folder says it holds, by our names, and what reads it."""
+
+
+def _checkpoint_weights(folder: Path, manifest: Manifest) -> Weights:
+    refuse_unlisted(folder, manifest, ".safetensors")  # its reader would read it too
+    from seedbed.model import state  # brings torch.distributed.checkpoint, as slow to import as half of torch
+
+    stored = state.weight_state(state.describe_state(folder))
+    return stored, lambda: state.read_state(folder, stored)
+
+
+def _huggingface_weights(folder: Path) -> Weights:
     headers = read_headers(folder)
     names = from_huggingface(headers)
     stored = {names[name]: tensor for name, tensor in headers.items()}
     if len(stored) < len(headers):
         raise DataError(f"{folder}: a weight is there under two names")
-    return stored
+    return stored, lambda: read_weights(stored)
 
 
 def _one_dtype(folder: Path, stored: Mapping[str, StoredTensor]) -> torch.dtype:
@@ -177,7 +183,7 @@ def read_config(folder: Path) -> ModelConfig:
         raise CorruptionError(f"{path}: {error.problem}") from error
 
 
-def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer, where: Path) -> None:
+def _check_token_ids(config: ModelConfig, tokenizer: Tokenizer, where: Path) -> None:
     """Raises DataError when the model does not have one row of embeddings for each token id, or means other ids by
     padding, beginning and end."""
     if config.vocab_size != tokenizer.vocab_size:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
@@ -14,9 +13,11 @@ from rich.console import Console
 from rich.table import Table as TerminalTable
 
 from seedbed.devices import choose_device
+from seedbed.evaluation.skills import QUESTIONS
 from seedbed.inference.engine import Engine
 from seedbed.inference.generate import DEMO
 from seedbed.quickstart.config import QuickstartConfig
+from seedbed.shards import read_rows
 from seedbed.training.chart import loss_chart
 from seedbed.training.trackers import JsonLines
 from seedbed.visual.page import Block, Heading, Page, Paragraph, Picture, Table, Verbatim
@@ -119,8 +120,7 @@ def build_samples(config: QuickstartConfig) -> list[Block]:
     blocks.append(
         Paragraph("The fine-tuned model answers held-out questions, the first of each skill, right or wrong:")
     )
-    with (config.out / "evaluation" / "finetune" / "skills.jsonl").open(encoding="utf-8") as lines:
-        answers = [json.loads(line) for line in lines]
+    answers = list(read_rows(config.out / "evaluation" / "finetune" / QUESTIONS))
     shown: list[str] = []
     for skill in dict.fromkeys(answer["skill"] for answer in answers):
         for answer in [answer for answer in answers if answer["skill"] == skill][:ANSWERS_SHOWN]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from seedbed.data.skills import SkillItem
+from seedbed.shards import write_rows
 
 SEVERAL = 0.3
 """Share of the conversations with more than one question, so that a model knows that the last one is asked."""
@@ -50,8 +50,7 @@ def tokens_of(asked: Sequence[SkillItem]) -> int:
 
 def write_conversations(path: Path, items: Iterable[SkillItem], *, seed: int) -> None:
     """One conversation a line, as `seedbed finetune` reads them."""
-    rows = (_row(asked) for asked in conversations(items, seed=seed))
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_rows(path, (_row(asked) for asked in conversations(items, seed=seed)))
 
 
 def _row(asked: Sequence[SkillItem]) -> dict[str, Any]:

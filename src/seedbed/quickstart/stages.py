@@ -23,7 +23,7 @@ from seedbed.devices import peak_memory_mb
 from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.evaluation.config import EvaluateConfig
 from seedbed.evaluation.evaluate import evaluate
-from seedbed.evaluation.skills import FILE, read_items, score_constant, write_items
+from seedbed.evaluation.skills import QUESTIONS, read_items, score_constant, write_items
 from seedbed.quickstart.config import QuickstartConfig
 from seedbed.quickstart.page import build_page, build_samples, print_summary
 from seedbed.quickstart.questions import write_conversations
@@ -198,7 +198,7 @@ class Quickstart:
             # Validated on what is held out too, or the loss would be of questions seen in other wordings.
             validation = held_out_items(50, seed=self.config.seed + 1)
             write_conversations(staging / VALIDATION, validation, seed=self.config.seed)
-            write_items(staging / FILE, held_out_items(HELD_OUT_PER_SKILL, seed=self.config.seed))
+            write_items(staging / QUESTIONS, held_out_items(HELD_OUT_PER_SKILL, seed=self.config.seed))
             write_result(staging, result)
         return result
 
@@ -268,7 +268,7 @@ class Quickstart:
 
     def baseline(self) -> dict[str, Any]:
         """What always giving the same answer to a skill's questions scores at best."""
-        items = read_items(self.out / "questions" / FILE)
+        items = read_items(self.out / "questions" / QUESTIONS)
         return score_constant(items, constant_answers(items))
 
 

@@ -32,7 +32,7 @@ from seedbed.runs.manifest import (
     seal,
     verify_file,
 )
-from seedbed.runs.reading import check_number, parse_json, read_json, read_record
+from seedbed.runs.reading import check_number, json_name, parse_json, read_json, read_record
 
 __all__ = [
     "MANIFEST",
@@ -42,6 +42,7 @@ __all__ = [
     "check_number",
     "command",
     "input_hash",
+    "json_name",
     "lock",
     "new_folder",
     "open_folder",

@@ -246,9 +246,17 @@ def _options(config: Any, prefix: str) -> list[str]:
             continue
         default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
         if value != default and value is not None:
-            shown = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            words += [f"--{prefix}{item.name}", shown]
+            name = item.name.rstrip("_")  # a field named for_ is written --for
+            words += [f"--{prefix}{name}", _option_list(value) if isinstance(value, list) else str(value)]
     return words
+
+
+def _option_list(values: list[Any]) -> str:
+    """`a,b`; as JSON where that would be read as other values."""
+    items = list(map(str, values))
+    plain = ",".join(items)
+    is_clear = [item.strip() for item in plain.split(",")] == items and not plain.startswith("[") and plain != "null"
+    return plain if (is_clear and plain) or not items else json.dumps(items, ensure_ascii=False)
 
 
 def remake(folder: Path | str, kind: str | None) -> str | None:

@@ -58,7 +58,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
     except ValueError as error:
         raise CorruptionError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
-        raise CorruptionError(f"{path} must hold a JSON object, got {words(values)}")
+        raise CorruptionError(f"{path} must hold a JSON object, got {json_name(values)}")
     return values
 
 
@@ -73,7 +73,7 @@ def read_record(cls: type[R], path: Path | str, key: str | None = None) -> R:
     if key is not None:
         values, prefix = values.get(key), f"{key}."
         if not isinstance(values, dict):
-            raise CorruptionError(f"{path}: {key} must be an object, got {words(values)}")
+            raise CorruptionError(f"{path}: {key} must be an object, got {json_name(values)}")
     hints = get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for name in values:
@@ -102,14 +102,17 @@ def _plain(hint: Any, value: Any, where: str) -> Any:
     if (bool in kinds and isinstance(value, bool)) or (str in kinds and isinstance(value, str)):
         return value
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", types.NoneType: "null"}
-    raise CorruptionError(f"{where} must be {' or '.join(names[kind] for kind in kinds)}, got {words(value)}")
+    raise CorruptionError(f"{where} must be {' or '.join(names[kind] for kind in kinds)}, got {json_name(value)}")
 
 
-def words(value: Any) -> str:
-    """A JSON value as a person would say it, on one line and not longer than 60 characters."""
+def json_name(value: Any) -> str:
+    """A JSON value as a person would say it, on one line and not longer than 60 characters; of other values, which
+    tables hold, the type."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     if isinstance(value, str):
         return f"a text ({json.dumps(value[:40])}{'…' if len(value) > 40 else ''})"
+    if not (value is None or isinstance(value, int | float)):
+        return type(value).__name__
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:40]}…"

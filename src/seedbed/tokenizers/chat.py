@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seedbed.errors import ConfigError, DataError
+from seedbed.runs import json_name
 from seedbed.tokenizers.rendering import compile_template, render_template
 
 if TYPE_CHECKING:
@@ -72,12 +73,12 @@ def check_messages(messages: Sequence[Message]) -> None:
         raise DataError("a conversation must be a list of at least one message")
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, Mapping):
-            raise DataError(f"message {number} must be an object with role and content, got {type(message).__name__}")
+            raise DataError(f"message {number} must be an object with role and content, got {json_name(message)}")
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
             raise DataError(f"message {number} has the role {role!r}; the roles are {', '.join(ROLES)}")
         if not isinstance(content, str):
-            raise DataError(f"message {number} ({role}) needs a text as its content, got {type(content).__name__}")
+            raise DataError(f"message {number} ({role}) needs a text as its content, got {json_name(content)}")
         if role == "assistant" and not content:
             raise DataError(f"message {number} is an empty reply of the assistant: there is nothing to learn from it")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from seedbed.visual.curves import line_chart
 
-FILE = "loss.svg"
+LOSS_PICTURE = "loss.svg"
 """In the folder of a finished run."""
 
 

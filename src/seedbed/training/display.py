@@ -80,7 +80,7 @@ class Display:
             self.last_line = time.monotonic()
             self.console.print(f"{self.title} step {step}/{self.steps}  {self.text()}", highlight=False)
 
-    def validation(self, step: int, metrics: dict[str, float]) -> None:
+    def validation(self, metrics: dict[str, float]) -> None:
         """A validation is done."""
         if "bits_per_byte" in metrics:
             self.validation_text = f"val {metrics['bits_per_byte']:.3f} bits/byte"

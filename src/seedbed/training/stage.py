@@ -36,7 +36,7 @@ from seedbed.runs import (
 )
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.budget import MEASURED_SHARE, Costs, fit, measure
-from seedbed.training.chart import FILE, loss_chart
+from seedbed.training.chart import LOSS_PICTURE, loss_chart
 from seedbed.training.config import CheckpointConfig, StageConfig, TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.objective import Objective
@@ -140,8 +140,8 @@ def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
         result |= {"model": str(run / "model"), "selected_step": selected}
         card = _card(stage, trainer.model.config, result, run)
         if chart := loss_chart(trainer.metrics.records(), stage.name):
-            write_atomic(run / FILE, chart)
-            card["Loss"] = f"![Loss over the steps]({FILE})"
+            write_atomic(run / LOSS_PICTURE, chart)
+            card["Loss"] = f"![Loss over the steps]({LOSS_PICTURE})"
         write_card(run, f"Run {run.name}", card)
         seal(run, "run", stage.hashes, plain(config))
     result |= {"seconds": round(time.perf_counter() - stage.began, 2), "peak_rss_mb": round(peak_memory_mb(), 1)}

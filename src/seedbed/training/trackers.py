@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from seedbed.runs import parse_json, write_atomic, writing
+from seedbed.runs import parse_json, writing
+from seedbed.shards import write_rows
 
 
 class JsonLines:
@@ -18,7 +19,7 @@ class JsonLines:
 
     def append(self, record: dict[str, Any]) -> None:
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
     def sync(self) -> None:
         """Everything so far reaches the disk: before a checkpoint claims that step."""
@@ -44,4 +45,4 @@ class JsonLines:
     def cut(self, step: int) -> None:
         """Drops every line of a later step."""
         kept = [record for record in self.records() if record["step"] <= step]
-        write_atomic(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        write_rows(self.path, kept)

@@ -271,7 +271,7 @@ class Trainer(Generic[B]):
             progress = replace(progress, validations_without_gain=progress.validations_without_gain + 1)
         self.progress = progress
         self.metrics.append({"step": progress.step, **{f"val_{key}": value for key, value in finite(metrics).items()}})
-        self.display.validation(progress.step, metrics)
+        self.display.validation(metrics)
         return improved
 
 

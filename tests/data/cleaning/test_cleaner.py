@@ -131,6 +131,8 @@ def test_web_addresses_are_stripped(text, stripped, count):
         ("a\n```python\nx = 1\n```\nb\n", "a\nb\n", 1),
         ("a\n~~~\n```\n~~~~\nb\n  ````\n```\n````", "a\nb\n", 2),
         ("a\n```\nnever closed\n", "a\n```\nnever closed\n", 0),
+        ("a\u2028```\nb\n```\u2028c\n", "a\u2028```\nb\n```\u2028c\n", 0),
+        ("a\r\n```\r\nx\r\n```\r\nb\r\n", "a\r\nb\r\n", 1),
         ("a ``` b\n```code``` in a line\n", "a ``` b\n```code``` in a line\n", 0),
     ],
 )

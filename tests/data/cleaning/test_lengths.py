@@ -10,22 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedbed.data.cleaning.dropped import Dropped
-from seedbed.data.cleaning.lengths import check_length, paragraph_boundary, split
+from seedbed.data.cleaning.lengths import check_length, split
 
 LAID_OUT = st.text(st.sampled_from("ab \n\r\t."), max_size=2_000)
-
-
-@given(LAID_OUT.filter(lambda text: len(text) > 1), st.integers(-5, 500))
-def test_a_cut_is_always_inside(text, near):
-    assert 0 < paragraph_boundary(text, near) < len(text)
-
-
-def test_a_cut_prefers_blank_lines_then_lines_then_words():
-    assert paragraph_boundary("a" * 40 + "\n\n" + "b" * 40, 41) == 42
-    assert paragraph_boundary("a" * 40 + "\r\n\r\n" + "b" * 40, 41) == 44
-    assert paragraph_boundary("a a" * 20 + "\n" + "b b" * 20, 60) == 61
-    assert paragraph_boundary("word " * 10, 22) in (20, 25)
-    assert paragraph_boundary("a" * 100, 37) == 37
 
 
 @given(LAID_OUT, st.integers(100, 400))

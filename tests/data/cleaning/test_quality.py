@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from seedbed.data.cleaning.dropped import Dropped
 from seedbed.data.cleaning.quality import check_gopher, keep_c4_lines
+from seedbed.data.cleaning.repetition import check_repetition
 
+NO_HASHES = np.zeros(0, np.uint64)
 PROSE = "The cat sat with the dog. It was happy to have a friend! Was that all there is to know of them?\n" * 5
 
 
@@ -87,6 +90,19 @@ def test_c4_keeps_lines_that_end_as_sentences_do(line):
 def test_c4_drops_pages_that_are_no_prose(reason, text):
     with pytest.raises(Dropped, match=f"^c4 {reason}$"):
         keep_c4_lines(text, Counter())
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\x85", "\x0c", "\x1c", "\v"])
+def test_lines_are_what_line_feeds_part(sign):
+    line = f"This one line holds a sign{sign} that other programs take for its end."
+    assert keep_c4_lines(PROSE + line, Counter()) == PROSE + line
+    check_gopher(PROSE + f"so it is…{sign}" * 10 + "so it is not.\n", english=True)
+    check_repetition(f"a b c{sign}a b c{sign}a b c and so on, with no word that was here before it\n", [], NO_HASHES)
+
+
+def test_c4_takes_carriage_returns_for_part_of_the_line_end():
+    text = f"{PROSE}A heading\n{PROSE}"
+    assert keep_c4_lines(text.replace("\n", "\r\n"), Counter()) == keep_c4_lines(text, Counter())
 
 
 def test_c4_removes_marks_of_citation():

@@ -39,7 +39,7 @@ def plain_repeated(found, n):
 
 def plain_check(text):
     """The rules in the order of the code, one by one, without any shortcut."""
-    for name, pieces in (("paragraphs", text.split("\n\n")), ("lines", text.splitlines())):
+    for name, pieces in (("paragraphs", text.split("\n\n")), ("lines", text.split("\n"))):
         pieces = [piece.strip() for piece in pieces if piece.strip()]
         repeats = [piece for place, piece in enumerate(pieces) if piece in pieces[:place]]
         if len(repeats) > 0.3 * len(pieces):

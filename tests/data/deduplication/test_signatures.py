@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import random
 
 import numpy as np
@@ -30,6 +31,11 @@ def test_a_file_holds_the_signatures_that_were_saved(tmp_path, texts, config):
     assert len(loaded) == len(texts)
     for field in dataclasses.fields(Signatures):
         assert np.array_equal(getattr(loaded, field.name), getattr(signatures, field.name)), field.name
+
+
+def test_ties_are_the_beginning_of_the_hash_of_the_text():
+    hashes = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") for text in TEXTS]
+    assert Signer(CONFIG).sign(TEXTS).ties.tolist() == hashes
 
 
 def test_any_flipped_byte_is_found(tmp_path):

@@ -12,7 +12,7 @@ def strip_code_blocks(text: str, counts: Counter[str]) -> str:
     """The text without fenced blocks; each is counted. A fence that is never closed is left, with all behind it."""
     if "```" not in text and "~~~" not in text:
         return text
-    lines = text.splitlines(keepends=True)
+    lines = re.split(r"(?<=\n)", text)
     kept: list[str] = []
     block: list[str] = []
     opening = ""

@@ -49,7 +49,7 @@ def check_gopher(text: str, english: bool) -> None:
         raise Dropped("gopher word length")
     if max(text.count("#"), text.count("...") + text.count("…")) > 0.1 * count:
         raise Dropped("gopher symbols")
-    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    lines = [line for line in map(str.strip, text.split("\n")) if line]
     if sum(line.startswith(BULLETS) for line in lines) > 0.9 * len(lines):
         raise Dropped("gopher bullets")
     if sum(line.endswith(ELLIPSES) for line in lines) > 0.3 * len(lines):
@@ -71,7 +71,7 @@ def keep_c4_lines(text: str, counts: Counter[str]) -> str:
     if "[" in text:
         text = CITATION.sub("", text)
     notices = [notice for notice in NOTICES if notice in lowered]
-    lines = text.splitlines()
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
     kept = [line for line in lines if not line or line.isspace() or _is_prose(line.strip(), notices)]
     if len(kept) < len(lines):
         counts["stripped: c4 line"] += len(lines) - len(kept)

@@ -28,7 +28,7 @@ BLANK_LINES = re.compile(r"\n\s*\n")
 def check_repetition(text: str, words: Sequence[str], hashes: NDArray[np.uint64]) -> None:
     """Raises Dropped for a text that repeats too much; `words` and their `hashes` are those of `shingles`."""
     _check_pieces(text, "paragraphs", BLANK_LINES.split(text), PARAGRAPHS, PARAGRAPH_CHARACTERS)
-    _check_pieces(text, "lines", text.splitlines(), LINES, LINE_CHARACTERS)
+    _check_pieces(text, "lines", text.split("\n"), LINES, LINE_CHARACTERS)
     lengths = np.fromiter(map(len, words), np.int64, len(words))
     for n, limit in TOP.items():
         if top_characters(ngram_hashes(hashes, n), lengths, n) > limit * len(text):

@@ -99,7 +99,7 @@ class _Search:
         self.drops = disk_array(self.out / DROPS, np.uint8, self.documents)
         self.cuts = disk_array(self.out / CUTS, np.uint8, int(self.span_starts[-1]))
         self.lengths = self._column("lengths", np.uint32)
-        self.ties = self._column("ties", np.uint64)  # the first 64 bits of the SHA-256
+        self.ties = self._column("ties", np.uint64)
         self.digests = self._column("digests", np.uint64, 2)
         self.sizes = self._column("sizes", np.uint32)
         self.bands = disk_array(self.work / "bands", np.uint64, (bands, self.documents))
@@ -107,7 +107,7 @@ class _Search:
             signatures = self.load(unit)
             place = slice(start, start + len(signatures))
             self.lengths[place] = signatures.lengths
-            self.ties[place] = np.ascontiguousarray(signatures.sha256[:, :8]).view(">u8")[:, 0]
+            self.ties[place] = signatures.ties
             self.digests[place] = signatures.digests
             self.sizes[place] = np.diff(signatures.shingle_starts)
             self.bands[:, place] = signatures.bands

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from seedbed.errors import CorruptionError
 from seedbed.runs import write_atomic
 
-DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "U32": np.dtype("<u4"), "U64": np.dtype("<u8")}
+DTYPES: dict[str, np.dtype[Any]] = {"U32": np.dtype("<u4"), "U64": np.dtype("<u8")}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -27,8 +27,8 @@ class Signatures:
     settings: str
     """What the signatures depend on; only those of equal settings can be compared."""
 
-    sha256: NDArray[np.uint8]
-    """[D, 32], of the text in UTF-8."""
+    ties: NDArray[np.uint64]
+    """[D], the first 64 bits of the SHA-256 of the text in UTF-8, which order texts of one length."""
 
     lengths: NDArray[np.uint32]
     """[D], characters."""

@@ -46,11 +46,11 @@ class Signer:
 
     def sign(self, texts: Sequence[str]) -> Signatures:
         """Signatures of a unit's documents, in their order."""
-        sha256, digests = bytearray(), bytearray()
+        ties, digests = bytearray(), bytearray()
         shingles, span_hashes, spans = [], [], []
         for text in texts:
             tokens, hashes_of_spans, characters = self._tokens(text)
-            sha256 += hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+            ties += hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8]
             digests += hashlib.blake2b(_normalised(text, tokens), digest_size=16).digest()
             shingles.append(self._shingles(tokens))
             span_hashes.append(hashes_of_spans)
@@ -59,7 +59,7 @@ class Signer:
         together = np.concatenate([NO_SHINGLES, *shingles])
         return Signatures(
             settings=settings(self.config),
-            sha256=np.frombuffer(bytes(sha256), np.uint8).reshape(-1, 32),
+            ties=np.frombuffer(bytes(ties), ">u8").astype(np.uint64),
             lengths=np.array([len(text) for text in texts], np.uint32),
             digests=np.frombuffer(bytes(digests), "<u8").reshape(-1, 2),
             bands=self._bands(together, starts),

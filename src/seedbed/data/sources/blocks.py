@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seedbed.compression import read_pieces
+from seedbed.data.boundaries import last_boundary
 from seedbed.data.config import ReadingConfig
 from seedbed.data.skills import training_items
 from seedbed.data.sources.files import SourceFile, find_files
@@ -209,21 +210,11 @@ def _text_blocks(
     for piece in pieces:
         held += piece
         while len(held) > block_bytes:
-            at = _boundary(held, block_bytes)
+            at = last_boundary(held, block_bytes)
             yield Block(file.name, "text", part, held[:at])
             held, part = held[at:], part + 1
     if held or part == 1:
         yield Block(file.name, "text", part, held, whole=part == 1)
-
-
-def _boundary(data: bytes, limit: int) -> int:
-    """The last good place to cut within `limit` bytes, not before three quarters of them."""
-    for mark in (b"\n\n", b"\n", b" "):
-        if (at := data.rfind(mark, limit * 3 // 4, limit)) >= 0:
-            return at + len(mark)
-    while limit > 1 and data[limit] & 0xC0 == 0x80:  # inside a character
-        limit -= 1
-    return limit
 
 
 def _read_whole(file: SourceFile, pieces: Iterator[bytes], limit: int) -> bytes | Block:

@@ -14,7 +14,7 @@ from typing import Any
 from seedbed.data.config import ReadingConfig
 from seedbed.data.sources.blocks import BLANK_LINES, PAIRS, TEXT_FIELDS, TURNS, Block
 from seedbed.extras import missing
-from seedbed.runs import parse_json
+from seedbed.runs import json_name, parse_json
 
 EXCERPT = 200
 """Characters of a bad record that the rejects file shows."""
@@ -168,7 +168,7 @@ def _tsv(block: Block, reading: ReadingConfig) -> Iterator[Document | Reject]:
 def _row_text(row: Any, field: str | None) -> str:
     """The text of a row. `field` names where it is; else it is looked for."""
     if not isinstance(row, dict):
-        raise _Bad("not an object", f'a JSON object with a "text" is needed, not {_kind(row)}')
+        raise _Bad("not an object", f'a JSON object with a "text" is needed, not {json_name(row)}')
     if field is None:
         field = next((name for name in TEXT_FIELDS if name in row), None)
     if field is not None:
@@ -187,7 +187,7 @@ def _row_text(row: Any, field: str | None) -> str:
 
 def _turn(turn: Any) -> str:
     if not isinstance(turn, dict):
-        raise _Bad("wrong type", f"a turn of a conversation must be an object, not {_kind(turn)}")
+        raise _Bad("wrong type", f"a turn of a conversation must be an object, not {json_name(turn)}")
     speaker = _checked(turn.get("role", turn.get("from")), "role")
     return f"{SPEAKERS.get(speaker, speaker)}: {_checked(turn.get('content', turn.get('value')), 'content')}"
 
@@ -201,7 +201,7 @@ def _checked(text: Any, field: str) -> str:
     if text is None:
         raise _Bad("null", f'"{field}" must be a text, not null')
     if not isinstance(text, str):
-        raise _Bad("wrong type", f'"{field}" must be a text, not {_kind(text)}')
+        raise _Bad("wrong type", f'"{field}" must be a text, not {json_name(text)}')
     if "\0" in text:
         raise _Bad("NUL byte", f'"{field}" holds a NUL character')
     try:
@@ -213,11 +213,6 @@ def _checked(text: Any, field: str) -> str:
         lone = f"U+{ord(text[error.start]):04X}"
         raise _Bad("lone surrogate", f'"{field}" holds {lone}, half of a character, which UTF-8 cannot hold') from error
     return text
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
 
 
 def _broken(block: Block, reading: ReadingConfig) -> Iterator[Document | Reject]:
