@@ -65,17 +65,20 @@ def read_lines(path: Path | str) -> Iterator[tuple[int, bytes]]:
         yield number, last.removesuffix(b"\r")
 
 
+def render_row(row: Mapping[str, Any], where: str) -> bytes:
+    """A row as one line of JSON, without its end. DataError, naming it by `where`, when it holds what JSON or UTF-8
+    cannot."""
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (ValueError, TypeError) as error:  # UnicodeEncodeError, a lone surrogate, is a ValueError
+        raise DataError(f"{where} cannot be written as JSON: {error}") from error
+
+
 def write_rows(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a plain .jsonl file atomically, from memory. Raises what RowWriter.write raises."""
-    path = Path(path)
-    write_atomic(path, b"".join(_render(row, number, path) for number, row in enumerate(rows, start=1)))
-
-
-def _render(row: Mapping[str, Any], number: int, path: Path) -> bytes:
-    try:
-        return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
-    except (ValueError, TypeError) as error:  # UnicodeEncodeError, a lone surrogate, is a ValueError
-        raise DataError(f"row {number} of {path.name} cannot be written as JSON: {error}") from error
+    name = Path(path).name
+    lines = (render_row(row, f"row {number} of {name}") for number, row in enumerate(rows, start=1))
+    write_atomic(path, b"".join(line + b"\n" for line in lines))
 
 
 class RowWriter:
@@ -98,11 +101,14 @@ class RowWriter:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Appends one row. DataError when it holds what JSON or UTF-8 cannot, StorageError when the disk refuses."""
-        line = _render(row, self.rows + 1, self.path)
+        self.write_line(render_row(row, f"row {self.rows + 1} of {self.path.name}"))
+
+    def write_line(self, line: bytes) -> None:
+        """Appends one row that `render_row` has made."""
         with writing(self.path):
-            self._stream.write(line)
+            self._stream.write(line + b"\n")
         self.rows += 1
-        self.bytes += len(line)
+        self.bytes += len(line) + 1
 
     def close(self) -> None:
         """Ends the frame; only then is the file whole."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from seedbed.data.sources.records import Document
 from seedbed.errors import CorruptionError
 from seedbed.runs import Manifest, open_folder, read_json, remake, verify_file
-from seedbed.shards import RowWriter, read_rows
+from seedbed.shards import RowWriter, read_rows, render_row
 
 SHARD_BYTES = 20 << 20
 """A shard ends once it holds this much uncompressed: about five million tokens."""
@@ -60,12 +60,18 @@ class ShardWriter:
         self._writer: RowWriter | None = None
 
     def write(self, document: Document) -> None:
+        """Writes a document as a row."""
+        row = render_row({"text": document.text, "source": document.name}, document.name)
+        self.write_row(row, len(document.text.encode()))
+
+    def write_row(self, row: bytes, text_bytes: int) -> None:
+        """Writes a row that was rendered before, as lines of a unit are; its text has so many bytes."""
         if self._writer is None:
             self._writer = RowWriter(self.folder / f"{self.split}-{self.shards:05d}.jsonl.zst").__enter__()
             self.shards += 1
-        self._writer.write({"text": document.text, "source": document.name})
+        self._writer.write_line(row)
         self.documents += 1
-        self.bytes += len(document.text.encode())
+        self.bytes += text_bytes
         if self._writer.bytes >= SHARD_BYTES:
             self.close()
 

@@ -33,7 +33,7 @@ from seedbed.data.units import DOCUMENT, Plan, Unit, UnitResult, cut_units, work
 from seedbed.devices import count_cores
 from seedbed.errors import ConfigError, DataError, SeedbedError
 from seedbed.progress import progress
-from seedbed.runs import command, lock, new_folder, write_card, write_json, write_result
+from seedbed.runs import command, lock, new_folder, parse_json, write_card, write_json, write_result
 from seedbed.shards import RowWriter, read_rows
 
 SAMPLE_ROWS = 3
@@ -220,17 +220,23 @@ def _write(
     with progress("writing", len(units), "units") as advance:
         for unit in units:
             verdict = verdicts.of(unit.number)
-            parents = unit.documents()["parent"]
-            for i, document in enumerate(unit.texts()):
+            documents = unit.documents()
+            for i, line in enumerate(unit.rows()):
                 if verdict.reason(i):
                     continue
-                text = verdict.rest(i, document.text)
+                parent = documents["parent"][i].tobytes()
+                side = plan.side(parent)
+                if side is not None and verdict.is_whole(i):  # nearly all: their rows go over as they are
+                    shards[side].write_row(line, int(documents["bytes"][i]))
+                    continue
+                row = parse_json(line)
+                text = verdict.rest(i, row["text"])
                 if not text.strip():
                     dropped["dropped: nothing but repeated lines"] += 1
                     continue
                 placed = False
-                for split, part in plan.place(parents[i].tobytes(), text):
-                    shards[split].write(Document(part, document.name))
+                for split, part in plan.place(parent, text):
+                    shards[split].write(Document(part, row["source"]))
                     placed = True
                 dropped["dropped: beyond max_bytes"] += not placed
             advance(1)

@@ -46,6 +46,12 @@ class SplitPlan:
     _seen: dict[bytes, int] = field(default_factory=dict)
     """Bytes of `cut` and `shared` that went by."""
 
+    def side(self, parent: bytes) -> Split | None:
+        """Where the documents of a parent go, if they all go there whole."""
+        if parent in (self.cut, self.shared):
+            return None
+        return "val" if parent in self.val else "train" if parent in self.train else None
+
     def place(self, parent: bytes, text: str) -> Iterator[tuple[Split, str]]:
         """Where a document goes, or its two parts. To be asked of all documents in order, since some are cut."""
         before = self._seen.get(parent, 0)

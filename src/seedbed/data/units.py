@@ -21,11 +21,11 @@ from seedbed.data.cleaning.cleaner import Cleaner
 from seedbed.data.config import CleaningConfig, DeduplicationConfig, PrepareConfig, ReadingConfig
 from seedbed.data.deduplication.signer import Signer
 from seedbed.data.sources.blocks import Block
-from seedbed.data.sources.records import Document, Reject, read_documents
+from seedbed.data.sources.records import Reject, read_documents
 from seedbed.data.splitting import PARENT, parent_of
 from seedbed.errors import CorruptionError, DataError
 from seedbed.runs import read_json, sha256_file, sha256_json, write_json, writing
-from seedbed.shards import RowWriter, read_rows
+from seedbed.shards import RowWriter, read_lines
 
 RULES = 2
 """Raised when the same plan gives other results than before: units of an older seedbed are then made again."""
@@ -129,10 +129,10 @@ class UnitResult:
         """Parent and size of every document, dtype DOCUMENT."""
         return np.load(self._parents, allow_pickle=False)
 
-    def texts(self) -> Iterator[Document]:
-        """The documents, in order."""
-        for row in read_rows(self._rows):
-            yield Document(row["text"], row["source"])
+    def rows(self) -> Iterator[bytes]:
+        """The documents, in order, as lines of JSON."""
+        for _, line in read_lines(self._rows):
+            yield line
 
     def is_done(self, unit: Unit, plan: Plan) -> bool:
         """Whether these are the results of this unit under this plan. The report is written last."""

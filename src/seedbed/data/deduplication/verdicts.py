@@ -34,6 +34,10 @@ class UnitVerdict:
         """Why a document is dropped; None for one that is kept."""
         return REASONS[self.drops[document]]
 
+    def is_whole(self, document: int) -> bool:
+        """Whether a document is kept as it is."""
+        return self.drops[document] == KEPT and self.cut_starts[document] == self.cut_starts[document + 1]
+
     def rest(self, document: int, text: str) -> str:
         """The text of a kept document without the lines and paragraphs that stand elsewhere; it may be empty."""
         pieces, position = [], 0
