@@ -5,18 +5,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from pathlib import Path
 from typing import Any
 
 from seedbed.errors import ConfigError, CorruptionError, DataError
+from seedbed.runs import parse_json
 from seedbed.tokenizers import byte_pair, sentence_piece
+from seedbed.tokenizers.folder import NAMES, read_bytes, read_folder, read_text
 from seedbed.tokenizers.model_file import read_model
 from seedbed.tokenizers.splits import Digits, Split
-from seedbed.tokenizers.tokenizer import NAMES, Tokenizer
-
-LARGEST = 1 << 28
-"""Bytes of a file; the largest known have some 40 MB."""
+from seedbed.tokenizers.tokenizer import Tokenizer
 
 KNOWN_NAMES = {
     "bos_token": ("<s>", "<|begin_of_text|>", "<bos>", "<|startoftext|>", "<|endoftext|>"),
@@ -40,22 +38,27 @@ def read_foreign(
     path = find_file(path)
     if path.suffix != ".tiktoken" and (split, digits) != (None, None):
         raise ConfigError(f"split and digits are for training and for .tiktoken files; {path} tells them itself")
+    if path.suffix == ".json":
+        # One of another name is alone: what lies beside it belongs to a tokenizer.json.
+        parts = read_folder(path.parent) if path.name == "tokenizer.json" else (read_text(path), {}, None)
+    elif path.suffix in (".model", ".tiktoken"):
+        raw = read_bytes(path)
+    else:
+        raise DataError(f"{path} is no tokenizer that is known", "Give a folder, tokenizer.json, .model or .tiktoken.")
     try:
         if path.suffix == ".json":
-            return _hugging_face(path)
+            return _hugging_face(*parts)
         if path.suffix == ".model":
-            return sentence_piece.from_model(read_model(_bytes(path)))
-        if path.suffix == ".tiktoken":
-            if split is None:
-                raise ConfigError(f"{path} does not say how text is split", "Give --split gpt-2, llama-3 or qwen2.")
-            return byte_pair.from_ranks(_ranks(_bytes(path)), split=split, digits=digits, specials=specials)
+            return sentence_piece.from_model(read_model(raw))
+        if split is None:
+            raise ConfigError(f"{path} does not say how text is split", "Give --split gpt-2, llama-3 or qwen2.")
+        return byte_pair.from_ranks(_ranks(raw), split=split, digits=digits, specials=specials)
     except CorruptionError as error:
         raise CorruptionError(f"{path}: {error.problem}", error.fix) from error
     except DataError as error:
         raise DataError(f"{path}: {error.problem}", error.fix) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptionError(f"{path} cannot be used: {error}") from error
-    raise DataError(f"{path} is no tokenizer that is known", "Give a folder, tokenizer.json, .model or .tiktoken.")
 
 
 def find_file(path: Path) -> Path:
@@ -67,21 +70,12 @@ def find_file(path: Path) -> Path:
     return found
 
 
-def _hugging_face(path: Path) -> Tokenizer:
-    source = _bytes(path).decode("utf-8")
-    config: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if path.name == "tokenizer.json" and (path.parent / name).is_file():
-            config |= json.loads(_bytes(path.parent / name))
-    template = config.pop("chat_template", None)
-    if isinstance(template, list):  # several by name
-        template = next((one["template"] for one in template if one["name"] == "default"), None)
-    if path.name == "tokenizer.json" and (path.parent / "chat_template.jinja").is_file():
-        template = _bytes(path.parent / "chat_template.jinja").decode("utf-8")
+def _hugging_face(source: str, config: dict[str, Any], template: str | None) -> Tokenizer:
     if not any(config.get(name) for name in NAMES):
-        there = {token["content"] for token in json.loads(source).get("added_tokens", []) if token["special"]}
-        for name, known in KNOWN_NAMES.items():
-            config[name] = next((token for token in known if token in there), None)
+        there = {token["content"] for token in parse_json(source.encode()).get("added_tokens", []) if token["special"]}
+        config |= {
+            name: next((token for token in known if token in there), None) for name, known in KNOWN_NAMES.items()
+        }
     return Tokenizer(source, {"tokenizer_class": "PreTrainedTokenizerFast"} | config, template)
 
 
@@ -98,12 +92,3 @@ def _ranks(raw: bytes) -> dict[bytes, int]:
     if any(bytes([byte]) not in ranks for byte in range(256)):
         raise ValueError("it does not hold all 256 bytes")
     return ranks
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > LARGEST:
-            raise DataError(f"{path} holds more than {LARGEST:,} bytes: that is no tokenizer")
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error

@@ -22,6 +22,7 @@ from tokenizers import AddedToken, processors
 
 from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.runs import parse_json, write_atomic, write_json
+from seedbed.tokenizers.folder import MAKER, NAMES, read_folder
 from seedbed.tokenizers.scheme import may_cut, read_scheme, token_bytes, without_prefix
 
 if TYPE_CHECKING:
@@ -29,15 +30,6 @@ if TYPE_CHECKING:
 
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>", "<|im_start|>", "<|im_end|>")
 """The special tokens of every tokenizer grown here, in the order of their ids."""
-
-NAMES = {
-    "pad_token": "<pad>",
-    "unk_token": "<unk>",
-    "bos_token": "<s>",
-    "eos_token": "</s>",
-    "mask_token": "<mask>",
-}
-"""What Hugging Face calls them in tokenizer_config.json. Padding is never the end token: the end is learned."""
 
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>")
 """Special tokens that end an answer in some chat format; each that a tokenizer has ends generation, as </s> does."""
@@ -258,21 +250,9 @@ class Tokenizer:
         DataError when it is not there or of a kind seedbed does not know, CorruptionError when it cannot be parsed.
         """
         path = Path(folder)
-        source = _read(path / "tokenizer.json")
-        config_path = path / "tokenizer_config.json"
-        try:
-            config = parse_json(_read(config_path).encode())
-            if not isinstance(config, dict):
-                raise ValueError("it is not a JSON object")
-            _check_special_names(config)
-        except ValueError as error:
-            raise CorruptionError(f"{config_path} cannot be used: {error}") from error
-        template = config.pop("chat_template", None)
-        # transformers saves the template in a file of its own, which then counts.
-        if (path / "chat_template.jinja").is_file():
-            template = _read(path / "chat_template.jinja")
-        if not (template is None or isinstance(template, str)):
-            raise CorruptionError(f"{config_path} cannot be used: its chat_template is not a text")
+        source, config, template = read_folder(path)
+        if not config:  # a tokenizer without its special tokens is another one
+            raise DataError(f"{path} holds no tokenizer_config.json", MAKER)
         try:
             return cls(source, config, template)
         except DataError as error:
@@ -311,18 +291,6 @@ class TokenStream:
 # Reading tokenizer.json ----------------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise DataError(
-            f"cannot read {path}: {error.strerror or error}",
-            "A tokenizer folder is made by: seedbed tokenizer --corpus CORPUS --kind KIND --out TOKENIZER",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise CorruptionError(f"{path} is not UTF-8: {error}") from error
-
-
 def _parse(source: str) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(source)
@@ -340,15 +308,6 @@ def _vocab_size(vocabulary: dict[str, int]) -> int:
     if largest >= 2 * len(vocabulary) + SPARE_IDS:
         raise DataError(f"its vocabulary has {len(vocabulary):,} entries, but {token[:40]!r} has the id {largest:,}")
     return largest + 1
-
-
-def _check_special_names(config: dict[str, Any]) -> None:
-    """ValueError unless each special token of tokenizer_config.json is a text, or an object that holds one."""
-    for name in NAMES:
-        token = config.get(name)
-        token = token.get("content", 0) if isinstance(token, dict) else token
-        if not (token is None or isinstance(token, str)):
-            raise ValueError(f"its {name} is not a text")
 
 
 def _token_id(config: dict[str, Any], name: str, vocabulary: dict[str, int]) -> int | None:
