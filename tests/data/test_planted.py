@@ -86,7 +86,7 @@ def test_every_planted_problem_is_found_and_nothing_else_goes(prepared):
 def test_rows_that_cannot_be_read_are_counted_by_reason_and_kept_in_a_file(prepared):
     place, rows, bad, result = prepared
     assert result["bad"] == bad
-    rejects = list(read_rows(place / "corpus" / "rejects.jsonl.zst"))
+    rejects = list(read_rows(place / "corpus" / "rejects.jsonl"))
     assert sorted(reject["reason"] for reject in rejects) == list(bad)
     lines = [int(reject["name"].partition(":")[2]) for reject in rejects if reject["name"].startswith("planted")]
     assert lines == list(range(len(rows) + 1, len(rows) + len(bad)))

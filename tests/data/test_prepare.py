@@ -338,7 +338,7 @@ def test_bad_records_are_counted_kept_apart_and_bounded(tmp_path):
     reading = ReadingConfig(max_bad_fraction=0.06)
     stats = prepare(PrepareConfig(source=str(tmp_path / "a.jsonl"), out=tmp_path / "out", reading=reading))
     assert stats["bad"] == {"invalid JSON": 1, "no text field": 1, "null": 1}
-    rejects = list(read_rows(tmp_path / "out" / "rejects.jsonl.zst"))
+    rejects = list(read_rows(tmp_path / "out" / "rejects.jsonl"))
     assert [reject["name"] for reject in rejects] == ["a.jsonl:51", "a.jsonl:52", "a.jsonl:53"]
     assert rejects[1]["excerpt"] == '{"txt": 1}'
 
@@ -351,6 +351,25 @@ def test_stats_and_card_tell_how_large_the_largest_group_of_duplicates_is(tmp_pa
     assert "largest group of exact duplicates: 3 documents" in (tmp_path / "out" / "DATA_CARD.md").read_text()
     stats = prepare(PrepareConfig(source=write(tmp_path / "b.jsonl", texts), out=tmp_path / "other"))
     assert stats["largest_group_of_duplicates"] == {}
+
+
+def test_files_of_other_kinds_are_counted_and_the_card_says_so(tmp_path):
+    (tmp_path / "texts").mkdir()
+    write(tmp_path / "texts" / "a.jsonl", different(20, 100))
+    for name in ("b.bin", "c.bin", "Makefile"):
+        (tmp_path / "texts" / name).write_bytes(b"x")
+    stats = prepare(PrepareConfig(source=str(tmp_path / "texts"), out=tmp_path / "out"))
+    assert stats["ignored"] == {"(none)": 1, ".bin": 2}
+    assert "files of other kinds: (none) 1, .bin 2" in (tmp_path / "out" / "DATA_CARD.md").read_text()
+
+
+def test_a_corpus_can_be_prepared_again(tmp_path):
+    """Its documents are the source, not its card and statistics."""
+    texts = different(40, 200)
+    prepare(PrepareConfig(source=write(tmp_path / "a.jsonl", texts), out=tmp_path / "one"))
+    stats = prepare(PrepareConfig(source=str(tmp_path / "one"), out=tmp_path / "two"))
+    assert stats["records"] == 40 and not stats["bad"]
+    assert sorted(sum(splits(tmp_path / "two"), [])) == sorted(texts)
 
 
 def test_two_at_once_do_not_disturb_each_other(tmp_path):

@@ -66,6 +66,13 @@ def test_settings_reach_the_optimizer(name):
                 assert (group["betas"], group["eps"]) == ((0.6, 0.7), 1e-3)
 
 
+@pytest.mark.parametrize(("name", "usual"), [("muon", (0.8, 1e-10)), ("adamw", (0.9, 1e-8))])
+def test_adamw_alone_has_its_usual_memory(name, usual):
+    for places in moved_by(random_model(), OptimizerConfig(name=name)).values():
+        for kind, group in places:
+            assert kind is Muon or (group["betas"][0], group["eps"]) == usual
+
+
 def test_frozen_parameters_are_left_alone():
     model = random_model()
     model.embedding.requires_grad_(False)

@@ -25,11 +25,45 @@ ELSEWHERE = {
     "learning_rate": ("optimizer.matrix_rate", "optimizer.rate"),
     "weight_decay": ("optimizer.weight_decay",),
     "batch_size": ("train.batch", "batch"),
-    "block_size": ("data.length", "length"),
+    "block_size": ("model.context", "data.length", "length"),
+    "max_seq_length": ("model.context", "data.length", "length"),
+    "max_position_embeddings": ("model.context",),
+    "n_positions": ("model.context",),
+    "n_embd": ("model.width",),
+    "hidden_size": ("model.width",),
+    "d_model": ("model.width",),
+    "n_layer": ("model.layers",),
+    "num_hidden_layers": ("model.layers",),
+    "n_head": ("model.heads",),
+    "num_attention_heads": ("model.heads",),
+    "num_key_value_heads": ("model.kv_heads",),
+    "intermediate_size": ("model.ff_width",),
     "gradient_accumulation_steps": ("train.micro_batch",),
     "grad_accum": ("train.micro_batch",),
+    "per_device_train_batch_size": ("train.batch",),
     "max_steps": ("train.steps",),
+    "max_iters": ("train.steps",),
+    "num_iterations": ("train.steps",),
+    "num_train_epochs": ("train.epochs",),
+    "eval_interval": ("train.validate_every",),
+    "eval_steps": ("train.validate_every",),
+    "save_steps": ("train.checkpoint.steps",),
+    "logging_steps": ("train.log_every",),
+    "log_interval": ("train.log_every",),
+    "grad_clip": ("train.clip",),
+    "max_grad_norm": ("train.clip",),
+    "warmup_steps": ("schedule.warmup",),
+    "warmup_iters": ("schedule.warmup",),
+    "lr_scheduler_type": ("schedule.name",),
+    "init_from": ("init",),
+    "output_dir": ("out",),
+    "out_dir": ("out",),
+    "dataset": ("data.tokens", "data", "source"),
+    "input": ("source",),
+    "start": ("prompt",),
     "max_new_tokens": ("max_tokens",),
+    "num_predict": ("max_tokens",),
+    "model_type": ("kind",),
 }
 """What people who come from other trainers type, and our keys for it."""
 
@@ -129,15 +163,21 @@ def unknown_key(keys: Mapping[str, Option], problem: str, key: str, prog: str, d
     names = {flag(path): path for path, option in keys.items() if not option.group or option.nullable}
     ours = [name for name in ELSEWHERE.get(key.rpartition(".")[2].replace("-", "_"), ()) if name in names]
     if ours:
-        return ConfigError(f"{problem}; here it is {' or '.join(dashes + name for name in ours)}")
+        return ConfigError(f"{problem}; here it is {' or '.join(dashes + name for name in ours[:2])}")
     written = key.replace("-", "_")
     alike = [name for name in names if name.rpartition(".")[2] == written.rpartition(".")[2]]
     near = alike if "." not in key else difflib.get_close_matches(written, alike, cutoff=0)
-    near = (near or difflib.get_close_matches(written, names))[:2]
+    near = (near or [name for name in difflib.get_close_matches(written, names, n=5) if _is_alike(written, name)])[:2]
     hint = f"; did you mean {' or '.join(dashes + name for name in near)}?" if near else ""
     beside = [name for name in names if name.rpartition(".")[0] == key.rpartition(".")[0]] or list(names)
     fix = f"Allowed here: {', '.join(dashes + name for name in beside)}" if len(beside) <= 12 else None
     return ConfigError(problem + hint, fix or f"{prog} --help explains each.")
+
+
+def _is_alike(written: str, name: str) -> bool:
+    """Whether the words behind the groups are alike; that the groups are says nothing."""
+    ends = (path.rpartition(".")[2] for path in (written, name))
+    return difflib.SequenceMatcher(None, *ends).ratio() >= 0.7
 
 
 def flag(path: str) -> str:

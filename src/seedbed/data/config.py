@@ -59,7 +59,7 @@ class ReadingConfig:
     """Bytes; a row (a line of .jsonl, a record of .csv) that is longer is a bad row. It bounds memory."""
 
     max_bad_fraction: float = 0.01
-    """Rows that cannot be read are counted by reason and written to rejects.jsonl.zst; a larger share of all rows than
+    """Rows that cannot be read are counted by reason and written to rejects.jsonl; a larger share of all rows than
     this is an error. 0 accepts none."""
 
     def __post_init__(self) -> None:
@@ -300,7 +300,7 @@ class TokenizeConfig:
     """The corpus folder, as `seedbed prepare` writes it."""
 
     tokenizer: Path
-    """The tokenizer folder, as `seedbed tokenizer` writes it; a model folder serves too."""
+    """The tokenizer folder, as `seedbed tokenizer` writes it; a model folder or a run serves too."""
 
     out: Path
     """The tokens folder to write; it must not exist yet."""

@@ -27,20 +27,23 @@ from seedbed.data.deduplication.duplicates import find_duplicates
 from seedbed.data.deduplication.verdicts import KEPT, Verdicts
 from seedbed.data.executors import EXECUTORS
 from seedbed.data.sources.blocks import Block, read_blocks
+from seedbed.data.sources.files import ignored_files
 from seedbed.data.sources.records import Document
 from seedbed.data.splitting import SplitPlan, plan_split
 from seedbed.data.units import DOCUMENT, Plan, Unit, UnitResult, cut_units, work
 from seedbed.devices import count_cores
 from seedbed.errors import ConfigError, DataError, SeedbedError
 from seedbed.progress import progress
-from seedbed.runs import command, lock, new_folder, parse_json, write_card, write_json, write_result
-from seedbed.shards import RowWriter, read_rows
+from seedbed.runs import command, lock, new_folder, parse_json, write_card, write_json, write_result, writing
+from seedbed.shards import read_rows, render_row
 
 SAMPLE_ROWS = 3
 """Documents that the card shows the beginning of."""
 
 KINDS = ("dropped", "split", "removed", "stripped", "mended", "masked")
 """What a reason that is counted begins with."""
+
+REJECTS = "rejects.jsonl"
 
 JUDGED_EARLY = 100_000
 """Records after which a source with too many bad ones is not read to its end."""
@@ -115,7 +118,7 @@ def _make(config: PrepareConfig, units_folder: Path, folder: Path, inputs: dict[
             )
     counts += removed + _repeats(verdicts)
     largest = {kind: verdicts.counts[f"largest_{kind}"] for kind in ("exact", "near")}
-    stats = _stats(records, rejects, counts, largest, plan, shards)
+    stats = {"ignored": ignored_files(config.source)} | _stats(records, rejects, counts, largest, plan, shards)
     write_json(folder / "stats.json", stats)
     _write_card(folder, config, inputs["source"], stats)
     return stats
@@ -168,10 +171,11 @@ def hash_source(config: PrepareConfig) -> str:
 
 
 def _judge(config: PrepareConfig, units: list[UnitResult], folder: Path) -> tuple[Counter[str], int, Counter[str]]:
-    """Counts by reason, records, and bad ones by reason, written to rejects.jsonl.zst. Too many are a DataError."""
+    """Counts by reason, records, and bad ones by reason, written to rejects.jsonl. Too many are a DataError."""
     counts, records, bad = Counter[str](), 0, Counter[str]()
     first: dict[str, Any] | None = None
-    with RowWriter(folder / "rejects.jsonl.zst") as writer:
+    # Not compressed as the shards are, so that `*.jsonl.zst` is the corpus.
+    with writing(folder / REJECTS), open(folder / REJECTS, "wb") as file:
         for unit in units:
             report = unit.report()
             records += report["records"]
@@ -179,7 +183,7 @@ def _judge(config: PrepareConfig, units: list[UnitResult], folder: Path) -> tupl
             for reject in report["rejects"]:
                 first = first or reject
                 bad[reject["reason"]] += 1
-                writer.write(reject)
+                file.write(render_row(reject, reject["name"]) + b"\n")
     if first and bad.total() > config.reading.max_bad_fraction * records:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in bad.most_common())
         # A single file is its own name.
@@ -189,7 +193,7 @@ def _judge(config: PrepareConfig, units: list[UnitResult], folder: Path) -> tupl
             f"Mend the source, or accept so many: --reading.max_bad_fraction {bad.total() / records:.2g}",
         )
     if not bad:
-        (folder / "rejects.jsonl.zst").unlink()
+        (folder / REJECTS).unlink()
     if records - bad.total() == counts["dropped: empty"]:
         raise DataError(f"{config.source} is empty: it holds no text")
     return counts, records, bad
@@ -273,7 +277,6 @@ def _stats(
         "bad": dict(sorted(bad.items())),
         **by_kind,
         "largest_group_of_duplicates": {kind: count for kind, count in largest.items() if count},
-        "cut_to_fit": plan.cut is not None,
     }
 
 
@@ -283,6 +286,9 @@ def _write_card(folder: Path, config: PrepareConfig, source_hash: str, stats: di
     if config.source == "stdlib":
         source, licence = "The text of Python's standard library, without its tests.", config.licence or "PSF"
     sample = "Everything in the source."
+    if stats["ignored"]:
+        ignored = ", ".join(f"{ending} {count:,}" for ending, count in stats["ignored"].items())
+        sample = f"Everything in the source but files of other kinds: {ignored}."
     if config.max_bytes is not None:
         sample = (
             f"A sample of the whole: documents in the order of their hash until {config.max_bytes:,} bytes; "
@@ -316,6 +322,7 @@ def _write_card(folder: Path, config: PrepareConfig, source_hash: str, stats: di
             "How to use it": [
                 "`seedbed tokenizer --corpus FOLDER --out TOKENIZER`, then `seedbed tokenize`",
                 'Each line of the .jsonl.zst files is {"text": …, "source": …}.',
+                *(["What could not be read is in rejects.jsonl, with the reason."] if stats["bad"] else []),
             ],
         },
         name="DATA_CARD.md",

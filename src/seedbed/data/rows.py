@@ -59,7 +59,10 @@ def _array(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         rows = parse_json(b"".join(read_pieces(path)).removeprefix(BOM))
     except ValueError as error:
-        raise DataError(f"{path} is not valid JSON ({error})", "One JSON object a line is a .jsonl file.") from error
+        if "Extra data" in str(error):  # a row a line, in spite of its name
+            yield from _lines(path)
+            return
+        raise DataError(f"{path} is not valid JSON ({error})") from error
     if not isinstance(rows, list):
         raise DataError(f"{path} must hold a JSON list of rows, got {json_name(rows)}")
     yield from enumerate(rows, start=1)

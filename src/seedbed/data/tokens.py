@@ -203,6 +203,8 @@ def open_tokenizer(folder: Path, verify: Literal["sizes", "all"] = "sizes") -> t
     """The tokenizer of a folder, and what names it as an input. Errors are as in `open_folder` and `Tokenizer.load`."""
     from seedbed.tokenizers.tokenizer import Tokenizer
 
+    if not (folder / "tokenizer.json").is_file() and (folder / TOKENIZER_FOLDER).is_dir():
+        folder = folder / TOKENIZER_FOLDER  # of a run, or of other tokens
     # A folder of another tool has no manifest: then the tokenizer's own hash names it.
     made_here = (folder / MANIFEST).exists()
     made_from = open_folder(folder, ("tokenizer", "model"), verify) if made_here else None
@@ -473,8 +475,10 @@ def open_tokens(folder: Path | str, verify: bool = False) -> Tokens:
 
 def check_vocabulary(store: TokenStore, tokenizer: Tokenizer) -> None:
     """Refuses a tokenizer (a model's, say) that did not make these tokens: the same ids would mean other texts."""
-    fix = remake(store.folder, "tokens") or ""
-    fix = f"Tokenize the corpus with that tokenizer. {fix}".rstrip()
+    fix = (
+        "Tokenize the corpus with this tokenizer, into a new folder: "
+        "seedbed tokenize --corpus CORPUS --tokenizer MODEL --out TOKENS"
+    )
     if store.vocab_size != tokenizer.vocab_size:
         have = f"{store.path} was made with a vocabulary of {store.vocab_size:,}"
         raise DataError(f"{have}, but this tokenizer has {tokenizer.vocab_size:,} tokens", fix)

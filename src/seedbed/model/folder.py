@@ -72,7 +72,7 @@ def save_model(
         write_json(staging / "generation_config.json", generation_config(model.config, tokenizer))
         lineage = {role: input_hash(source) for role, source in inputs.items()}
         write_config(staging, model.config, tokenizer=tokenizer.hash, inputs=lineage)
-        tokenizer.save(staging)
+        tokenizer.save(staging, model.config.context)
         write_card(staging, f"{folder.parent.name}/{folder.name}", card)
     return open_folder(folder, "model")
 

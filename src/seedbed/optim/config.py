@@ -40,14 +40,14 @@ class OptimizerConfig:
     momentum: float = 0.95
     """Momentum of Muon."""
 
-    beta1: float = 0.8
-    """First AdamW moment's memory. 0.8 suits Muon's pace; AdamW alone is usually run at 0.9."""
+    beta1: float | None = None
+    """First AdamW moment's memory. Left out: 0.8, which suits Muon's pace, under muon; 0.9 under adamw."""
 
     beta2: float = 0.95
     """Second AdamW moment's memory."""
 
-    epsilon: float = 1e-10
-    """Added to AdamW's denominator."""
+    epsilon: float | None = None
+    """Added to AdamW's denominator. Left out: 1e-10 under muon, 1e-8 under adamw."""
 
     newton_schulz_steps: int = 5
     """Steps of Muon's orthogonalisation; fewer are cheaper and less exact."""

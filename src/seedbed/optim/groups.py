@@ -44,8 +44,9 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
     ]
     if groups:
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in model.parameters())
-        betas = (config.beta1, config.beta2)
-        optimizers.append(AdamW(groups, betas=betas, eps=config.epsilon, fused=fused))
+        beta1, epsilon = (0.9, 1e-8) if config.name == "adamw" else (0.8, 1e-10)
+        betas = (beta1 if config.beta1 is None else config.beta1, config.beta2)
+        optimizers.append(AdamW(groups, betas=betas, eps=config.epsilon or epsilon, fused=fused))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]

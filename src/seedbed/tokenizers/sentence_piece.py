@@ -137,9 +137,11 @@ def _why_not(model: ModelFile) -> str | None:
     if model.algorithm not in ("bpe", "unigram"):
         return f"it is of the type {model.algorithm}, not bpe or unigram"
     if model.normalizes:
-        return "it has rules of normalisation"
-    if model.removes_spaces or model.suffixes or not model.escapes:
-        return "it removes spaces or marks them behind words"
+        return "it has rules of normalisation (spm_train: --normalization_rule_name=identity has none)"
+    if model.removes_spaces:
+        return "it removes spaces (spm_train: --remove_extra_whitespaces=false keeps them)"
+    if model.suffixes or not model.escapes:
+        return "it marks spaces behind words, or not at all"
     if UNUSED in types:
         return "it has unused pieces"
     if USER in types and (model.algorithm == "unigram" or model.adds_prefix):

@@ -235,9 +235,12 @@ class Tokenizer:
 
     # Folders ---------------------------------------------------------------------------------------------------------
 
-    def save(self, folder: Path | str) -> None:
-        """Writes tokenizer.json and tokenizer_config.json, which AutoTokenizer loads as they are."""
+    def save(self, folder: Path | str, context: int | None = None) -> None:
+        """Writes tokenizer.json and tokenizer_config.json, which AutoTokenizer loads as they are. `context`: of the
+        model that the folder holds."""
         config = dict(self._config)
+        if context is not None:
+            config["model_max_length"] = context
         if self.chat_template is not None:
             config["chat_template"] = self.chat_template
         write_atomic(Path(folder) / "tokenizer.json", self._source)

@@ -170,6 +170,12 @@ def test_a_json_file_may_hold_one_array_in_an_object_or_one_row(tmp_path):
     assert texts_of(tmp_path) == ["a", "b"]
 
 
+def test_a_json_file_may_hold_a_row_a_line(tmp_path):
+    (tmp_path / "a.json").write_text('{"text": "a"}\n{"text": "b"}\n[1]\n')
+    first, second, bad = read(tmp_path / "a.json")
+    assert (first.text, second.text, bad.reason) == ("a", "b", "not an object")
+
+
 def test_the_main_text_of_a_page_is_taken(tmp_path):
     pytest.importorskip("trafilatura")
     story = "<p>" + "The seed lies in dark soil and waits for the rain of spring. " * 5 + "</p>"

@@ -237,7 +237,7 @@ def _html_blocks(
 def _json_blocks(
     file: SourceFile, pieces: Iterator[bytes], reading: ReadingConfig, block_bytes: int
 ) -> Iterator[Block]:
-    """A .json file holds an array of rows, an object with one array in it, or one row."""
+    """A .json file holds an array of rows, an object with one array in it, one row, or one row a line."""
     data = _read_whole(file, pieces, LONGEST_JSON)
     if isinstance(data, Block):
         yield data
@@ -245,6 +245,9 @@ def _json_blocks(
     try:
         value = parse_json(data)
     except ValueError as error:
+        if "Extra data" in str(error):  # a row a line, in spite of its name
+            yield from _row_blocks(file, iter([data]), reading, block_bytes)
+            return
         yield Block(file.name, "bad", 1, f"invalid JSON\n{error}".encode())
         return
     arrays = [item for item in value.values() if isinstance(item, list)] if isinstance(value, dict) else []

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import stat
 import sysconfig
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from seedbed.compression import STDIN, without_compression
-from seedbed.errors import DataError
+from seedbed.errors import DataError, SeedbedError
+from seedbed.runs import MANIFEST, read_manifest
 
 ENDINGS = {
     ".txt": "text",
@@ -61,7 +64,7 @@ def find_files(source: str) -> list[SourceFile]:
         return [SourceFile(Path(source), source.removeprefix(HUB), "hub")]
     path = Path(source)
     if path.is_dir():
-        found = [_file(file, file.relative_to(path).as_posix()) for file in _walk(path)]
+        found = [_file(file, file.relative_to(path).as_posix()) for file in _files_of(path)]
         return _some([file for file in found if file], source)
     if glob.has_magic(source) and not path.exists():
         found = [_file(Path(name), name) for name in sorted(glob.glob(source, recursive=True)) if os.path.isfile(name)]
@@ -82,6 +85,25 @@ def find_files(source: str) -> list[SourceFile]:
         fix = f"Known kinds: {', '.join(ENDINGS)}, also with .gz, .bz2 or .zst behind. Plain text? Rename it to .txt."
         raise DataError(f"{source} is of no kind that can be read", fix)
     return [file]
+
+
+def ignored_files(source: str) -> dict[str, int]:
+    """Of a folder, how many files are of no known kind, by their ending."""
+    path = Path(source)
+    if source == "stdlib" or not path.is_dir():
+        return {}
+    endings = Counter(file.suffix or "(none)" for file in _files_of(path) if _file(file, file.name) is None)
+    return dict(sorted(endings.items()))
+
+
+def _files_of(folder: Path) -> Iterator[Path]:
+    """All below a folder; of a corpus, which may be cleaned again, its documents alone."""
+    if (folder / MANIFEST).is_file():
+        with contextlib.suppress(SeedbedError):
+            manifest = read_manifest(folder)
+            if manifest.kind == "corpus":
+                return (folder / name for name in sorted(manifest.files) if name.endswith(".jsonl.zst"))
+    return _walk(folder)
 
 
 def _some(files: list[SourceFile], source: str) -> list[SourceFile]:
