@@ -44,6 +44,8 @@ def test_files_of_several_frames_and_plain_files_are_read(tmp_path):
     assert list(read_rows(tmp_path / "both.jsonl.zst")) == ROWS + ROWS[:2]
     (tmp_path / "plain.jsonl").write_text('{"a": 1}\r\n{"b": 2}')
     assert list(read_rows(tmp_path / "plain.jsonl")) == [{"a": 1}, {"b": 2}]
+    (tmp_path / "marked.jsonl").write_bytes(b'\xef\xbb\xbf{"a": 1}\n')
+    assert list(read_rows(tmp_path / "marked.jsonl")) == [{"a": 1}]
 
 
 def test_every_cut_and_every_changed_bit_is_found(tmp_path):

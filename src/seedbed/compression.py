@@ -26,6 +26,9 @@ ZSTD_STEP = 1 << 12
 
 STDIN = Path("-")
 
+BOM = b"\xef\xbb\xbf"
+"""What some programs put before UTF-8; it is no part of the text."""
+
 
 def read_pieces(path: Path | str) -> Iterator[bytes]:
     """The content of a file in pieces, decompressed when its name ends in .zst, .gz or .bz2; `-` is standard input.
@@ -47,6 +50,17 @@ def read_pieces(path: Path | str) -> Iterator[bytes]:
     except EOFError as error:
         problem = f"{path}: the compressed stream is cut off"
         raise CorruptionError(problem, "Copy the file again, or make it again.") from error
+
+
+def without_bom(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces of a file of text, from behind its byte order mark where it has one."""
+    head = b""
+    for piece in pieces:
+        head += piece
+        if len(head) >= len(BOM):
+            break
+    yield head.removeprefix(BOM)
+    yield from pieces
 
 
 def without_compression(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import zstandard
 
-from seedbed.compression import read_pieces
+from seedbed.compression import read_pieces, without_bom
 from seedbed.errors import CorruptionError, DataError
 from seedbed.runs import json_name, parse_json, write_atomic, writing
 
@@ -48,7 +48,7 @@ def read_lines(path: Path | str) -> Iterator[tuple[int, bytes]]:
     """
     number, parts, length = 1, [], 0
     try:
-        for piece in read_pieces(path):
+        for piece in without_bom(read_pieces(path)):
             first, *rest = piece.split(b"\n")
             parts.append(first)
             length += len(first)

@@ -25,6 +25,9 @@ ROWS = [
     {"prompt": CHAT["messages"] + [{"role": "user", "content": "a"}], "completion": CHAT["messages"][1:]},
     {"text": "Once."},
     {"instruction": "a", "output": "b", "text": "a b", "system": ""},
+    {"markdown": "Twice.", "text": None},
+    {"messages": [{"role": "user", "content": "Hi"}, {"role": "model", "content": "Hello"}]},
+    {"prompt": "no answer", "question": "a", "answer": "b"},
 ]
 
 
@@ -46,6 +49,9 @@ EXPECTED = [
     Conversation([*pair("Hi", "Hello"), *pair("a", "Hello")], 10),
     PlainText("Once.", 11),
     Conversation(pair("a", "b"), 12),
+    PlainText("Twice.", 13),
+    Conversation(pair("Hi", "Hello"), 14),
+    Conversation(pair("a", "b"), 15),
 ]
 
 
@@ -56,6 +62,11 @@ def lines(rows):
 def test_each_shape_is_read(tmp_path):
     (tmp_path / "chat.jsonl").write_bytes(lines(ROWS))
     assert list(read_conversations(tmp_path / "chat.jsonl")) == EXPECTED
+
+
+def test_a_json_file_may_hold_one_conversation(tmp_path):
+    (tmp_path / "chat.json").write_text(json.dumps(CHAT))
+    assert list(read_conversations(tmp_path / "chat.json")) == EXPECTED[:1]
 
 
 def test_the_roles_of_sharegpt_are_ours(tmp_path):
@@ -73,6 +84,7 @@ def test_the_roles_of_sharegpt_are_ours(tmp_path):
         ("text", "an object is needed, got a text"),
         (None, "got null"),
         ({"words": "x"}, "neither messages nor prompt, question, instruction or text; its keys: 'words'"),
+        ({"role": "user", "content": "x"}, "neither messages nor prompt.* its keys: 'role', 'content'"),
         ({"text": ""}, "text is empty"),
         ({"text": ["x"]}, "text must be a text, got a list"),
         ({"conversations": [{"from": "alien", "value": "x"}]}, "message 1 has the role 'alien'"),
@@ -91,7 +103,7 @@ def test_the_roles_of_sharegpt_are_ours(tmp_path):
         ({"messages": []}, "at least one message"),
         ({"messages": [{"role": "user"}]}, r"message 1 \(user\) needs a text"),
         ({"messages": [{"role": "assistant", "content": ""}]}, "message 1 is an empty reply"),
-        ({"messages": [{"role": "bot", "content": "a"}]}, "message 1 has the role 'bot'"),
+        ({"messages": [{"role": "narrator", "content": "a"}]}, "message 1 has the role 'narrator'"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["json", "jsonl"])
@@ -107,7 +119,7 @@ def test_a_bad_row_is_named_with_what_is_wrong(tmp_path, row, problem, suffix):
     [
         ("a.json", b"", "not valid JSON"),
         ("a.json", b"[]", "holds no conversation"),
-        ("a.json", json.dumps(CHAT).encode(), "must hold a JSON list of rows, got an object"),
+        ("a.json", b"3", "row 1: an object is needed, got 3"),
         ("a.json", b"\xff\xfe", "not valid JSON"),
         ("a.jsonl", b"", "holds no conversation"),
         ("a.jsonl", b"\x00\x01\n", "row 1: not valid JSON"),

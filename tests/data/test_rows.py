@@ -40,6 +40,23 @@ def test_the_format_of_a_file_does_not_change_its_rows(name, tmp_path):
     assert list(numbered_rows(tmp_path / name)) == [(1, ROWS[0]), (2, ROWS[1])]
 
 
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ([{"a": [1]}], [{"a": [1]}]),
+        ({"data": [{"a": 1}, {"a": 2}]}, [{"a": 1}, {"a": 2}]),
+        ({"a": 1}, [{"a": 1}]),
+        ({"messages": [{"role": "user", "content": "a"}]}, [{"messages": [{"role": "user", "content": "a"}]}]),
+        ({"version": 1, "data": []}, [{"version": 1, "data": []}]),
+        ({}, [{}]),
+        (3, [3]),
+    ],
+)
+def test_a_json_file_holds_a_list_of_rows_or_one_row(content, rows, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    assert [row for _, row in numbered_rows(tmp_path / "a.json")] == rows
+
+
 def test_lists_of_messages_and_nulls_come_out_of_parquet_as_they_went_in(tmp_path):
     rows = [{"messages": [{"role": "user", "content": "a"}], "n": None}, {"messages": [], "n": 2}]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
@@ -53,7 +70,7 @@ def test_lists_of_messages_and_nulls_come_out_of_parquet_as_they_went_in(tmp_pat
         ("a.csv", b'a,b\n1,"2\n', "row 1: not valid CSV"),
         ("a.csv", b"a,b\n1,2\n\xff,1\n", "row 2: not valid CSV"),
         ("a.parquet", b"PAR1 no PAR1", "not Parquet that can be read"),
-        ("a.json", b'{"a": 1}', "must hold a JSON list of rows, got an object"),
+        ("a.csv", b"a,b,a\n1,2,3\n", "two columns of its first line are called 'a'"),
         ("a.jsonl", b"{}\n{\n", "row 2: not valid JSON"),
         ("a.txt", b"hello", "holds no rows by its name"),
     ],

@@ -5,7 +5,7 @@
     {"prompt": …, "response": … or "completion": …}        (each a text, or messages)
     {"question": …, "answer": …}
     {"instruction": …, "input": …, "output": …}            (Alpaca; "input" may be missing or empty)
-    {"text": …}                                            (no conversation: all of it is learned)
+    {"text": …}                                            (no conversation: all is learned; also "content", …)
     {"message_id": …, "parent_id": …, "role": …, "text": …, "rank": …}                     (Open Assistant)
 
 A "system" text beside them comes first. Rows of Open Assistant are the messages of trees: each tree becomes one
@@ -23,10 +23,12 @@ from typing import Any
 import numpy as np
 
 from seedbed.data.messages import (
-    PROMPTS,
+    TEXTS,
+    TURNS,
     Messages,
     answer_of,
     first_key,
+    pair_of,
     prompt_of,
     row_of,
     text_of,
@@ -38,12 +40,6 @@ from seedbed.data.trees import is_tree_message, read_trees
 from seedbed.errors import DataError
 from seedbed.tokenizers.chat import Encoded, encode_conversation
 from seedbed.tokenizers.tokenizer import Tokenizer
-
-TURNS = ("messages", "conversations", "conversation")
-"""Fields that hold a whole conversation."""
-
-ANSWERS = {"prompt": ("response", "completion"), "question": ("answer",), "instruction": ("output",)}
-"""Fields that hold the answer to each kind of prompt."""
 
 SHAPES = (
     "A row is {messages: [{role, content}, …]}, {conversations: [{from, value}, …]}, {prompt, response or completion}, "
@@ -109,10 +105,10 @@ def read_conversations(path: Path | str) -> Iterator[Example]:
 def _conversation(row: dict[str, Any], number: int) -> Example:
     if turns := first_key(row, TURNS):
         return Conversation(with_system(row, turns_of(row, turns)), number)
-    if asked := first_key(row, PROMPTS):
-        answer = first_key(row, ANSWERS[asked]) or ANSWERS[asked][0]
+    if pair := pair_of(row):
+        asked, answer = pair
         return Conversation([*prompt_of(row, asked), *answer_of(row, answer)], number)
-    if "text" in row:
-        return PlainText(text_of(row, "text"), number)
+    if "role" not in row and (text := first_key(row, TEXTS)):  # else it is one turn, without those around it
+        return PlainText(text_of(row, text), number)
     keys = ", ".join(map(repr, row)) or "none"
     raise DataError(f"it has neither messages nor prompt, question, instruction or text; its keys: {keys}", SHAPES)

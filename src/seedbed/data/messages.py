@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from seedbed.errors import DataError
@@ -12,14 +13,34 @@ from seedbed.tokenizers.chat import check_messages
 Messages = list[dict[str, Any]]
 Row = Mapping[str, Any]
 
-SPEAKERS = {"human": "user", "prompter": "user", "gpt": "assistant", "function": "tool", "observation": "tool"}
-"""Other words for the roles: ShareGPT's and Open Assistant's."""
+SPEAKERS = {
+    "human": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "function": "tool",
+    "observation": "tool",
+}
+"""Other words for the roles: ShareGPT's, Open Assistant's and Gemma's."""
+
+TEXTS = ("text", "content", "markdown", "body")
+"""Fields that hold a text which is no conversation; the first that a row has counts."""
+
+TURNS = ("messages", "conversations", "conversation")
+"""Fields that hold a whole conversation."""
 
 PROMPTS = ("prompt", "question", "instruction")
 """Fields that hold what is asked; the first that a row has counts. `input` adds to `instruction` (Alpaca)."""
 
+ANSWERS = {"prompt": ("response", "completion"), "question": ("answer",), "instruction": ("output",)}
+"""Fields that hold the answer to each kind of prompt."""
+
 SYSTEMS = ("system", "system_prompt")
 """Fields that hold a text to put before a row's messages, as the system's."""
+
+FIELDS = (*TEXTS, *TURNS, *PROMPTS, "input", *chain(*ANSWERS.values()), *SYSTEMS)
+"""All fields that a text or a conversation may be in."""
 
 
 def row_of(value: Any) -> dict[str, Any]:
@@ -32,6 +53,14 @@ def row_of(value: Any) -> dict[str, Any]:
 def first_key(row: Row, keys: tuple[str, ...]) -> str | None:
     """The first of the keys that the row has."""
     return next((key for key in keys if key in row), None)
+
+
+def pair_of(row: Row) -> tuple[str, str] | None:
+    """The fields of the first prompt that is answered, and of its answer; without any answer those of the first prompt
+    and of the answer it needs. None for a row without a prompt."""
+    asked = [key for key in PROMPTS if key in row]
+    pairs = [(key, answer) for key in asked for answer in ANSWERS[key] if answer in row]
+    return next(iter([*pairs, *((key, ANSWERS[key][0]) for key in asked)]), None)
 
 
 def text_of(row: Row, key: str) -> str:
@@ -49,12 +78,13 @@ def turns_of(row: Row, key: str) -> Messages:
     turns = row[key]
     if not isinstance(turns, list):
         raise DataError(f"{key} must be a list, got {json_name(turns)}")
-    messages = [_message(turn) if isinstance(turn, Mapping) else turn for turn in turns]
+    messages = [message_of(turn) if isinstance(turn, Mapping) else turn for turn in turns]
     check_messages(messages)
     return messages
 
 
-def _message(turn: Row) -> dict[str, Any]:
+def message_of(turn: Row) -> dict[str, Any]:
+    """A turn as {role, content}, whatever the dialect; not checked."""
     message = {key: item for key, item in turn.items() if item is not None}
     if "from" in message and "role" not in message:
         message = {"role": message.pop("from"), "content": message.pop("value", None)} | message

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from seedbed.compression import read_pieces, without_compression
+from seedbed.compression import read_pieces, without_bom, without_compression
+from seedbed.data.messages import TURNS
 from seedbed.errors import DataError
-from seedbed.runs import json_name, parse_json
+from seedbed.runs import parse_json
 from seedbed.shards import read_lines
 
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
@@ -24,8 +25,6 @@ PARQUET_ROWS = 256
 
 LONGEST_FIELD = 64 << 20
 """Characters of a field in a .csv file."""
-
-BOM = b"\xef\xbb\xbf"
 
 
 def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
@@ -39,6 +38,15 @@ def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
     if reader is None:
         raise DataError(f"{path} holds no rows by its name", f"Known are {', '.join(FORMATS)}.")
     yield from reader(path)
+
+
+def json_rows(value: Any) -> list[Any]:
+    """The rows in what a .json file holds: a list's, those of the list that is all an object holds ({"data": […]}), or
+    the value as one row, such as a conversation."""
+    if isinstance(value, dict) and len(value) == 1 and not value.keys() & set(TURNS):
+        (only,) = value.values()
+        return only if isinstance(only, list) else [value]
+    return value if isinstance(value, list) else [value]
 
 
 @contextmanager
@@ -57,19 +65,17 @@ def row_name(path: Path, number: int) -> str:
 
 def _array(path: Path) -> Iterator[tuple[int, Any]]:
     try:
-        rows = parse_json(b"".join(read_pieces(path)).removeprefix(BOM))
+        rows = json_rows(parse_json(b"".join(without_bom(read_pieces(path)))))
     except ValueError as error:
         if "Extra data" in str(error):  # a row a line, in spite of its name
             yield from _lines(path)
             return
         raise DataError(f"{path} is not valid JSON ({error})") from error
-    if not isinstance(rows, list):
-        raise DataError(f"{path} must hold a JSON list of rows, got {json_name(rows)}")
     yield from enumerate(rows, start=1)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(_raw_lines(path), start=1):
+    for number, line in read_lines(path):
         try:
             row = parse_json(line)
         except ValueError as error:
@@ -81,8 +87,10 @@ def _table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     csv.field_size_limit(LONGEST_FIELD)
     number = 0
     try:
-        rows = csv.reader((line.decode("utf-8") + "\n" for line in _raw_lines(path)), strict=True)
+        rows = csv.reader((line.decode("utf-8") + "\n" for _, line in read_lines(path)), strict=True)
         header = next(rows, [])
+        if twice := next((name for place, name in enumerate(header) if name in header[:place]), None):
+            raise DataError(f"{path}: two columns of its first line are called {twice[:60]!r}", "It must name them.")
         for number, fields in enumerate((row for row in rows if row), start=1):
             if len(fields) != len(header):
                 raise DataError(
@@ -110,8 +118,3 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
         raise DataError(f"{row_name(path, number + 1)}: not Parquet that can be read ({reason})") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _raw_lines(path: Path) -> Iterator[bytes]:
-    for number, line in read_lines(path):
-        yield line.removeprefix(BOM) if number == 1 else line

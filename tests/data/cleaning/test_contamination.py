@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import time
 
@@ -39,6 +40,10 @@ def write(folder, name):
             csv.writer(file).writerows([["id", "question", "choice"], ["1", QUESTION, CHOICE], ["2", "", SHORT]])
     elif name.endswith(".txt"):
         path.write_text(f"{QUESTION}\n{CHOICE}\n\n{SHORT}\n")
+    elif name == "object.json":
+        path.write_text(json.dumps({"version": "1", "data": [ROW]}))
+    elif name.endswith(".txt.gz"):
+        path.write_bytes(gzip.compress(f"\ufeff{QUESTION}\r\n{CHOICE}\r\n{SHORT}".encode()))
     elif name.endswith(".json"):
         path.write_text(json.dumps([{"questions": {QUESTION: 1}}, [[ROW]]]))
     elif name.endswith(".zst"):
@@ -57,7 +62,9 @@ def check(contamination, text):
     return None
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.zst", "a.json", "a.csv", "a.parquet", "a.txt", "A.JSONL"])
+@pytest.mark.parametrize(
+    "name", ["a.jsonl", "a.jsonl.zst", "a.json", "a.csv", "a.parquet", "a.txt", "A.JSONL", "object.json", "a.txt.gz"]
+)
 def test_every_kind_of_file_yields_its_rows(tmp_path, name):
     contamination = Contamination([write(tmp_path, name)], 13)
     reason = f"benchmark {name}"
@@ -119,9 +126,9 @@ def test_it_finds_what_a_plain_search_finds(tmp_path_factory, items, text, lengt
         ("short.jsonl", '{"text": "too short to tell"}\n', "holds no text of 8 words"),
         ("null.json", "null", "holds no text of 8 words"),
         ("broken.jsonl", '{"text": \n', "row 1: not valid JSON"),
-        ("broken.json", "{", "not a valid .json file"),
-        ("broken.parquet", "PAR1", "not a valid .parquet file"),
-        ("latin.txt", b"\xe9", "not a valid .txt file"),
+        ("broken.json", "{", "is not valid JSON"),
+        ("broken.parquet", "PAR1", "not Parquet that can be read"),
+        ("latin.txt", b"\xe9", "latin.txt, row 1: not UTF-8"),
         ("table.xlsx", "x", "no kind of benchmark file"),
         ("missing.jsonl", None, "cannot read .*missing.jsonl: No such file"),
         ("missing.csv", None, "cannot read .*missing.csv: No such file"),

@@ -143,6 +143,13 @@ ROWS = [
     ({"prompt": "p", "response": "r"}, "p\n\nr"),
     ({"instruction": "i", "input": "", "output": "o"}, "i\n\no"),
     ({"instruction": "i", "input": "n", "output": "o"}, "i\n\nn\n\no"),
+    ({"text": None, "instruction": "i", "input": None, "output": "o", "system": "s"}, "s\n\ni\n\no"),
+    ({"prompt": "no answer", "question": "q", "answer": "a"}, "q\n\na"),
+    ({"prompt": [{"role": "user", "content": "u"}], "completion": "a"}, "user: u\n\nassistant: a"),
+    ({"system": "s", "messages": [{"from": "human", "value": "u"}]}, "system: s\n\nuser: u"),
+    ({"system": "", "messages": [{"role": "prompter", "content": "u"}]}, "user: u"),
+    ({"system": "s", "messages": [{"role": "system", "content": "t"}]}, "system: t"),
+    ({"messages": []}, ""),
     (
         {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]},
         "user: u\n\nassistant: a",

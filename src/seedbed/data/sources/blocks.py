@@ -16,23 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seedbed.compression import read_pieces
+from seedbed.compression import read_pieces, without_bom
 from seedbed.data.boundaries import last_boundary
 from seedbed.data.config import ReadingConfig
+from seedbed.data.messages import FIELDS
+from seedbed.data.rows import json_rows
 from seedbed.data.skills import training_items
 from seedbed.data.sources.files import SourceFile, find_files
 from seedbed.data.sources.hub import stream_rows
 from seedbed.errors import CorruptionError, DataError
 from seedbed.runs import parse_json
-
-TEXT_FIELDS = ("text", "content", "markdown", "body")
-"""Fields that hold a row's text; the first that it has counts."""
-
-PAIRS = (("prompt", "response"), ("prompt", "completion"), ("question", "answer"), ("instruction", "output"))
-"""Fields that make a text together, parted by a blank line; `input` (Alpaca) comes between."""
-
-TURNS = ("messages", "conversations", "conversation")
-"""Fields that hold the turns of a chat."""
 
 SKILL_ROWS = 100_000
 """Questions of the source `skills`; `max_bytes` takes fewer."""
@@ -43,13 +36,8 @@ LONGEST_JSON = 1 << 30
 PARQUET_ROWS = 256
 """Rows of a Parquet file read at a time."""
 
-TEXT_COLUMNS = (*TEXT_FIELDS, *dict.fromkeys(itertools.chain(*PAIRS)), "input", *TURNS)
-"""Columns that are read of a table that has them."""
-
 BLANK_LINES = re.compile(rb"\n(?:[ \t\r]*\n)+")
 """What parts paragraphs."""
-
-BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +83,7 @@ Cutter = Callable[[SourceFile, Iterator[bytes], ReadingConfig, int], Iterator[Bl
 def _cutter(file: SourceFile, reading: ReadingConfig) -> tuple[Cutter, Iterator[bytes]]:
     if file.format in WITHOUT_BYTES:
         return WITHOUT_BYTES[file.format], iter(())
-    pieces = _without_bom(read_pieces(file.path))
+    pieces = without_bom(read_pieces(file.path))
     if file.format == "stdin":  # rows when it looks like them
         head = next(pieces, b"")
         pieces = itertools.chain([head], pieces)
@@ -107,12 +95,6 @@ def _cutter(file: SourceFile, reading: ReadingConfig) -> tuple[Cutter, Iterator[
 
 def _text_cutter(reading: ReadingConfig) -> Cutter:
     return {"file": _text_blocks, "line": _line_blocks, "paragraph": _paragraph_blocks}[reading.documents]
-
-
-def _without_bom(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    first = next(pieces, b"")
-    yield first.removeprefix(BOM)
-    yield from pieces
 
 
 # Records that end with a line ----------------------------------------------------------------------------------------
@@ -250,15 +232,13 @@ def _json_blocks(
             return
         yield Block(file.name, "bad", 1, f"invalid JSON\n{error}".encode())
         return
-    arrays = [item for item in value.values() if isinstance(item, list)] if isinstance(value, dict) else []
-    rows = value if isinstance(value, list) else arrays[0] if len(arrays) == len(value) == 1 else [value]
-    yield from row_blocks(file.name, rows, block_bytes)
+    yield from row_blocks(file.name, json_rows(value), block_bytes)
 
 
 def _columns(names: Iterable[str], reading: ReadingConfig) -> list[str]:
     """Those that a text may be in; all when there is none, so that the error can name what there is."""
     names = list(names)
-    known = [reading.text_field] if reading.text_field else TEXT_COLUMNS
+    known = [reading.text_field] if reading.text_field else FIELDS
     return [name for name in names if name in known] or names
 
 

@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from seedbed.data.config import ReadingConfig
-from seedbed.data.sources.blocks import BLANK_LINES, PAIRS, TEXT_FIELDS, TURNS, Block
+from seedbed.data.messages import SYSTEMS, TEXTS, TURNS, first_key, message_of, pair_of, row_of
+from seedbed.data.sources.blocks import BLANK_LINES, Block
 from seedbed.extras import missing
 from seedbed.runs import json_name, parse_json
 
 EXCERPT = 200
 """Characters of a bad record that the rejects file shows."""
-
-SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
-"""ShareGPT's words for who speaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,27 +167,48 @@ def _row_text(row: Any, field: str | None) -> str:
     """The text of a row. `field` names where it is; else it is looked for."""
     if not isinstance(row, dict):
         raise _Bad("not an object", f'a JSON object with a "text" is needed, not {json_name(row)}')
+    said = row_of(row)
     if field is None:
-        field = next((name for name in TEXT_FIELDS if name in row), None)
+        field = first_key(said, TEXTS)
     if field is not None:
         if field not in row:
             raise _Bad("no text field", f'there is no "{field}" in this row (it has {_keys(row)})')
         return _checked(row[field], field)
-    for first, second in PAIRS:
-        if first in row and second in row:
-            parts = [_checked(row[name], name) for name in (first, "input", second) if name in row]
-            return "\n\n".join(part for part in parts if part.strip())
-    turns = next((row[name] for name in TURNS if isinstance(row.get(name), list)), None)
-    if turns is None:
+    turns, pair = first_key(said, TURNS), pair_of(said)
+    if turns:
+        parts, labels = _turns(said, turns), True
+    elif pair and pair[1] in said:
+        labels = any(isinstance(said[key], list) for key in pair)
+        parts = _said(said, pair[0], "user: " * labels)
+        if pair[0] == "instruction" and "input" in said:
+            parts.append(_checked(said["input"], "input"))
+        parts += _said(said, pair[1], "assistant: " * labels)
+    elif empty := first_key(row, TEXTS):
+        return _checked(row[empty], empty)
+    else:
         raise _Bad("no text field", f'there is no "text" in this row (it has {_keys(row)})')
-    return "\n\n".join(_turn(turn) for turn in turns)
+    system = first_key(said, SYSTEMS)
+    if system and said[system] != "" and not (labels and parts and parts[0].startswith("system: ")):
+        parts.insert(0, "system: " * labels + _checked(said[system], system))
+    return "\n\n".join(part for part in parts if part.strip())
 
 
-def _turn(turn: Any) -> str:
-    if not isinstance(turn, dict):
-        raise _Bad("wrong type", f"a turn of a conversation must be an object, not {json_name(turn)}")
-    speaker = _checked(turn.get("role", turn.get("from")), "role")
-    return f"{SPEAKERS.get(speaker, speaker)}: {_checked(turn.get('content', turn.get('value')), 'content')}"
+def _said(row: dict[str, Any], key: str, label: str) -> list[str]:
+    """A prompt or an answer: a text, or messages."""
+    return _turns(row, key) if isinstance(row[key], list) else [label + _checked(row[key], key)]
+
+
+def _turns(row: dict[str, Any], key: str) -> list[str]:
+    """Who said what. Unlike `messages.turns_of` it takes any speaker, and replies without a word."""
+    if not isinstance(row[key], list):
+        raise _Bad("wrong type", f'"{key}" must be a list, not {json_name(row[key])}')
+    said = []
+    for turn in row[key]:
+        if not isinstance(turn, dict):
+            raise _Bad("wrong type", f"a turn of a conversation must be an object, not {json_name(turn)}")
+        message = message_of(turn)
+        said.append(f"{_checked(message.get('role'), 'role')}: {_checked(message.get('content'), 'content')}")
+    return said
 
 
 def _keys(row: dict[str, Any]) -> str:
