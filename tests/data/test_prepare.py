@@ -369,7 +369,8 @@ def test_a_corpus_can_be_prepared_again(tmp_path):
     prepare(PrepareConfig(source=write(tmp_path / "a.jsonl", texts), out=tmp_path / "one"))
     stats = prepare(PrepareConfig(source=str(tmp_path / "one"), out=tmp_path / "two"))
     assert stats["records"] == 40 and not stats["bad"]
-    assert sorted(sum(splits(tmp_path / "two"), [])) == sorted(texts)
+    train, val = splits(tmp_path / "two")
+    assert sorted(train + val) == sorted(texts)
 
 
 def test_two_at_once_do_not_disturb_each_other(tmp_path):
