@@ -278,7 +278,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes_and_does_nothing_twice(source):
         assert not (source / "killed").exists() or (source / "killed" / "manifest.json").exists()
     assert kills >= 3
     assert files(source / "killed") == files(source / "whole")
-    assert not (source / "killed.units").exists()
+    assert not (source / ".killed.units").exists()
 
 
 def test_only_unfinished_units_are_done_again(source, monkeypatch):
@@ -298,7 +298,7 @@ def test_only_unfinished_units_are_done_again(source, monkeypatch):
     first = list(done)
     assert not (source / "stopped").exists()
     done.clear()
-    damaged = source / "stopped.units" / f"{first[2]:08d}.json"
+    damaged = source / ".stopped.units" / f"{first[2]:08d}.json"
     damaged.write_text("{")
     monkeypatch.setattr(prepare_module, "work", lambda *a, **k: (done.append(a[0].number), real(*a, **k))[1])
     prepare(config)
@@ -327,6 +327,48 @@ def test_a_changed_plan_or_file_makes_its_units_again(tmp_path):
     write(tmp_path / "a.jsonl", different(50, 200)[::-1])
     (unit,) = units_module.cut_units(read_blocks(source, config.reading, 1 << 20), 1 << 20)
     assert not result.is_done(unit, plan)
+
+
+def test_a_unit_that_is_made_again_is_vouched_for_by_no_old_report(tmp_path, monkeypatch):
+    """Killed between its files, under another plan."""
+    source = write(tmp_path / "a.jsonl", different(50, 200))
+    config = PrepareConfig(source=source, out=tmp_path / "out")
+    plan = units_module.Plan.of(config)
+    (unit,) = units_module.cut_units(read_blocks(source, config.reading, 1 << 20), 1 << 20)
+    units_module.work(unit, plan, tmp_path)
+
+    def killed(*given):
+        raise KeyboardInterrupt
+
+    other = units_module.Plan.of(replace(config, clean=CleaningConfig(min_characters=5)))
+    monkeypatch.setattr(units_module, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        units_module.work(unit, other, tmp_path)
+    assert not units_module.UnitResult(tmp_path, 0).is_done(unit, plan)
+
+
+def test_a_source_that_is_bad_from_somewhere_on_is_refused_also_after_a_stop(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_module, "JUDGED_EARLY", 100)
+    rows = [json.dumps({"text": text}) for text in different(400, 60)]
+    rows[150:250] = ["{"] * 100
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    config = PrepareConfig(source=str(tmp_path / "a.jsonl"), out=tmp_path / "out", unit_bytes=2048, workers=1)
+    real = units_module.work
+    left = 5
+
+    def work(*given, **named):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return real(*given, **named)
+
+    monkeypatch.setattr(prepare_module, "work", work)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(config)
+    monkeypatch.setattr(prepare_module, "work", real)
+    with pytest.raises(DataError, match="cannot be read: invalid JSON"):
+        prepare(config)
 
 
 def test_bad_records_are_counted_kept_apart_and_bounded(tmp_path):
@@ -375,7 +417,7 @@ def test_a_corpus_can_be_prepared_again(tmp_path):
 
 def test_two_at_once_do_not_disturb_each_other(tmp_path):
     source = write(tmp_path / "a.jsonl", different(50, 200))
-    with lock(tmp_path / "out.units"), pytest.raises(StorageError, match="in use"):
+    with lock(tmp_path / ".out.units"), pytest.raises(StorageError, match="in use"):
         prepare(PrepareConfig(source=source, out=tmp_path / "out"))
     prepare(PrepareConfig(source=source, out=tmp_path / "out"))
     assert sorted(os.listdir(tmp_path)) == ["a.jsonl", "out"]

@@ -61,7 +61,7 @@ def test_the_order_of_the_rows_does_not_matter_where_ranks_decide(tmp_path):
         ([*TREES, {"message_id": "20", "role": "prompter"}], "row 13: text must be a text, got nothing"),
         ([*TREES, say("20", "1", "X", rank="best")], "row 13: rank must be a number, got a text"),
         ([*TREES, {"prompt": "a", "response": "b"}], "row 13: "),
-        ([say("1", None, "a", role="bot"), say("2", "1", "B")], "row 1: message 1 has the role 'bot'"),
+        ([say("1", None, "a", role="robot"), say("2", "1", "B")], "row 1: message 1 has the role 'robot'"),
         ([say("1", None, "a")], "in none does an assistant answer"),
     ],
 )

@@ -156,7 +156,7 @@ def test_a_model_like_llama_2_has_the_ids_and_decodes_as_sentencepiece(tmp_path,
     [
         ({"normalization_rule_name": "nmt_nfkc"}, "rules of normalisation"),
         ({"remove_extra_whitespaces": True}, "removes spaces"),
-        ({"treat_whitespace_as_suffix": True}, "marks them behind words"),
+        ({"treat_whitespace_as_suffix": True}, "marks spaces behind words"),
         ({"model_type": "unigram", "user_defined_symbols": ["<tool>"]}, "user-defined symbols"),
         ({"model_type": "unigram"}, "the character '.' is in a token but is none itself"),
         ({"model_type": "char", "vocab_size": 300, "hard_vocab_limit": False}, "of the type char"),

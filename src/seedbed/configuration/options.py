@@ -176,8 +176,7 @@ def unknown_key(keys: Mapping[str, Option], problem: str, key: str, prog: str, d
 
 def _is_alike(written: str, name: str) -> bool:
     """Whether the words behind the groups are alike; that the groups are says nothing."""
-    ends = (path.rpartition(".")[2] for path in (written, name))
-    return difflib.SequenceMatcher(None, *ends).ratio() >= 0.7
+    return difflib.SequenceMatcher(None, written.rpartition(".")[2], name.rpartition(".")[2]).ratio() >= 0.7
 
 
 def flag(path: str) -> str:

@@ -46,6 +46,10 @@ def run_local(function: Callable[[T], R], items: Iterable[T], workers: int) -> I
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    except KeyboardInterrupt:
+        for process in list(pool._processes.values()):  # a second Ctrl-C must find nothing to wait for
+            process.terminate()
+        raise
     except BrokenProcessPool as error:
         problem = "a worker was killed, perhaps because memory ran out"
         raise StorageError(problem, "Run the same command again with fewer --workers.") from error

@@ -207,7 +207,7 @@ def _parted(row: Row) -> tuple[Messages, Messages, Messages]:
 def _number(row: Row, key: str) -> float:
     try:
         number = float(row[key])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise DataError(f"{key} must be a number, got {row[key]!r}")

@@ -53,11 +53,12 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     """Makes the corpus folder `config.out`; returns what result.json says.
 
     The same source and plan give the same bytes. What is done when the process is stopped is kept in the folder
-    `OUT.units` beside it, and removed when the corpus is whole. Errors: DataError for a source that cannot be read, has
-    too many bad records or too little text; ConfigError for an `out` that is taken; StorageError.
+    `.OUT.units` beside it, and removed when the corpus is whole. Errors: DataError for a source that cannot be read,
+    has too many bad records or too little text; ConfigError for an `out` that is taken; StorageError.
     """
     started = time.monotonic()
-    units_folder = Path(f"{os.path.realpath(config.out)}.units")
+    out = Path(os.path.realpath(config.out))
+    units_folder = out.with_name(f".{out.name}.units")  # hidden: it may lie in a folder of texts
     inputs: dict[str, Any] = {}
     with new_folder(config.out, "corpus", inputs=inputs, config=_settings(config)) as folder, _kept(units_folder):
         stats = _make(config, units_folder, folder, inputs)
@@ -143,10 +144,13 @@ def _work(config: PrepareConfig, folder: Path) -> tuple[list[UnitResult], str]:
 
         function = functools.partial(work, plan=plan, folder=folder)
         seen = Counter[str]()
+        judged = 0
         for number in EXECUTORS[config.executor](function, missing(), config.workers or count_cores()):
-            report = UnitResult(folder, number).report()
-            advance(report["bytes"])
-            seen.update(records=report["records"], bad=len(report["rejects"]))
+            advance(UnitResult(folder, number).report()["bytes"])
+            for before in range(judged, number + 1):  # those that were done in an earlier sitting too
+                report = UnitResult(folder, before).report()
+                seen.update(records=report["records"], bad=len(report["rejects"]))
+            judged = number + 1
             if seen["records"] >= JUDGED_EARLY and seen["bad"] > config.reading.max_bad_fraction * seen["records"]:
                 total = number + 1
                 break

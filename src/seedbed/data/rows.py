@@ -23,6 +23,9 @@ FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 PARQUET_ROWS = 256
 """Rows of a Parquet file in memory at a time."""
 
+LONGEST_JSON = 256 << 20
+"""Bytes of a .json file, which has to be read whole."""
+
 LONGEST_FIELD = 64 << 20
 """Characters of a field in a .csv file."""
 
@@ -63,9 +66,20 @@ def row_name(path: Path, number: int) -> str:
     return f"{path}, row {number:,}"
 
 
+def _whole(path: Path) -> bytes:
+    """All of a file, decompressed."""
+    parts, size = [], 0
+    for piece in without_bom(read_pieces(path)):
+        parts.append(piece)
+        size += len(piece)
+        if size > LONGEST_JSON:
+            raise DataError(f"{path} holds more than {LONGEST_JSON >> 20} MiB", "Write one row a line: .jsonl.")
+    return b"".join(parts)
+
+
 def _array(path: Path) -> Iterator[tuple[int, Any]]:
     try:
-        rows = json_rows(parse_json(b"".join(without_bom(read_pieces(path)))))
+        rows = json_rows(parse_json(_whole(path)))
     except ValueError as error:
         if "Extra data" in str(error):  # a row a line, in spite of its name
             yield from _lines(path)
@@ -113,7 +127,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowException, OverflowError, ValueError, KeyError) as error:  # dates and zones beyond Python's
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{row_name(path, number + 1)}: not Parquet that can be read ({reason})") from error
     except OSError as error:

@@ -75,7 +75,7 @@ def read_trees(path: Path, rows: Iterable[tuple[int, Any]]) -> Iterator[tuple[in
 
 def _node(row: Row, number: int) -> _Node:
     rank = row.get("rank", math.inf)
-    if not isinstance(rank, int | float):
+    if not isinstance(rank, int | float) or (abs(rank) > 2**53 and rank != math.inf):
         raise DataError(f"rank must be a number, got {json_name(rank)}")
     role = text_of(row, "role")
     return _Node(

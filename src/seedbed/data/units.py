@@ -150,6 +150,8 @@ def work(unit: Unit, plan: Plan, folder: Path) -> int:
     """Does a unit and writes its result, the report last; returns its number. Runs in a worker."""
     cleaner, signer = _tools(plan)
     result = UnitResult(folder, unit.number)
+    with writing(folder):  # while its files change no old report may vouch for them
+        result._report.unlink(missing_ok=True)
     counts: Counter[str] = Counter()
     rejects: list[Reject] = []
     texts: list[str] = []

@@ -17,6 +17,7 @@ from seedbed.configuration import from_arguments, load_config, save_config, to_d
 from seedbed.data.config import PrepareConfig, TokenizeConfig, TokenizerConfig
 from seedbed.data.prepare import hash_source, prepare
 from seedbed.data.skills import constant_answers, held_out_items, training_items
+from seedbed.data.sources.files import find_files
 from seedbed.data.tokens import tokenize
 from seedbed.data.vocabulary import train_tokenizer
 from seedbed.devices import peak_memory_mb
@@ -99,11 +100,11 @@ def _remember(config: QuickstartConfig) -> None:
 
 def _refuse_other_text(config: QuickstartConfig) -> None:
     """DataError when the text that a corpus was made from has changed since. Text that is gone is not missed."""
-    source = Path(config.corpus)
-    if config.corpus != "stdlib" and not source.exists():
+    try:
+        files = find_files(config.corpus)
+    except DataError:
         return
-    sizes = (path.stat().st_size for path in [source, *source.rglob("*")] if path.is_file())
-    if sum(sizes) > COMPARED_BYTES:
+    if sum(file.path.stat().st_size for file in files if file.path.is_file()) > COMPARED_BYTES:
         print(f"{config.corpus} is large: whether it has changed is not checked", file=sys.stderr)
     elif hash_source(_preparing(config)) != read_manifest(config.out / "corpus").inputs["source"]:
         raise DataError(

@@ -30,7 +30,10 @@ MOST_WORK = 20_000_000
 CALL = 50
 """Of them, what a call costs by itself, in the time it takes."""
 
-FAILURES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError, MemoryError)
+FAILURES = (
+    *(TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError, MemoryError),
+    *(AssertionError, StopIteration, OSError),
+)
 """What Python raises when a template asks it for what it cannot do."""
 
 LOOKS = {"length", "count", "first", "last", "list", "select", "selectattr", "reject", "rejectattr", "map", "items"}
@@ -64,6 +67,7 @@ def compile_template(template: str) -> jinja2.Template:
     environment.filters["tojson"] = _to_json
     environment.filters = {name: _paid(name, filter_) for name, filter_ in environment.filters.items()}
     environment.filters["pay"] = _pay_for
+    del environment.globals["lipsum"]  # writes as much as it is asked for
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     try:

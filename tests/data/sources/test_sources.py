@@ -304,6 +304,44 @@ def test_a_record_too_long_is_passed_over_in_bounded_memory(tmp_path, name):
     assert found[2].name == f"{name}:{4 if kind == 'csv' else 3}"
 
 
+def test_a_quote_too_many_costs_one_line_of_a_table(tmp_path):
+    rows = [f"{i},row {i}" for i in range(300)]
+    rows[100] = '100,"open'
+    (tmp_path / "a.csv").write_text("n,text\n" + "\n".join(rows))
+    for block_bytes in (500, 1 << 20):
+        found = read(tmp_path / "a.csv", block_bytes, longest_row=2000)
+        texts = [item.text for item in found if isinstance(item, Document)]
+        assert texts == [f"row {i}" for i in range(300) if i != 100]
+        assert [item.name for item in found if isinstance(item, Reject)] == ["a.csv:102"]
+
+
+@pytest.mark.parametrize(("header", "said"), [(b'"te"xt,b', "its header"), (b"t\xe9xt,b", "no text field")])
+def test_a_damaged_header_is_told(tmp_path, header, said):
+    (tmp_path / "a.csv").write_bytes(header + b"\n1,2\n")
+    bad = read(tmp_path / "a.csv")[0]
+    assert said in bad.detail or said == bad.reason
+    bad.detail.encode()
+
+
+def test_text_of_a_table_without_types_is_text_and_a_date_is_none(tmp_path):
+    table = {"text": ["näh".encode(), b"\xff"]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet")
+    good, bad = read(tmp_path / "a.parquet")
+    assert good.text == "näh" and isinstance(bad, Reject)
+    for value, reason in ((0, "wrong type"), (10**15, "broken file")):
+        dates = pyarrow.array([value], pyarrow.timestamp("ms"))
+        pyarrow.parquet.write_table(pyarrow.table({"text": dates}), tmp_path / "b.parquet")
+        assert [item.reason for item in read(tmp_path / "b.parquet")] == [reason]
+
+
+def test_text_without_a_blank_line_is_one_record_too_long(tmp_path):
+    (tmp_path / "a.txt").write_text("line\n" * 50_000 + " \nshort\n\nend")
+    found = read(tmp_path / "a.txt", 1 << 12, longest_row=1 << 15, documents="paragraph")
+    assert [item.reason if isinstance(item, Reject) else item.text for item in found] == [
+        "record too long", "short", "end",
+    ]  # fmt: skip
+
+
 def test_what_is_not_there_or_no_file_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"cannot read .*nowhere.txt: No such file"):
         read(tmp_path / "nowhere.txt")

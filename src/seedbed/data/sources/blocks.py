@@ -36,6 +36,8 @@ LONGEST_JSON = 1 << 30
 PARQUET_ROWS = 256
 """Rows of a Parquet file read at a time."""
 
+LINE_END = re.compile(rb"\n")
+
 BLANK_LINES = re.compile(rb"\n(?:[ \t\r]*\n)+")
 """What parts paragraphs."""
 
@@ -154,15 +156,20 @@ def _stretches(
     end: Callable[[bytes], int],
 ) -> Iterator[Block]:
     """Cuts a stream at the last place where a record ends, which `end` finds (0: nowhere). A record longer than
-    `longest_row` is passed over, up to the next line's end, without being held."""
+    `longest_row` is passed over, up to the next place where one may end, without being held."""
+    resume = BLANK_LINES if format == "paragraphs" else LINE_END
     held, first, skipping = b"", 1, False
     for piece in itertools.chain(pieces, [None]):
         last = piece is None
         held += piece or b""
         if skipping:
-            at = held.find(b"\n") + 1
-            held, skipping = held[at:] if at else b"", not at
-            first += bool(at)
+            found = resume.search(held)
+            # What is left of an unfinished mark may go on in the next piece.
+            at = found.end() if found else max(held.rfind(b"\n"), 0)
+            first += held.count(b"\n", 0, at)
+            held, skipping = held[at:] if found or at else b"", not found
+            if skipping:
+                continue
         while len(held) >= block_bytes or (last and held):
             at = len(held) if last and len(held) <= max(block_bytes, reading.longest_row) else end(held[:block_bytes])
             if not at:
@@ -174,9 +181,12 @@ def _stretches(
             elif len(held) > reading.longest_row or last:
                 detail = f"a record longer than reading.longest_row, {reading.longest_row:,} bytes"
                 yield Block(file.name, "bad", first, f"record too long\n{detail}".encode())
-                at = held.find(b"\n") + 1
-                first += bool(at)
-                held, skipping = held[at:] if at else b"", not at
+                found = resume.search(held)
+                at = found.end() if found else max(held.rfind(b"\n"), 0)
+                first += held.count(b"\n", 0, at)
+                held, skipping = held[at:] if found or at else b"", not found
+                if skipping:
+                    break
             else:
                 break  # more is needed to see the record's end
 
@@ -253,7 +263,7 @@ def _parquet_blocks(
             columns = _columns(table.schema_arrow.names, reading)
             batches = table.iter_batches(batch_size=PARQUET_ROWS, columns=columns, use_threads=False)
             yield from row_blocks(file.name, (row for batch in batches for row in batch.to_pylist()), block_bytes)
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowException, OverflowError, ValueError, KeyError) as error:  # dates and zones beyond Python's
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorruptionError(f"{file.path}: not a Parquet file that can be read: {reason}") from error
     except OSError as error:
@@ -276,12 +286,17 @@ WITHOUT_BYTES: dict[str, Cutter] = {"parquet": _parquet_blocks, "hub": _hub_bloc
 """What is not read as one stream of bytes."""
 
 
+def _plain(value: Any) -> Any:
+    """Of what JSON does not have: bytes are text, as in tables without types; all else is told by its kind, no text."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else {type(value).__name__: str(value)}
+
+
 def row_blocks(name: str, rows: Iterable[Any], block_bytes: int) -> Iterator[Block]:
     """Rows that are no lines of a file, as blocks of JSON lines."""
     lines: list[bytes] = []
     size, first = 0, 1
     for number, row in enumerate(rows, start=1):
-        line = json.dumps(row, default=str).encode() + b"\n"
+        line = json.dumps(row, default=_plain).encode() + b"\n"
         if lines and size + len(line) > block_bytes:
             yield Block(name, "rows", first, b"".join(lines))
             lines, size, first = [], 0, number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import re
 import sys
@@ -140,23 +141,37 @@ def _rows(block: Block, reading: ReadingConfig) -> Iterator[Document | Reject]:
 
 
 def _csv(block: Block, reading: ReadingConfig, delimiter: str = ",") -> Iterator[Document | Reject]:
+    """The records of a table. One that breaks off or cannot be read costs its first line: the next begins behind it, so
+    that a quote too many takes no other record along."""
     csv.field_size_limit(min(reading.longest_row, sys.maxsize))
     text = block.data.decode("utf-8", errors="surrogateescape")  # a wrong byte spoils its own row only
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    table.fieldnames  # noqa: B018 (reads the header)
-    shift = block.first - 1 - (table.line_num if block.first > 1 else 0)  # later blocks repeat the header
-    while True:
-        name = f"{block.name}:{table.reader.line_num + 1 + shift}"
-        try:
-            row = next(table)
-            yield Document(_row_text({k: v for k, v in row.items() if k is not None}, reading.text_field), name)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            reason = "record too long" if "field limit" in str(error) else "invalid CSV"
-            yield _reject(name, _Bad(reason, str(error)), b"")
-        except _Bad as bad:
-            yield _reject(name, bad, json.dumps(row).encode())
+    lines = list(io.StringIO(text, newline=""))
+    table = csv.reader(iter(lines), delimiter=delimiter, strict=True)
+    try:
+        header = next(table, [])
+    except csv.Error as error:
+        yield _reject(f"{block.name}:1", _Bad("invalid CSV", f"its header: {error}"), block.data)
+        return
+    at = table.line_num
+    shift = block.first - (at if block.first > 1 else 0)  # later blocks repeat the header
+    while at < len(lines):
+        table = csv.reader((lines[i] for i in range(at, len(lines))), delimiter=delimiter, strict=True)
+        begin = at
+        while at < len(lines):
+            name = f"{block.name}:{at + shift}"
+            try:
+                fields = next(table, [])
+                at = begin + table.line_num
+                if fields:
+                    row = dict(itertools.zip_longest(header, fields[: len(header)]))
+                    yield Document(_row_text(row, reading.text_field), name)
+            except csv.Error as error:
+                reason = "record too long" if "field limit" in str(error) else "invalid CSV"
+                yield _reject(name, _Bad(reason, str(error)), lines[at].encode(errors="backslashreplace"))
+                at += 1
+                break
+            except _Bad as bad:
+                yield _reject(name, bad, json.dumps(row).encode())
 
 
 def _tsv(block: Block, reading: ReadingConfig) -> Iterator[Document | Reject]:
@@ -212,7 +227,8 @@ def _turns(row: dict[str, Any], key: str) -> list[str]:
 
 
 def _keys(row: dict[str, Any]) -> str:
-    return (", ".join(map(str, list(row)[:8])) or "nothing")[:EXCERPT]
+    keys = ", ".join(map(str, list(row)[:8])) or "nothing"
+    return keys.encode(errors="backslashreplace").decode()[:EXCERPT]
 
 
 def _checked(text: Any, field: str) -> str:
