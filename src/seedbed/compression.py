@@ -24,6 +24,9 @@ PIECE = 1 << 20
 ZSTD_STEP = 1 << 12
 """Compressed bytes given to Zstandard at a time. It takes no limit for its output; so few give 128 MiB at most."""
 
+LARGEST_WINDOW = 2**31
+"""Bytes that a frame may ask to be kept in memory: what `zstd --long=31` writes."""
+
 STDIN = Path("-")
 
 BOM = b"\xef\xbb\xbf"
@@ -83,7 +86,7 @@ def _zstd(raw: Iterator[bytes]) -> Iterator[bytes]:
         for start in range(0, len(piece), ZSTD_STEP):
             rest = piece[start : start + ZSTD_STEP]
             while rest:
-                frame = frame or zstandard.ZstdDecompressor().decompressobj()
+                frame = frame or zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).decompressobj()
                 if out := frame.decompress(rest):
                     yield out
                 whole, rest = frame.eof, frame.unused_data if frame.eof else b""

@@ -47,7 +47,8 @@ def report(tokenizer: Tokenizer, training: Sequence[str], held_out: Sequence[str
     longest = np.argsort(-tokenizer.token_bytes(), kind="stable")[:LONGEST_SHOWN].tolist()
     figures["longest_tokens"] = [tokenizer.token_text(id) for id in longest]
     figures["bytes_per_token"] = {
-        name: round(len(text.encode("utf-8")) / len(tokenizer.encode(text)), 4) for name, text in probes().items()
+        name: round(len(text.encode("utf-8")) / max(1, len(tokenizer.encode(text))), 4)
+        for name, text in probes().items()
     }
     return figures
 

@@ -122,8 +122,14 @@ def _ranks(model: dict[str, Any]) -> dict[bytes, int] | None:
     return ranks
 
 
+LONGEST_TOKEN = 1024
+"""Bytes; a longer token is none that text has taught, and the search below takes time with its square."""
+
+
 def last_pair(ranks: dict[bytes, int], token: bytes) -> tuple[bytes, bytes] | None:
     """The two parts that tiktoken merges last to this token; None when it never merges to it."""
+    if len(token) > LONGEST_TOKEN:
+        return None
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
         best, at = min(

@@ -87,6 +87,13 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             # Each turn also writes what stands in the loop's body.
             weight = 1 + sum(len(text.data) for text in loop.find_all(jinja2.nodes.TemplateData))
             loop.iter = _paying(loop.iter, weight)
+        for comparison in tree.find_all(jinja2.nodes.Compare):
+            comparison.expr = _paying(comparison.expr)
+            for operand in comparison.ops:
+                operand.expr = _paying(operand.expr)
+        for item in tree.find_all(jinja2.nodes.Getitem):
+            if isinstance(item.arg, jinja2.nodes.Slice):
+                item.node = _paying(item.node)
         written: list[Any] = [*tree.find_all(jinja2.nodes.Concat), *tree.find_all(jinja2.nodes.Output)]
         for node in written:
             node.nodes = [part if isinstance(part, jinja2.nodes.TemplateData) else _paying(part) for part in node.nodes]
@@ -156,6 +163,10 @@ def _paid(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             _pay(args[0], deep=name not in LOOKS)
         if name == "format":
             _pay(_widths(str(args[0])))
+        if name == "sum" and len(args) > 1:  # each addition of lists copies all that came before
+            items = list(args[1])
+            args = (args[0], items, *args[2:])
+            _pay(len(items) * sum(len(item) for item in items if isinstance(item, Sized)))
         result = function(*args, **named)
         _pay(0 if isinstance(result, int) else result)
         return result

@@ -69,6 +69,10 @@ class Tokenizer:
         self._backend.encode_special_tokens = True  # special tokens' text is encoded as any text
         self._backend.no_padding()
         self._backend.no_truncation()
+        try:
+            self._backend.encode("a")
+        except Exception as error:  # whatever the library raises, and it raises this class itself
+            raise ValueError(f"it cannot encode a text: {error}") from error
         self._scheme = read_scheme(described)
         self.kind = self._scheme.kind
         vocabulary = self._backend.get_vocab(with_added_tokens=True)

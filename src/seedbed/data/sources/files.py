@@ -143,7 +143,7 @@ def _walk(folder: Path, without: frozenset[str] = frozenset()) -> Iterator[Path]
                 continue
             if entry.is_dir():
                 yield from visit(entry)
-            elif entry.is_file() or entry.is_symlink():  # a link to nowhere is an error when it is read
+            elif entry.is_file() or not entry.exists():  # a link to nowhere is an error when it is read
                 yield entry
 
     return visit(folder)
