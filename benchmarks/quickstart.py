@@ -63,6 +63,7 @@ def main() -> None:
         "val_bits_per_byte_first": validation[0],
         "pretrained_exact": result["stages"][0]["skills_exact"],
         "skills_exact": tuned["skills_exact"],
+        "second_turn_exact": tuned.get("second_turn_exact"),
         "copying": tuned["by_skill"]["copying"],
         "by_skill": tuned["by_skill"],
         "baseline_exact": result["baseline"]["skills_exact"],

@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 
 import pytest
-from benchmarks import loader, prepare, quickstart, startup
+from benchmarks import loader, prepare, quickstart, startup, tokenize
 
 GOOD = {
     quickstart: {
@@ -18,6 +18,7 @@ GOOD = {
     },
     startup: {"import_seconds": 0.299, "help_seconds": 0.499},
     loader: {"tokens_per_s": 20e6},
+    tokenize: {"mb_per_s_core": 3.0, "identical_ids": True, "train_seconds": 40.0, "train_rss_mb": 1499},
     prepare: {
         **{"mb_per_s_core": 1.5, "scaling_2": 1.8, "ratio_datatrove": 3.0, "rss_ratio": 1.1},
         **{"recall": 0.95, "false_drops": 0.01, "missed": 0},
@@ -32,6 +33,10 @@ BAD = [
     (startup, "import under 0.3 s", "import_seconds", 0.3),
     (startup, "--help under 0.5 s", "help_seconds", 0.5),
     (loader, "at least 20 M tokens/s", "tokens_per_s", 19.9e6),
+    (tokenize, "at least 3 MB/s a core", "mb_per_s_core", 2.99),
+    (tokenize, "the ids of tokenizers", "identical_ids", False),
+    (tokenize, "16k vocabulary within 40 s", "train_seconds", 40.1),
+    (tokenize, "16k vocabulary under 1.5 GB", "train_rss_mb", 1500),
     (prepare, "at least 1.5 MB/s a core", "mb_per_s_core", 1.49),
     (prepare, "2 workers at least 1.8 times as fast", "scaling_2", 1.79),
     (prepare, "at least 3 times datatrove", "ratio_datatrove", 2.99),

@@ -68,7 +68,7 @@ def _second_turns(engine: Engine, items: Sequence[SkillItem]) -> Iterator[tuple[
     """Some of the questions, and the prompts that ask them after any other question and its right answer."""
     draw = random.Random(0)
     for item in items[::SECOND_TURNS]:
-        earlier = draw.choice(items)
+        earlier = draw.choice([other for other in items if other is not item])
         answer = {"role": "assistant", "content": earlier.answer}
         yield item, encode_prompt(engine.tokenizer, [*_question(earlier), answer, *_question(item)])
 
