@@ -92,8 +92,8 @@ def plant(texts: Sequence[str], questions: Sequence[str], each: int, seed: int =
         for kind, text, copy in (
             ("exact", exact, exact),
             ("recased", recased, recased.lower().replace(" ", "  ")),
-            ("near", near, edited(near, THRESHOLD + 0.02 + 0.17 * i / each, vocabulary, draw)),
-            ("apart", apart, edited(apart, THRESHOLD - 0.05 - 0.3 * i / each, vocabulary, draw)),
+            ("near", near, edited(near, THRESHOLD + 0.005 + 0.185 * i / each, vocabulary, draw)),
+            ("apart", apart, edited(apart, THRESHOLD - 0.01 - 0.34 * i / each, vocabulary, draw)),
         ):
             rows += Row("clean", text, text), Row(kind, copy, copy, text)
         for private in PRIVATE:

@@ -45,7 +45,7 @@ LONGEST = 10_000
 SAMPLED = 7
 """datatrove gets every seventh document: it takes several times as long."""
 SMALL_MB, LARGE_MB = 30, 300
-PLANTED = 30
+PLANTED = 60
 """Rows of each planted kind."""
 STAGES = {
     "reading": "seedbed.data.units:read_documents",
@@ -212,7 +212,10 @@ def growth(texts: Sequence[str], folder: Path) -> dict[str, Any]:
     little = run(prepare_command(small, folder / "small", workers=2), one_core=False)
     two = run(prepare_command(large, folder / "large-2", workers=2), one_core=False)
     one = run(prepare_command(large, folder / "large-1", workers=1), one_core=True)
+    stats = json.loads((folder / "large-1" / "stats.json").read_text())
+    whole = stats["records"] - sum(stats["dropped"].values())
     return {
+        "large_kept": round(whole / stats["records"], 3),
         "scaling_2": round(one.seconds / two.seconds, 2),
         "large_mb_per_s": {"1": round(megabytes / one.seconds, 2), "2": round(megabytes / two.seconds, 2)},
         "rss_ratio": round(two.peak_mb / little.peak_mb, 3),
@@ -256,7 +259,7 @@ def planted(path: Path, folder: Path) -> dict[str, Any]:
     )
     cleaner = Cleaner(config.clean)
     texts = []
-    for text in cut_documents(path, LONGEST // 4)[::10]:
+    for text in cut_documents(path, LONGEST // 4)[::5]:
         cleaned = cleaner.clean(text, Counter())
         if len(cleaned) == 1 and cleaner.clean(cleaned[0], Counter()) == cleaned:
             texts.append(cleaned[0].strip())

@@ -79,6 +79,7 @@ def test_every_planted_problem_is_found_and_nothing_else_goes(prepared):
     assert figures["false_drops"] <= 0.01
     assert figures["missed"] == {} and figures["lost"] == 0
     assert result["dropped"]["exact duplicate"] == 2 * EACH
+    assert result["dropped"]["language"] >= EACH  # by this rule, and not by another that they fail too
     assert result["dropped"]["benchmark exam.jsonl"] == EACH
     assert result["masked"] == dict.fromkeys(["card", "email", "ip", "key", "phone"], EACH)
 
