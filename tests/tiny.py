@@ -14,7 +14,7 @@ from seedbed.configuration import from_arguments
 from seedbed.data.batch import IGNORE, TokenBatch
 from seedbed.data.config import PrepareConfig, TokenizeConfig
 from seedbed.data.prepare import prepare
-from seedbed.data.tokens import tokenize
+from seedbed.data.tokenize import tokenize
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import save_model
 from seedbed.model.transformer import Transformer

@@ -66,7 +66,7 @@ COMMANDS = {
         "corpus → tokenizer", "seedbed.data.config:TokenizerConfig", "seedbed.data.vocabulary:train_tokenizer"
     ),
     "tokenize": Command(
-        "corpus + tokenizer → tokens", "seedbed.data.config:TokenizeConfig", "seedbed.data.tokens:tokenize"
+        "corpus + tokenizer → tokens", "seedbed.data.config:TokenizeConfig", "seedbed.data.tokenize:tokenize"
     ),
     "tokens": Command(
         "tokens to and from the files of Megatron, nanoGPT and others",

@@ -10,7 +10,7 @@ import pytest
 
 from seedbed.data.config import PrepareConfig, TokenizeConfig
 from seedbed.data.prepare import prepare
-from seedbed.data.tokens import tokenize
+from seedbed.data.tokenize import tokenize
 from seedbed.tokenizers import bytes as byte_tokenizer
 
 WORDS = [

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from seedbed.data.config import TokenizeConfig, TokenizerConfig
 from seedbed.data.corpus import Corpus
-from seedbed.data.tokens import HEADER, StoreWriter, TokenStore, check_vocabulary, open_tokens, tokenize
+from seedbed.data.tokenize import tokenize
+from seedbed.data.tokens import HEADER, StoreWriter, TokenStore, check_vocabulary, open_tokens
 from seedbed.data.vocabulary import train_tokenizer
 from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
 from seedbed.runs import new_folder, open_folder, seal
@@ -137,7 +138,7 @@ def test_another_tokenizer_in_the_same_place_is_another_tokenizer(corpus_folder,
 
 @pytest.mark.parametrize(("kind", "vocab_size"), [("bytes", 263), ("byte_pair", 280)])
 def test_any_number_of_processes_gives_the_same_bytes(corpus_folder, tmp_path, kind, vocab_size, monkeypatch):
-    monkeypatch.setattr("seedbed.data.tokens.BATCH_DOCUMENTS", 3)  # 14 groups: more than two processes may have at once
+    monkeypatch.setattr("seedbed.data.tokenize.BATCH_DOCUMENTS", 3)  # 14 groups, more than are under way
     settings = {"kind": kind, "vocab_size": vocab_size}
     train_tokenizer(TokenizerConfig(corpus=corpus_folder, out=tmp_path / "tokenizer", **settings))
     for workers in (1, 2, 3):

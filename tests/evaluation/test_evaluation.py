@@ -17,6 +17,7 @@ from seedbed.data.corpus import Corpus
 from seedbed.data.prepare import prepare
 from seedbed.data.skills import SKILLS, SkillItem, constant_answers, held_out_items, training_items
 from seedbed.errors import ConfigError, CorruptionError, DataError
+from seedbed.evaluation import skills
 from seedbed.evaluation.config import EvaluateConfig
 from seedbed.evaluation.evaluate import evaluate
 from seedbed.evaluation.likelihood import measure_likelihood
@@ -147,6 +148,15 @@ def test_some_questions_are_asked_again_after_another_and_its_right_answer():
         _, earlier, answer, _, _ = prompt.split("<|im_start|>")
         question = earlier.removeprefix("user\n").removesuffix("<|im_end|>\n")
         assert answer == f"assistant\n{told[question]}<|im_end|>\n"
+
+
+def test_no_question_is_asked_after_itself():
+    pair = [SkillItem("s", "a", "a?", "1"), SkillItem("s", "b", "b?", "2")]
+    engine = FakeEngine({"a?": "1", "b?": "2"})
+    for (item, prompt), other in zip(skills._second_turns(engine, [*pair, *pair]), pair[1:], strict=True):
+        text = engine.tokenizer.decode(prompt)
+        assert item == pair[0] and text.index(other.prompt) < text.index(item.prompt)
+    assert score_skills(engine, pair[:1], batch=9).second_turn_exact is None
 
 
 def test_second_turns_that_the_context_does_not_hold_are_left_out():

@@ -19,7 +19,7 @@ import torch
 from seedbed.configuration import from_arguments, load_config, save_config
 from seedbed.data.config import PrepareConfig, TokenizeConfig
 from seedbed.data.prepare import prepare
-from seedbed.data.tokens import tokenize
+from seedbed.data.tokenize import tokenize
 from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
 from seedbed.optim.config import ScheduleConfig
 from seedbed.optim.schedules import rate_multiple

@@ -19,7 +19,7 @@ def build(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
     hints = get_type_hints(cls)
     arguments = {
         spec.name: _build_value(hints[spec.name], values[spec.name], f"{path}{spec.name}")
-        for spec in dataclasses.fields(cls)  # type: ignore[arg-type]
+        for spec in dataclasses.fields(cls)  # type: ignore[arg-type]  # a TypeVar cannot say "dataclass"
         if spec.init and spec.name in values
     }
     try:

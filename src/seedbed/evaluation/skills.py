@@ -68,7 +68,10 @@ def _second_turns(engine: Engine, items: Sequence[SkillItem]) -> Iterator[tuple[
     """Some of the questions, and the prompts that ask them after any other question and its right answer."""
     draw = random.Random(0)
     for item in items[::SECOND_TURNS]:
-        earlier = draw.choice([other for other in items if other is not item])
+        others = [other for other in items if other != item]
+        if not others:  # a file of one question
+            return
+        earlier = draw.choice(others)
         answer = {"role": "assistant", "content": earlier.answer}
         yield item, encode_prompt(engine.tokenizer, [*_question(earlier), answer, *_question(item)])
 

@@ -18,7 +18,7 @@ from seedbed.data.config import PrepareConfig, TokenizeConfig, TokenizerConfig
 from seedbed.data.prepare import hash_source, prepare
 from seedbed.data.skills import constant_answers, held_out_items, training_items
 from seedbed.data.sources.files import find_files
-from seedbed.data.tokens import tokenize
+from seedbed.data.tokenize import tokenize
 from seedbed.data.vocabulary import train_tokenizer
 from seedbed.devices import peak_memory_mb
 from seedbed.errors import ConfigError, CorruptionError, DataError

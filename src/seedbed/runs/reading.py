@@ -75,7 +75,7 @@ def read_record(cls: type[R], path: Path | str, key: str | None = None) -> R:
         if not isinstance(values, dict):
             raise CorruptionError(f"{path}: {key} must be an object, got {json_name(values)}")
     hints = get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]  # a TypeVar cannot say "dataclass"
     for name in values:
         if name not in names:
             raise DataError(f"{path}: {prefix}{name[:60]} is not known to this version of seedbed")

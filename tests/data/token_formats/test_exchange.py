@@ -15,7 +15,8 @@ from seedbed.data.config import PrepareConfig, TokenizeConfig, TokenizerConfig, 
 from seedbed.data.corpus import SPLITS, Corpus
 from seedbed.data.prepare import prepare
 from seedbed.data.token_formats import files, int32
-from seedbed.data.tokens import open_tokens, tokenize
+from seedbed.data.tokenize import tokenize
+from seedbed.data.tokens import open_tokens
 from seedbed.data.vocabulary import train_tokenizer
 from seedbed.errors import ConfigError, CorruptionError, DataError, SeedbedError
 from seedbed.runs import open_folder

@@ -158,16 +158,21 @@ def _stretches(
     """Cuts a stream at the last place where a record ends, which `end` finds (0: nowhere). A record longer than
     `longest_row` is passed over, up to the next place where one may end, without being held."""
     resume = BLANK_LINES if format == "paragraphs" else LINE_END
+
+    def pass_over(held: bytes) -> tuple[bytes, int, bool]:
+        """What is behind the next place to resume at, the lines before it, and whether it is still to come."""
+        found = resume.search(held)
+        # What is left of an unfinished mark may go on in the next piece.
+        at = found.end() if found else max(held.rfind(b"\n"), 0)
+        return held[at:] if found or at else b"", held.count(b"\n", 0, at), not found
+
     held, first, skipping = b"", 1, False
     for piece in itertools.chain(pieces, [None]):
         last = piece is None
         held += piece or b""
         if skipping:
-            found = resume.search(held)
-            # What is left of an unfinished mark may go on in the next piece.
-            at = found.end() if found else max(held.rfind(b"\n"), 0)
-            first += held.count(b"\n", 0, at)
-            held, skipping = held[at:] if found or at else b"", not found
+            held, lines, skipping = pass_over(held)
+            first += lines
             if skipping:
                 continue
         while len(held) >= block_bytes or (last and held):
@@ -181,10 +186,8 @@ def _stretches(
             elif len(held) > reading.longest_row or last:
                 detail = f"a record longer than reading.longest_row, {reading.longest_row:,} bytes"
                 yield Block(file.name, "bad", first, f"record too long\n{detail}".encode())
-                found = resume.search(held)
-                at = found.end() if found else max(held.rfind(b"\n"), 0)
-                first += held.count(b"\n", 0, at)
-                held, skipping = held[at:] if found or at else b"", not found
+                held, lines, skipping = pass_over(held)
+                first += lines
                 if skipping:
                     break
             else:

@@ -90,9 +90,9 @@ def _paragraphs(block: Block, reading: ReadingConfig) -> Iterator[Document | Rej
     for end, following in [*gaps, (len(block.data), len(block.data))]:
         paragraph = block.data[start:end].rstrip(b"\r\n")
         if paragraph.strip():
-            blank = re.match(rb"(?:[ \t\r]*\n)*", paragraph).end()  # type: ignore[union-attr]
-            above = paragraph.count(b"\n", 0, blank)
-            yield from _record(f"{block.name}:{line + above}", paragraph[blank:], reading, _decode)
+            text = re.sub(rb"\A(?:[ \t\r]*\n)+", b"", paragraph)
+            above = paragraph.count(b"\n") - text.count(b"\n")
+            yield from _record(f"{block.name}:{line + above}", text, reading, _decode)
         line += block.data.count(b"\n", start, following)
         start = following
 

@@ -16,7 +16,8 @@ from seedbed.data.config import TokensConfig
 from seedbed.data.corpus import SPLITS, Split
 from seedbed.data.token_formats import int32, megatron, nanogpt
 from seedbed.data.token_formats.files import Advance, Documents, cut
-from seedbed.data.tokens import TOKENIZER_FOLDER, StoreWriter, open_tokenizer, open_tokens, write_tokens_card
+from seedbed.data.tokenize import open_tokenizer, write_tokens_card
+from seedbed.data.tokens import TOKENIZER_FOLDER, StoreWriter, open_tokens
 from seedbed.errors import ConfigError, DataError
 from seedbed.progress import progress
 from seedbed.runs import Manifest, command, new_folder, write_card, write_result
