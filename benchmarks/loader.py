@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from seedbed.data.batch import BatchSource, TokenBatch
-from seedbed.data.best_fit import BestFitSource
-from seedbed.data.loader import WindowSource
-from seedbed.data.mixture import MixtureSource, Phase
+from seedbed.data.batches.batch import BatchSource, TokenBatch
+from seedbed.data.batches.best_fit import BestFitSource
+from seedbed.data.batches.loader import WindowSource
+from seedbed.data.batches.mixture import MixtureSource, Phase
 from seedbed.data.tokens import StoreWriter, TokenStore, open_tokens
 from seedbed.runs import new_folder
 from seedbed.tokenizers.bytes import build

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from seedbed.configuration import from_arguments
-from seedbed.data.batch import IGNORE, TokenBatch
+from seedbed.data.batches.batch import IGNORE, TokenBatch
 from seedbed.data.config import PrepareConfig, TokenizeConfig
 from seedbed.data.prepare import prepare
 from seedbed.data.tokenize import tokenize

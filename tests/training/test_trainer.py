@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from seedbed.data.batch import IGNORE, TokenBatch
+from seedbed.data.batches.batch import IGNORE, TokenBatch
 from seedbed.devices import set_determinism
 from seedbed.errors import ConfigError, TrainingError
 from seedbed.model.transformer import Transformer

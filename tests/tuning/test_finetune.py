@@ -15,9 +15,9 @@ import torch
 import seedbed.tuning.finetune as room
 from seedbed.cli import parser
 from seedbed.configuration import from_arguments
-from seedbed.data.batch import IGNORE
-from seedbed.data.mixture import MixtureSource
-from seedbed.data.packing import PackedSource
+from seedbed.data.batches.batch import IGNORE
+from seedbed.data.batches.mixture import MixtureSource
+from seedbed.data.batches.packing import PackedSource
 from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, CorruptionError, DataError, SeedbedError
 from seedbed.evaluation.likelihood import measure_likelihood

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from seedbed.data.order import mix
+from seedbed.data.splitmix import mix
 
 NON_ASCII = re.compile("[^\x00-\x7f]+")
 UNSPACED = re.compile(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from seedbed.data.boundaries import paragraph_boundary
 from seedbed.data.corpus import Split
-from seedbed.data.order import mix
+from seedbed.data.splitmix import mix
 from seedbed.errors import DataError
 
 SMALL_VALIDATION = 64 << 10

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from seedbed.data.batch import IGNORE, TokenBatch
+from seedbed.data.batches.batch import IGNORE, TokenBatch
 from seedbed.errors import DataError
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.tokenizer import Tokenizer

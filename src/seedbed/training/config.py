@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from seedbed.configuration import at_least, between, positive
-from seedbed.data.config import TrainingDataConfig
+from seedbed.data.batches.config import TrainingDataConfig
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig

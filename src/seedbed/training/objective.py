@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from seedbed.data.batch import IGNORE, Batch, TokenBatch
+from seedbed.data.batches.batch import IGNORE, Batch, TokenBatch
 from seedbed.model.transformer import Transformer
 
 

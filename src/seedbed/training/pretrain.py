@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from seedbed.data.training_data import TrainingData, open_folders
+from seedbed.data.batches.training_data import TrainingData, open_folders
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import find_model, load_model

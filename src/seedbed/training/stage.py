@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from seedbed.data.batch import BatchSource
+from seedbed.data.batches.batch import BatchSource
 from seedbed.devices import choose_device, gemm_peak, peak_memory_mb, set_determinism
 from seedbed.errors import StorageError
 from seedbed.model.accounting import count_parameters, training_flops

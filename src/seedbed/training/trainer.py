@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from seedbed.data.batch import Batch, BatchSource
+from seedbed.data.batches.batch import Batch, BatchSource
 from seedbed.devices import peak_memory_mb, synchronise
 from seedbed.errors import TrainingError
 from seedbed.model.transformer import Transformer

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from seedbed.data.batch import BatchSource, TokenBatch
+from seedbed.data.batches.batch import BatchSource, TokenBatch
+from seedbed.data.batches.loader import WindowSource
+from seedbed.data.batches.mixture import MixtureSource, Phase
+from seedbed.data.batches.packing import PackedSource
 from seedbed.data.conversations import Example, read_conversations
-from seedbed.data.loader import WindowSource
-from seedbed.data.mixture import MixtureSource, Phase
-from seedbed.data.packing import PackedSource
 from seedbed.data.rows import naming, row_name
 from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, DataError

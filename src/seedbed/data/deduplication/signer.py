@@ -14,8 +14,8 @@ from seedbed.data.config import DeduplicationConfig
 from seedbed.data.deduplication.bands import choose_bands
 from seedbed.data.deduplication.signatures import Signatures
 from seedbed.data.deduplication.spans import find_spans
-from seedbed.data.order import mix
 from seedbed.data.shingles import ngram_hashes, word_hashes, words
+from seedbed.data.splitmix import mix
 from seedbed.extras import missing
 
 MINHASH_SEED = 1

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from seedbed.configuration import Parser, from_arguments, load_config, save_config
-from seedbed.data.batch import IGNORE, TokenBatch
-from seedbed.data.best_fit import BestFitSource
-from seedbed.data.config import TrainingDataConfig
-from seedbed.data.infilling import MARKS
-from seedbed.data.loader import WindowSource
-from seedbed.data.mixture import MixtureSource
-from seedbed.data.prefetch import Prefetch
+from seedbed.data.batches.batch import IGNORE, TokenBatch
+from seedbed.data.batches.best_fit import BestFitSource
+from seedbed.data.batches.config import TrainingDataConfig
+from seedbed.data.batches.infilling import MARKS
+from seedbed.data.batches.loader import WindowSource
+from seedbed.data.batches.mixture import MixtureSource
+from seedbed.data.batches.prefetch import Prefetch
+from seedbed.data.batches.training_data import TrainingData, open_folders
 from seedbed.data.tokens import StoreWriter, open_tokens
-from seedbed.data.training_data import TrainingData, open_folders
 from seedbed.errors import ConfigError, DataError
 from seedbed.runs import new_folder
 from seedbed.tokenizers import bytes as byte_tokenizer

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seedbed.data.batch import IGNORE, TokenBatch
-from seedbed.data.order import Epochs
-from seedbed.data.packing import pack
+from seedbed.data.batches.batch import IGNORE, TokenBatch
+from seedbed.data.batches.order import Epochs
+from seedbed.data.batches.packing import pack
 from seedbed.data.tokens import TokenStore
 from seedbed.errors import ConfigError, DataError
 from seedbed.runs import sha256_json

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedbed.data.batch import IGNORE, TokenBatch
-from seedbed.data.loader import WindowSource
+from seedbed.data.batches.batch import IGNORE, TokenBatch
+from seedbed.data.batches.loader import WindowSource
 from seedbed.data.tokens import TokenStore, open_tokens
 from seedbed.errors import ConfigError, CorruptionError, DataError
 

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seedbed.data.batch import BatchSource, TokenBatch
-from seedbed.data.order import Permutation
+from seedbed.data.batches.batch import BatchSource, TokenBatch
+from seedbed.data.batches.order import Permutation
 from seedbed.errors import ConfigError
 from seedbed.runs import sha256_json
 

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedbed.data.batch import IGNORE
-from seedbed.data.packing import PackedSource
+from seedbed.data.batches.batch import IGNORE
+from seedbed.data.batches.packing import PackedSource
 from seedbed.errors import DataError
 
 LENGTH = 16

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seedbed.data.batch import IGNORE, TokenBatch
-from seedbed.data.order import Permutation
+from seedbed.data.batches.batch import IGNORE, TokenBatch
+from seedbed.data.batches.order import Permutation
 from seedbed.errors import ConfigError, DataError
 from seedbed.tokenizers.chat import Encoded
 

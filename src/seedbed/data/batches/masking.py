@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seedbed.data.batch import IGNORE, BatchSource, TokenBatch
+from seedbed.data.batches.batch import IGNORE, BatchSource, TokenBatch
 from seedbed.errors import ConfigError
 from seedbed.runs import sha256_json
 

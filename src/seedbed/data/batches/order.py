@@ -15,6 +15,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from seedbed.data.splitmix import mix
+
 ROUNDS = 6
 """Four rounds are provably pseudo-random for ideal round functions; two more make up for a cheap one."""
 
@@ -75,10 +77,3 @@ class Epochs:
             inside = epochs == epoch
             places[inside] = self._order(epoch)(places[inside])
         return places
-
-
-def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Finaliser of SplitMix64 (Steele, Lea and Flood 2014): every input bit moves every output bit."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import torch
 
-from seedbed.data.batch import BatchSource, TokenBatch
+from seedbed.data.batches.batch import BatchSource, TokenBatch
 from seedbed.errors import ConfigError
 from seedbed.runs import sha256_json
 

@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from seedbed.data.batch import IGNORE, TokenBatch
-from seedbed.data.order import Epochs
+from seedbed.data.batches.batch import IGNORE, TokenBatch
+from seedbed.data.batches.order import Epochs
 from seedbed.data.tokens import TokenStore
 from seedbed.errors import ConfigError, DataError
 from seedbed.runs import sha256_json

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedbed.data.order import Permutation
+from seedbed.data.batches.order import Permutation
 
 FIXED = [0, 2, 6, 7, 9, 3, 8, 1, 5, 4]
 FIXED_LARGE = 144281935306

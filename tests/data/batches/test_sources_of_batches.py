@@ -12,15 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedbed.data.batch import IGNORE, TokenBatch
-from seedbed.data.best_fit import BestFitSource
-from seedbed.data.curriculum import LengthCurriculum
-from seedbed.data.infilling import MARKS, Infilling
-from seedbed.data.loader import WindowSource
-from seedbed.data.masking import Masking
-from seedbed.data.mixture import BLOCK, CYCLE, MixtureSource, Phase
-from seedbed.data.packing import PackedSource
-from seedbed.data.prefetch import Prefetch
+from seedbed.data.batches.batch import IGNORE, TokenBatch
+from seedbed.data.batches.best_fit import BestFitSource
+from seedbed.data.batches.curriculum import LengthCurriculum
+from seedbed.data.batches.infilling import MARKS, Infilling
+from seedbed.data.batches.loader import WindowSource
+from seedbed.data.batches.masking import Masking
+from seedbed.data.batches.mixture import BLOCK, CYCLE, MixtureSource, Phase
+from seedbed.data.batches.packing import PackedSource
+from seedbed.data.batches.prefetch import Prefetch
 from seedbed.data.tokens import StoreWriter, TokenStore
 from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.runs import new_folder, open_folder

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from seedbed.data.batch import Batch, BatchSource
+from seedbed.data.batches.batch import Batch, BatchSource
 
 B = TypeVar("B", bound=Batch)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from seedbed.data.batch import BatchSource, TokenBatch
-from seedbed.data.best_fit import BestFitSource
-from seedbed.data.config import TrainingDataConfig
-from seedbed.data.curriculum import LengthCurriculum
-from seedbed.data.infilling import Infilling
-from seedbed.data.loader import WindowSource
-from seedbed.data.mixture import MixtureSource, Phase
-from seedbed.data.prefetch import Prefetch
+from seedbed.data.batches.batch import BatchSource, TokenBatch
+from seedbed.data.batches.best_fit import BestFitSource
+from seedbed.data.batches.config import TrainingDataConfig
+from seedbed.data.batches.curriculum import LengthCurriculum
+from seedbed.data.batches.infilling import Infilling
+from seedbed.data.batches.loader import WindowSource
+from seedbed.data.batches.mixture import MixtureSource, Phase
+from seedbed.data.batches.prefetch import Prefetch
 from seedbed.data.tokens import Tokens, TokenStore, open_tokens
 from seedbed.errors import ConfigError
 
