@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from seedbed.errors import ConfigError, DataError
@@ -50,6 +52,44 @@ def little_work(monkeypatch):
 def test_a_template_that_works_without_end_is_refused(template):
     with pytest.raises(DataError, match="it takes more work than any conversation is worth"):
         render_template(template)
+
+
+LONG = "{% set a = 'a' * 5000 %}{% set l = ['a'] * 5000 %}{% set lines = '\\n' * 5000 %}{% set tabs = '\\t' * 5000 %}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ a|replace('a', a) }}",
+        "{{ a.replace('a', a) }}",
+        "{{ a|replace('', a) }}",
+        "{{ ('%(a)s' * 5000) % {'a': a} }}",
+        "{{ ('%(a)s' * 5000)|format(a=a) }}",
+        "{{ ('{0}' * 5000).format(a) }}",
+        "{{ ('{0[0]}' * 5000).format([a]) }}",
+        "{{ ('{a}' * 5000).format_map({'a': a}) }}",
+        "{{ '%*d' % (10**9, 1) }}",
+        "{{ '{:{}}'.format(1, 10**9) }}",
+        "{{ '{:{a[0]}}'.format(1, a=[10**9]) }}",
+        "{{ lines|indent(5000) }}",
+        "{{ lines|indent(a) }}",
+        "{{ tabs.expandtabs(5000) }}",
+        "{{ a.join(l) }}",
+        "{{ l|join(a) }}",
+        "{{ l|map('upper')|join(d=a) }}",
+        "{{ a|wordwrap(1, wrapstring=a) }}",
+        "{{ a.translate({97: a}) }}",
+    ],
+)
+def test_what_is_written_many_times_is_refused_before_it_is_there(template):
+    assert render_template(LONG + "{{ a|length }}") == "5000"  # what stands before is no work to speak of
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="it takes more work than any conversation is worth"):
+            render_template(LONG + template)
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

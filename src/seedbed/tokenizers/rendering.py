@@ -1,8 +1,8 @@
 """Chat templates as Jinja renders them: in transformers' environment, sandboxed, and within a bound of work.
 
 A template comes with a model, so from strangers. The sandbox keeps it from Python; the work it may do is counted, as
-every loop, call, filter, operator and output pays for the size of what goes into it. What one filter makes of two long
-texts (`replace`) is paid once it is there.
+every loop, call, filter, operator and output pays for the size of what goes into it, and before it is made for what
+writes one text many times.
 """
 
 from __future__ import annotations
@@ -40,7 +40,20 @@ LOOKS = {"length", "count", "first", "last", "list", "select", "selectattr", "re
 LOOKS |= {"default", "d", "reverse", "safe"}
 """Filters that hand on what is in a list and make no text of it."""
 
+CONTEXTS = (jinja2.Environment, jinja2.runtime.Context, jinja2.nodes.EvalContext)
+"""What Jinja hands to some filters before the value."""
+
 WRITES_OUT = ("format", "format_map")
+
+PLACES: dict[str, Callable[..., int]] = {
+    "replace": lambda text, old="", *_, **named: text.count(str(old)),
+    "indent": lambda text, *_, **named: text.count("\n") + 1,
+    "expandtabs": lambda text, *_, **named: text.count("\t"),
+    "wordwrap": lambda text, *_, **named: len(text),
+    "translate": lambda text, *_, **named: len(text),
+    "format": lambda text, *_, **named: max(text.count("{"), text.count("%")),
+}
+"""Of filters and methods that may write one of their arguments many times: at most how many."""
 
 _left: ContextVar[int] = ContextVar("_left", default=0)
 
@@ -100,7 +113,10 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         return tree
 
     def call(self, context: jinja2.runtime.Context, called: Any, /, *args: Any, **named: Any) -> Any:
-        _pay(CALL, *args, *named.values(), deep=getattr(called, "__name__", "") in WRITES_OUT)
+        name, text = getattr(called, "__name__", ""), getattr(called, "__self__", None)
+        _pay(CALL, *args, *named.values(), deep=name in WRITES_OUT)
+        if isinstance(text, str):
+            _pay_for_places(name, text, *args, **named)
         result = super().call(context, called, *args, **named)
         _pay(0 if isinstance(result, int) else result)
         return result
@@ -115,13 +131,21 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             _pay(*(value for value in (left, right) if not isinstance(value, int)), deep=operator == "%")
         if operator == "%" and isinstance(left, str):
             _pay(_widths(left))
+            _pay_for_places("format", left, right)
         return super().call_binop(context, operator, left, right)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         wrapped = super().wrap_str_format(value)
-        if wrapped is not None:
+        if wrapped is None:
+            return None
+
+        @functools.wraps(wrapped)
+        def paying(*args: Any, **named: Any) -> str:
             _pay(_widths(value.__self__))
-        return wrapped
+            _pay_for_places("format", value.__self__, *args, **named)
+            return wrapped(*args, **named)
+
+        return paying
 
 
 class _Generation(jinja2.ext.Extension):
@@ -163,6 +187,14 @@ def _paid(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             _pay(args[0], deep=name not in LOOKS)
         if name == "format":
             _pay(_widths(str(args[0])))
+        at = int(isinstance(args[0], CONTEXTS))
+        value, given = args[at], args[at + 1 :]
+        if name == "join":  # the separator is what is written many times
+            value = value if isinstance(value, Sized) else list(value)
+            args = (*args[:at], value, *given)
+            _pay_for_places(name, str(named.get("d", given[0] if given else "")), value)
+        elif isinstance(value, str):
+            _pay_for_places(name, value, *given, **named)
         if name == "sum" and len(args) > 1:  # each addition of lists copies all that came before
             items = list(args[1])
             args = (args[0], items, *args[2:])
@@ -192,6 +224,25 @@ def _pay(*values: Any, deep: bool = False) -> None:
     _left.set(left)
     if left < 0:
         raise jinja2.exceptions.TemplateRuntimeError("it takes more work than any conversation is worth")
+
+
+def _pay_for_places(name: str, text: str, *args: Any, **named: Any) -> None:
+    """Pays for the longest argument as often as the call may write it, or by a number as often as that widens."""
+    if name == "join":
+        _pay(len(text) * (len(args[0]) if args and isinstance(args[0], Sized) else 1))
+    elif name in PLACES:
+        _pay(PLACES[name](text, *args, **named) * max(map(_size, [*args, *named.values()]), default=0))
+
+
+def _size(value: Any) -> int:
+    """The numbers and the lengths of all texts in a value together, no more than what can be paid counted."""
+    size, rest = 0, [value]
+    while rest and size <= MOST_WORK:
+        value = rest.pop()
+        size += abs(value) if isinstance(value, int) else len(value) if isinstance(value, Sized) else 0
+        if isinstance(value, list | tuple | dict):
+            rest += [*value, *value.values()] if isinstance(value, dict) else value
+    return size
 
 
 def _widths(form: str) -> int:
