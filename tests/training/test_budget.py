@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from seedbed.training import budget
 from seedbed.training.budget import Costs, fit, measure
+from seedbed.training.checkpoint import RunState
 from seedbed.training.config import CheckpointConfig, TrainConfig
 
 STEP, VALIDATION, CHECKPOINT = 0.08, 0.4, 0.15
@@ -20,7 +22,7 @@ class Machine:
         self.now, self.step, self.steps = 100.0, step, 0
         monkeypatch.setattr(budget.time, "perf_counter", lambda: self.now)
         self.validation = object() if validation else None
-        self.model, self.optimizers, self.progress = None, [], None
+        self.model, self.optimizers, self.progress = None, [], RunState()
         self.source = SimpleNamespace(fingerprint="")
         self.checkpoints = SimpleNamespace(save=lambda *given: self.work(CHECKPOINT))
 
@@ -85,3 +87,32 @@ def test_frequent_checkpoints_leave_time_for_fewer_steps():
 
 def test_where_nothing_fits_there_is_still_a_step():
     assert fit(TrainConfig(minutes=0.01), Costs(5.0, 9.0, 1.0), 0.6).steps == 1
+
+
+class Curriculum(Machine):
+    """Whose steps take three times as long from one on."""
+
+    def __init__(self, monkeypatch, later: int):
+        super().__init__(monkeypatch)
+        self.later = later
+
+    def run_step(self) -> None:
+        self.work(self.step * (3 if self.progress.step >= self.later else 1))
+        self.progress = replace(self.progress, step=self.progress.step + 1)
+
+
+@pytest.mark.parametrize("later", [2, 100, 600, 10_000])
+def test_minutes_hold_the_steps_of_each_phase_at_its_own_speed(later, monkeypatch):
+    machine = Curriculum(monkeypatch, later)
+    costs = measure(machine, 12, [0, later])
+    assert machine.now - 100 <= 12 + 4 * STEP + VALIDATION + CHECKPOINT
+    train = fit(TrainConfig(minutes=2), costs, 120 - (machine.now - 100))
+    machine.progress = RunState()
+    for number in range(train.steps):
+        machine.run_step()
+        if number % train.validate_every == 0:
+            machine.validate()
+            machine.work(CHECKPOINT)
+    machine.validate()
+    machine.work(2 * CHECKPOINT)
+    assert 0.93 <= (machine.now - 100) / 120 <= 1.02

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,16 @@ def test_a_mixture_names_its_folders_and_tells_what_packing_did(tokens, tmp_path
     assert read_manifest(tmp_path / "run").inputs == {"tokens 1": digest, "tokens 2": digest}
     assert result["best_fit"][str(tokens)]["cropped"] == 0 and result["val_bits_per_byte"] > 0
     assert "padding" in (tmp_path / "run" / "training.log").read_text()
+
+
+def test_validation_tells_each_folder_of_a_mixture_apart(tokens, tmp_path):
+    places = [tmp_path / name / "tokens" for name in ("one", "two ñ")]
+    for place in places:
+        shutil.copytree(tokens, place)
+    parts = f"--data.mixture=[{', '.join(f'{{tokens: {place}, weight: 1}}' for place in places)}]"
+    settings = (parts, f"--out={tmp_path / 'run'}", "--train.steps=1", *TINY_ARGUMENTS)
+    result = pretrain(from_arguments(PretrainConfig, settings))
+    last = [record for record in records(tmp_path / "run") if "val_loss" in record][-1]
+    each = [last[f"val_loss/{name}/tokens"] for name in ("one", "two ñ")]
+    assert min(each) <= last["val_loss"] <= max(each) < min(each) + 0.01
+    assert result["val_bits_per_byte/one/tokens"] == last["val_bits_per_byte/one/tokens"]

@@ -594,7 +594,7 @@ def test_a_longer_run_follows_the_schedule_of_its_new_length_and_says_how_rates_
 
 
 def test_a_run_counted_from_epochs_or_minutes_can_be_made_longer_by_either(tokens, tmp_path, monkeypatch):
-    monkeypatch.setattr("seedbed.training.stage.measure", lambda trainer, seconds: Costs(10.0, 0.0, 0.0))
+    monkeypatch.setattr("seedbed.training.stage.measure", lambda trainer, seconds, phases: Costs(10.0, 0.0, 0.0))
     run = tmp_path / "run"
     first = tiny_run(tokens, run, "--train.minutes=1")
     second = tiny_run(tokens, run, "--train.minutes=2")
@@ -604,6 +604,15 @@ def test_a_run_counted_from_epochs_or_minutes_can_be_made_longer_by_either(token
     assert (third["resumed_at"], third["steps"]) == (second["steps"], 20)
     with pytest.raises(ConfigError, match=r"train\.steps 20, now it is [1-9]\b"):
         tiny_run(tokens, run, "--train.minutes=1.5")
+
+
+def test_more_minutes_of_a_slower_moment_make_a_run_no_shorter(tokens, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    monkeypatch.setattr("seedbed.training.stage.measure", lambda trainer, seconds, phases: Costs(10.0, 0.0, 0.0))
+    first = tiny_run(tokens, run, "--train.minutes=1")
+    monkeypatch.setattr("seedbed.training.stage.measure", lambda trainer, seconds, phases: Costs(40.0, 0.0, 0.0))
+    again = tiny_run(tokens, run, "--train.minutes=2")
+    assert again["finished"] and again["steps"] == again["resumed_at"] == first["steps"]
 
 
 def test_a_run_is_not_made_longer_when_another_setting_differs_too(copied, tokens):

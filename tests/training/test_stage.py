@@ -77,20 +77,20 @@ def test_a_run_learns_from_the_training_text_and_validates_on_the_other(tokens, 
 
 
 def test_minutes_become_a_step_count_in_the_config(tokens, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "measure", lambda trainer, seconds: Costs(10.0, 2.0, 0.5))
+    monkeypatch.setattr(stage, "measure", lambda trainer, seconds, phases: Costs(10.0, 2.0, 0.5))
     config = pretrain_config(tokens, tmp_path / "run", "--train.minutes=5")
     result = pretrain(config)
     expected = int((0.98 * 300 - 5) / (10 + 2.5 / 2))  # one validation and checkpoint every two steps
     assert result["steps"] in (expected - 2, expected - 1, expected)  # opening the tokens took a moment, too
     assert load_config(tmp_path / "run" / "config.yaml", PretrainConfig).train.steps == result["steps"]
-    monkeypatch.setattr(stage, "measure", lambda trainer, seconds: pytest.fail("measured again"))
+    monkeypatch.setattr(stage, "measure", lambda trainer, seconds, phases: pytest.fail("measured again"))
     assert pretrain(config)["steps"] == result["steps"]
 
 
 def test_what_a_stage_did_before_it_trains_belongs_to_its_minutes(tokens, tmp_path, monkeypatch):
     """Such as reading a million conversations."""
     costs = Costs(10.0, 0.0, 0.0)
-    monkeypatch.setattr(stage, "measure", lambda trainer, seconds: costs)
+    monkeypatch.setattr(stage, "measure", lambda trainer, seconds, phases: costs)
     config = pretrain_config(tokens, tmp_path / "run", "--train.minutes=5")
     monkeypatch.setattr("seedbed.training.pretrain.run_stage", lambda stage, config: {"stage": stage})
     late = replace(pretrain(config)["stage"], began=time.perf_counter() - 200)

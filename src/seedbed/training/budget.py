@@ -6,9 +6,10 @@ stopped and goes on ends in the same bits. What a step takes is measured on warm
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,15 +40,28 @@ class Costs:
     step: float
     validation: float
     checkpoint: float
+    later: Sequence[tuple[int, float]] = ()
+    """From which steps on a step takes other seconds, as with longer rows, and how many."""
+
+    @property
+    def phases(self) -> list[tuple[int, float]]:
+        """First step and seconds a step of each stretch of equal steps."""
+        return [(0, self.step), *self.later]
 
 
-def measure(trainer: Trainer[Any], seconds: float) -> Costs:
-    """Runs the trainer for a while, at most about so long; its folder and weights are of no use afterwards."""
+def measure(trainer: Trainer[Any], seconds: float, phases: Sequence[int] = (0,)) -> Costs:
+    """Runs the trainer for a while, at most about so long; its folder and weights are of no use afterwards. `phases`
+    are the steps from which on a step may cost something else, the first one 0."""
     _, warming = _run(trainer, WARM_UP_STEPS, WARM_UP_SECONDS, seconds / 4)
-    steps, taken = _run(trainer, MEASURED_STEPS, MEASURED_SECONDS, seconds - warming)
+    costs = []
+    for first in phases:
+        trainer.progress = replace(trainer.progress, step=first)
+        each = (MEASURED_SECONDS / len(phases), (seconds - warming) / len(phases))
+        steps, taken = _run(trainer, MEASURED_STEPS, *each)
+        costs.append((first, taken / steps))
     validation = _seconds(trainer.validate) if trainer.validation is not None else 0.0
     state = (trainer.model, trainer.optimizers, trainer.progress, trainer.source.fingerprint)
-    return Costs(taken / steps, validation, _seconds(lambda: trainer.checkpoints.save(*state)))
+    return Costs(costs[0][1], validation, _seconds(lambda: trainer.checkpoints.save(*state)), costs[1:])
 
 
 def _run(trainer: Trainer[Any], steps: int, seconds: float, most: float) -> tuple[int, float]:
@@ -71,8 +85,20 @@ def fit(train: TrainConfig, costs: Costs, seconds: float) -> TrainConfig:
     of it."""
     # Before the first step and after the last a validation; at the end a checkpoint and the model, which is as large.
     seconds = USED * seconds - 2 * (costs.validation + costs.checkpoint)
+    least = min(step for _, step in costs.phases)
     interval = train.validate_every or max(
-        math.ceil(9 * costs.validation / costs.step), int(seconds / costs.step / 20), 1
+        math.ceil(9 * costs.validation / least), _steps_within(seconds, costs.phases, 0.0) // 20, 1
     )
-    step = costs.step + costs.validation / interval + costs.checkpoint / (train.checkpoint.steps or interval)
-    return replace(train, steps=max(1, int(seconds / step)), validate_every=interval)
+    besides = costs.validation / interval + costs.checkpoint / (train.checkpoint.steps or interval)
+    return replace(train, steps=max(1, _steps_within(seconds, costs.phases, besides)), validate_every=interval)
+
+
+def _steps_within(seconds: float, phases: Sequence[tuple[int, float]], besides: float) -> int:
+    """How many steps the time holds, `besides` the seconds that each takes on top of its own."""
+    for (first, step), (following, _) in itertools.pairwise(phases):
+        if seconds < (following - first) * (step + besides):
+            break
+        seconds -= (following - first) * (step + besides)
+    else:
+        first, step = phases[-1]
+    return first + int(seconds / (step + besides))

@@ -59,6 +59,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         validation=data.validation(VALIDATION_SEED),
         objective=NextToken(torch.from_numpy(tokenizer.token_bytes())),
         length=length,
+        phases=[phase.from_step for phase in config.data.lengths] or [0],
         inputs=inputs,
         notes=data.notes,
         began=began,

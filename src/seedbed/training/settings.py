@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,9 @@ def _lengthen(config: C, earlier: C, count: Callable[[C], TrainConfig]) -> C:
     longer = replace(longer, train=count(longer))
     before, after = earlier.train.steps, longer.train.steps
     assert before is not None and after is not None  # counted when the run began, and now
+    if after < before and (config.train.minutes or 0) > (earlier.train.minutes or math.inf):
+        # More minutes of a machine that is slower now: they are no wish for fewer steps.
+        longer, after = replace(longer, train=replace(longer.train, steps=before)), before
     if after < before:
         raise _refusal(config, "train.steps", before, after)
     done = max(Checkpoints(config.out).steps(), default=0)

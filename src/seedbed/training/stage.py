@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,6 +74,8 @@ class Stage:
     """Folders and files that the run is made from."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """What the stage itself has to say, for its log and result."""
+    phases: Sequence[int] = (0,)
+    """Steps from which on a step may cost something else, as those of a length curriculum do."""
     began: float = field(default_factory=time.perf_counter)
     """When the command set to work, on the clock of `time.perf_counter`: what it did since belongs to its minutes."""
 
@@ -193,7 +195,8 @@ def _counted(config: StageConfig, stage: Stage) -> TrainConfig:
     costs = _measured(config, stage, 60 * train.minutes)
     spent = max(time.perf_counter() - stage.began, 0.0)  # a clock may be set back
     train = fit(train, costs, 60 * train.minutes - spent)
-    logger.info("%.4f s a step, %.3f s a validation: %d steps", costs.step, costs.validation, train.steps)
+    steps = ", ".join(f"{step:.4f} s a step from step {first:,} on" for first, step in costs.phases)
+    logger.info("%s, %.3f s a validation: %d steps", steps, costs.validation, train.steps)
     return train
 
 
@@ -205,7 +208,7 @@ def _measured(config: StageConfig, stage: Stage, seconds: float) -> Costs:
         with writing(scratch):
             scratch.mkdir()
         trainer = _trainer(stage, replace(config, out=scratch, train=unending), quiet=True)
-        return measure(trainer, MEASURED_SHARE * seconds)
+        return measure(trainer, MEASURED_SHARE * seconds, stage.phases)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

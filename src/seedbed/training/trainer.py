@@ -13,12 +13,13 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from seedbed.data.batches.batch import Batch, BatchSource
+from seedbed.data.batches.mixture import MixtureSource
 from seedbed.devices import peak_memory_mb, synchronise
 from seedbed.errors import TrainingError
 from seedbed.model.transformer import Transformer
@@ -133,17 +134,26 @@ class Trainer(Generic[B]):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """The objective's metrics over the first rows of the validation data, whose order makes them a sample of it."""
+        """The objective's metrics over the first rows of the validation data, whose order makes them a sample of it; of
+        a mixture also those of each part, as loss/NAME."""
         assert self.validation is not None
         self.model.eval()
         rows = min(self.config.validation_rows, self.validation.samples)
+        parts: Mapping[str, tuple[BatchSource[Any], int]] = {"": (self.validation, rows)}
+        if isinstance(self.validation, MixtureSource):
+            parts = self.validation.parts(rows)
         size = self.config.micro_batch or self.config.batch
-        tally = Tally()
-        for first in range(0, rows, size):
-            batch = self.validation.batch(first, min(size, rows - first)).to(self.device)
-            tally = tally + self.objective.loss(self.model, batch)
+        whole, tallies = Tally(), dict.fromkeys(parts, Tally())
+        for name, (source, count) in parts.items():
+            for first in range(0, count, size):
+                loss = self.objective.loss(self.model, source.batch(first, min(size, count - first)).to(self.device))
+                whole, tallies[name] = whole + loss, tallies[name] + loss
         self.model.train()
-        return self.objective.report(tally)
+        metrics = self.objective.report(whole)
+        if len(parts) > 1:
+            each = {name: self.objective.report(tally) for name, tally in tallies.items()}
+            metrics |= {f"{key}/{name}": value for name, report in each.items() for key, value in report.items()}
+        return metrics
 
     # The run ---------------------------------------------------------------------------------------------------------
 

@@ -371,3 +371,15 @@ def test_too_little_is_refused(tmp_path):
         WindowSource(None, 4, 0, stride=0)
     with pytest.raises(DataError, match="fewer than one window"):
         WindowSource(make_store(tmp_path / "tokens", [4]), 10, 0)
+
+
+def test_the_parts_of_a_mixture_are_the_rows_that_it_mixes(store, other):
+    sources = [WindowSource(store, 16, 1), WindowSource(other, 16, 2)]
+    mixed = MixtureSource(sources, [Phase(0, (3.0, 1.0))], 1000, seed=0, names=["a", "b"])
+    rows = [
+        row
+        for source, count in mixed.parts(333).values()
+        for row in (source.batch(0, count).tokens_BT.tolist() if count else [])
+    ]
+    assert sorted(rows) == sorted(mixed.batch(0, 333).tokens_BT.tolist())
+    assert list(mixed.parts(333)) == ["a", "b"]

@@ -46,9 +46,18 @@ class Phase:
 class MixtureSource:
     """A batch source that mixes others, whose rows are equally long. Each source's samples come in its own order."""
 
-    def __init__(self, sources: Sequence[BatchSource[TokenBatch]], phases: Sequence[Phase], samples: int, seed: int):
-        """`samples` is what counts as an epoch. ConfigError when weights or phases make no sense."""
+    def __init__(
+        self,
+        sources: Sequence[BatchSource[TokenBatch]],
+        phases: Sequence[Phase],
+        samples: int,
+        seed: int,
+        names: Sequence[str] | None = None,
+    ):
+        """`samples` is what counts as an epoch; `names` are those of the sources, numbers from 1 when left out.
+        ConfigError when weights or phases make no sense."""
         _check(len(sources), phases)
+        self.names = names or [str(number) for number in range(1, len(sources) + 1)]
         self.sources, self.phases, self.samples, self.seed = list(sources), list(phases), samples, seed
         self._quotas = [_Quotas(phase.weights) for phase in phases]
         self._block = lru_cache(maxsize=8)(self._order)
@@ -84,6 +93,11 @@ class MixtureSource:
             places.append(before_S[chosen] + counts[np.arange(at, stop), chosen])
             first, count = first + stop - at, count - (stop - at)
         return np.concatenate(sources), np.concatenate(places)
+
+    def parts(self, count: int) -> dict[str, tuple[BatchSource[TokenBatch], int]]:
+        """By name the sources, and how many of the first `count` samples are of each: its own first ones."""
+        counts_S = np.bincount(self.places(0, count)[0], minlength=len(self.sources)).tolist()
+        return dict(zip(self.names, zip(self.sources, counts_S, strict=True), strict=True))
 
     def batch(self, first: int, count: int) -> TokenBatch:
         """Samples first … first + count − 1, in that order."""

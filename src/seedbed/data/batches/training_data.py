@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,7 +55,16 @@ class TrainingData:
         isolate = self.config.packing != "concatenate"
         parts = [WindowSource(tokens.val, self.length, seed, isolate=isolate) for tokens in self.folders]
         sizes = [part.samples for part in parts]
-        return parts[0] if len(parts) == 1 else MixtureSource(parts, [Phase(0, tuple(sizes))], sum(sizes), seed)
+        if len(parts) == 1:
+            return parts[0]
+        return MixtureSource(parts, [Phase(0, tuple(sizes))], sum(sizes), seed, self._names)
+
+    @property
+    def _names(self) -> list[str] | None:
+        """Of the folders: what tells their paths apart. None when one is there twice."""
+        paths = [part.tokens.resolve() for part in self.config.parts]
+        names = [path.relative_to(os.path.commonpath(paths)).as_posix() for path in paths]
+        return names if len(set(names)) == len(names) else None
 
     @property
     def notes(self) -> dict[str, Any]:
