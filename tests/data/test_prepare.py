@@ -385,6 +385,51 @@ def test_bad_records_are_counted_kept_apart_and_bounded(tmp_path):
     assert rejects[1]["excerpt"] == '{"txt": 1}'
 
 
+def test_a_file_that_breaks_off_is_named_aloud_with_what_was_read_of_it(tmp_path, capsys):
+    folder, texts = tmp_path / "texts", different(300, 400)
+    folder.mkdir()
+    rows = [json.dumps({"text": text}).encode() + b"\n" for text in texts]
+    (folder / "a.jsonl").write_bytes(b"".join(rows[:100]))
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress(b"".join(rows[100:]))[:-1000])
+    stats = prepare(PrepareConfig(source=str(folder), out=tmp_path / "out"))
+    assert stats["bad"] == {"broken file": 1} and 150 < stats["records"] < 301
+    size = sum(map(len, rows[100 : stats["records"] - 1]))
+    told = f"the compressed stream is cut off; only {size:,} bytes before that were read"
+    assert stats["broken_files"] == {"b.jsonl.gz": told}
+    assert capsys.readouterr().err == f"seedbed: b.jsonl.gz: {told}\n"
+    assert f"broken: 'b.jsonl.gz': {told}" in (tmp_path / "out" / "DATA_CARD.md").read_text()
+
+
+def test_a_file_of_which_nothing_can_be_read_is_no_single_bad_record(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    write(folder / "a.jsonl", different(300, 100))
+    (folder / "b.jsonl.zst").write_bytes(b"no Zstandard at all")
+    config = PrepareConfig(source=str(folder), out=tmp_path / "out")
+    with pytest.raises(DataError, match=r"^b.jsonl.zst: .*nothing of it was read \(1 of 2 files .*\n.*_fraction 0.5"):
+        prepare(config)
+    stats = prepare(replace(config, reading=ReadingConfig(max_bad_fraction=0.5)))
+    assert stats["records"] == 301 and list(stats["broken_files"]) == ["b.jsonl.zst"]
+
+
+def test_the_same_command_given_again_says_that_it_is_done(tmp_path):
+    source = write(tmp_path / "a.jsonl", different(50, 200))
+    config = PrepareConfig(source=source, out=tmp_path / "out")
+    result, made = prepare(config), files(tmp_path / "out")
+    again = prepare(replace(config, workers=2))
+    assert again.pop("note").startswith("nothing was done") and again == json.loads(json.dumps(result))
+    assert files(tmp_path / "out") == made
+    with pytest.raises(ConfigError, match="exists and is not empty"):
+        prepare(replace(config, seed=1))
+    write(tmp_path / "a.jsonl", different(51, 200))
+    with pytest.raises(ConfigError, match="exists and is not empty"):
+        prepare(config)
+    (tmp_path / "out" / "train-00000.jsonl.zst").write_bytes(b"")
+    write(tmp_path / "a.jsonl", different(50, 200))
+    with pytest.raises(CorruptionError, match="cut off"):
+        prepare(config)
+
+
 def test_stats_and_card_tell_how_large_the_largest_group_of_duplicates_is(tmp_path):
     texts = different(20, 100)
     source = write(tmp_path / "a.jsonl", [*texts, *texts[:2], texts[1]])

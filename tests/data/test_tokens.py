@@ -16,6 +16,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seedbed.cli import main
 from seedbed.data.config import TokenizeConfig, TokenizerConfig
 from seedbed.data.corpus import Corpus
 from seedbed.data.tokenize import tokenize
@@ -120,6 +121,34 @@ def test_tokenizing_twice_gives_the_same_bytes(tokens_folder, corpus_folder, tmp
     inputs = open_folder(tmp_path / "one", "tokens").inputs
     assert inputs["tokenizer"] == open_folder(tmp_path / "tokenizer", "tokenizer").hash
     assert (tmp_path / "one" / "train.bin").read_bytes() == (tokens_folder / "train.bin").read_bytes()
+
+
+def test_a_command_given_again_says_what_it_said(corpus_folder, tmp_path, capsys):
+    tokenizer = ["tokenizer", "--corpus", corpus_folder, "--out", tmp_path / "tokenizer", "--vocab_size", 280]
+    tokens = [
+        "tokenize",
+        "--corpus",
+        corpus_folder,
+        "--tokenizer",
+        tmp_path / "tokenizer",
+        "--out",
+        tmp_path / "tokens",
+    ]
+    export = ["tokens", "export", "--format", "nanogpt", "--tokens", tmp_path / "tokens", "--out", tmp_path / "other"]
+    back = ["tokens", "import", "--format", "nanogpt", "--tokens", tmp_path / "other", "--out", tmp_path / "back"]
+    back += ["--tokenizer", tmp_path / "tokenizer"]
+    for arguments in (tokenizer, tokens, export, back):
+        words = [str(word) for word in [*arguments, "--json"]]
+        assert main(words) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert main(words) == 0
+        again = json.loads(capsys.readouterr().out)
+        assert again.pop("note").startswith("nothing was done") and again == said
+    other = [str(word) for word in [*tokenizer, "--compare", tmp_path / "tokenizer"]]
+    assert main(other) == 2 and "exists and is not empty" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "tokenizer")
+    assert main([str(word) for word in tokenizer[:-1]] + ["270"]) == 0
+    assert main([str(word) for word in tokens]) == 2 and "exists and is not empty" in capsys.readouterr().err
 
 
 def test_another_tokenizer_in_the_same_place_is_another_tokenizer(corpus_folder, tmp_path):

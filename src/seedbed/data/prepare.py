@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import os
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -34,7 +35,17 @@ from seedbed.data.units import DOCUMENT, Plan, Unit, UnitResult, cut_units, work
 from seedbed.devices import count_cores
 from seedbed.errors import ConfigError, DataError, SeedbedError
 from seedbed.progress import progress
-from seedbed.runs import command, lock, new_folder, parse_json, write_card, write_json, write_result, writing
+from seedbed.runs import (
+    command,
+    finished_result,
+    lock,
+    new_folder,
+    parse_json,
+    write_card,
+    write_json,
+    write_result,
+    writing,
+)
 from seedbed.shards import read_rows, render_row
 
 SAMPLE_ROWS = 3
@@ -57,10 +68,14 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     has too many bad records or too little text; ConfigError for an `out` that is taken; StorageError.
     """
     started = time.monotonic()
-    out = Path(os.path.realpath(config.out))
+    out, settings = Path(os.path.realpath(config.out)), _settings(config)
     units_folder = out.with_name(f".{out.name}.units")  # hidden: it may lie in a folder of texts
+    if (
+        done := finished_result(config.out, "corpus", lambda: _inputs(config, hash_source(config)), settings)
+    ) is not None:
+        return done
     inputs: dict[str, Any] = {}
-    with new_folder(config.out, "corpus", inputs=inputs, config=_settings(config)) as folder, _kept(units_folder):
+    with new_folder(config.out, "corpus", inputs=inputs, config=settings) as folder, _kept(units_folder):
         stats = _make(config, units_folder, folder, inputs)
         result = {
             "stage": "prepare",
@@ -95,6 +110,14 @@ def _kept(units_folder: Path) -> Iterator[None]:
             shutil.rmtree(units_folder, ignore_errors=True)
 
 
+def hash_source(config: PrepareConfig) -> str:
+    """The hash by which the manifest of a corpus of this plan names its source. Reads all of it; errors as there."""
+    source = _Source(config)
+    for _ in source.blocks():
+        pass
+    return source.digest.hexdigest()
+
+
 def _settings(config: PrepareConfig) -> dict[str, Any]:
     """What the content of the corpus depends on, for its manifest."""
     from seedbed.configuration import to_dict
@@ -106,8 +129,10 @@ def _settings(config: PrepareConfig) -> dict[str, Any]:
 
 
 def _make(config: PrepareConfig, units_folder: Path, folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
-    units, inputs["source"] = _work(config, units_folder)
-    inputs |= {f"benchmark {path.name}": path for path in config.clean.benchmarks}
+    source = _Source(config)
+    units = _work(source, config, units_folder)
+    inputs |= _inputs(config, source.digest.hexdigest())
+    source.refuse_unread()
     counts, records, rejects = _judge(config, units, folder)
     verdicts = find_duplicates([unit.signatures for unit in units], config.deduplicate, units_folder)
     plan = _plan(config, units, verdicts)
@@ -119,23 +144,68 @@ def _make(config: PrepareConfig, units_folder: Path, folder: Path, inputs: dict[
             )
     counts += removed + _repeats(verdicts)
     largest = {kind: verdicts.counts[f"largest_{kind}"] for kind in ("exact", "near")}
-    stats = {"ignored": ignored_files(config.source)} | _stats(records, rejects, counts, largest, plan, shards)
+    stats = {"ignored": ignored_files(config.source), "broken_files": source.broken}
+    stats |= _stats(records, rejects, counts, largest, plan, shards)
     write_json(folder / "stats.json", stats)
     _write_card(folder, config, inputs["source"], stats)
     return stats
 
 
+def _inputs(config: PrepareConfig, source_hash: str) -> dict[str, Any]:
+    return {"source": source_hash, **{f"benchmark {path.name}": path for path in config.clean.benchmarks}}
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+class _Source:
+    """Reads a source once, and knows then what is to be said of it as a whole."""
+
+    def __init__(self, config: PrepareConfig):
+        self.config = config
+        self.digest = hashlib.sha256()
+        """Of what it holds."""
+        self.broken: dict[str, str] = {}
+        """What is wrong with files that cannot be read to their end, and how much of them was."""
+        self._files, self._unread = 0, list[str]()
+
+    def blocks(self) -> Iterator[Block]:
+        """All of it, in order."""
+        before = None
+        for block in read_blocks(self.config.source, self.config.reading, self.config.unit_bytes):
+            self.digest.update(block.data)
+            if block.name != before:
+                self._files += 1
+            if block.is_broken:
+                self.broken[block.name] = block.data.decode().partition("\n")[2]
+                self._unread += [block.name] if block.name != before else []
+            before = block.name
+            yield block
+
+    def refuse_unread(self) -> None:
+        """Says aloud which files are broken. Too many of which nothing could be read are a DataError: one such file
+        counts as one bad record, and may have held a million."""
+        for name, problem in self.broken.items():
+            print(f"seedbed: {name}: {problem}", file=sys.stderr)
+        if len(self._unread) > self.config.reading.max_bad_fraction * self._files:
+            name, share = self._unread[0], len(self._unread) / self._files
+            raise DataError(
+                f"{name}: {self.broken[name]} ({len(self._unread):,} of {self._files:,} files like this)",
+                f"Copy them again, take them away, or accept so many: --reading.max_bad_fraction {share:.2g}",
+            )
+
+
 # Units ---------------------------------------------------------------------------------------------------------------
 
 
-def _work(config: PrepareConfig, folder: Path) -> tuple[list[UnitResult], str]:
-    """Does the units that are not done, and returns the results of all with the SHA-256 of what the source holds."""
-    plan, total, digest = Plan.of(config), 0, hashlib.sha256()
+def _work(source: _Source, config: PrepareConfig, folder: Path) -> list[UnitResult]:
+    """Does the units that are not done, and returns the results of all."""
+    plan, total = Plan.of(config), 0
     with progress("cleaning") as advance:
 
         def missing() -> Iterator[Unit]:
             nonlocal total
-            for unit in cut_units(_hashed(config, digest), config.unit_bytes):
+            for unit in cut_units(source.blocks(), config.unit_bytes):
                 total = unit.number + 1
                 if UnitResult(folder, unit.number).is_done(unit, plan):
                     advance(unit.bytes)
@@ -156,22 +226,7 @@ def _work(config: PrepareConfig, folder: Path) -> tuple[list[UnitResult], str]:
                 break
     if not total:
         raise DataError(f"{config.source} is empty: it holds no text")
-    done = [UnitResult(folder, number) for number in range(total)]
-    return done, digest.hexdigest()
-
-
-def _hashed(config: PrepareConfig, digest: Any) -> Iterator[Block]:
-    for block in read_blocks(config.source, config.reading, config.unit_bytes):
-        digest.update(block.data)
-        yield block
-
-
-def hash_source(config: PrepareConfig) -> str:
-    """The hash by which the manifest of a corpus of this plan names its source. Reads all of it; errors as there."""
-    digest = hashlib.sha256()
-    for _ in _hashed(config, digest):
-        pass
-    return digest.hexdigest()
+    return [UnitResult(folder, number) for number in range(total)]
 
 
 def _judge(config: PrepareConfig, units: list[UnitResult], folder: Path) -> tuple[Counter[str], int, Counter[str]]:
@@ -302,6 +357,7 @@ def _write_card(folder: Path, config: PrepareConfig, source_hash: str, stats: di
     if stats["validation"] != "whole documents":
         how = "the tail of the largest record, cut at a paragraph: no whole one was small enough"
     counted = [f"{kind}, {what}: {count:,}" for kind in ("bad", *KINDS) for what, count in stats[kind].items()]
+    counted += [f"broken: {name!r}: {problem}" for name, problem in stats["broken_files"].items()]
     counted += [
         f"largest group of {kind} duplicates: {count:,} documents"
         for kind, count in stats["largest_group_of_duplicates"].items()

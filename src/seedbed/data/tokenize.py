@@ -17,7 +17,7 @@ from seedbed.data.executors import run_local
 from seedbed.data.tokens import TOKENIZER_FOLDER, StoreWriter
 from seedbed.devices import count_cores
 from seedbed.progress import progress
-from seedbed.runs import MANIFEST, Manifest, command, new_folder, open_folder, write_card, write_result
+from seedbed.runs import MANIFEST, Manifest, command, finished_result, new_folder, open_folder, write_card, write_result
 
 if TYPE_CHECKING:
     from seedbed.tokenizers.tokenizer import Tokenizer
@@ -42,6 +42,8 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
     corpus = Corpus.open(config.corpus, depth)
     tokenizer, made_from = open_tokenizer(config.tokenizer, depth)
     inputs: dict[str, Path | Manifest | str] = {"corpus": corpus.manifest, "tokenizer": made_from}
+    if (done := finished_result(config.out, "tokens", lambda: inputs)) is not None:
+        return done
     with new_folder(config.out, "tokens", inputs=inputs) as folder:
         (folder / TOKENIZER_FOLDER).mkdir()
         tokenizer.save(folder / TOKENIZER_FOLDER)

@@ -11,7 +11,7 @@ from typing import Any
 from seedbed.data.config import TokenizerConfig
 from seedbed.data.corpus import Corpus, Split
 from seedbed.data.tokenizer_report import report, table
-from seedbed.runs import Manifest, command, new_folder, write_card, write_result
+from seedbed.runs import Manifest, command, finished_result, new_folder, write_card, write_result
 from seedbed.tokenizers import byte_pair, characters, sentence_piece
 from seedbed.tokenizers.bytes import build as build_bytes
 from seedbed.tokenizers.foreign import find_file, read_foreign
@@ -39,6 +39,9 @@ def train_tokenizer(config: TokenizerConfig) -> dict[str, Any]:
         inputs["import_from"] = find_file(config.import_from)
     names = ("kind", "algorithm", "vocab_size", "max_bytes", "split", "digits", "special_tokens", "extra_tokens")
     settings = {name: getattr(config, name) for name in names}
+    done = finished_result(config.out, "tokenizer", lambda: inputs, settings)
+    if done is not None and set(done.get("compared", {})) == set(map(str, config.compare)):
+        return done
     others = {str(path): read_foreign(path, split=_split_of(path, config)) for path in config.compare}
     with new_folder(config.out, "tokenizer", inputs=inputs, config=settings) as folder:
         tokenizer = _make(config, corpus)

@@ -16,7 +16,7 @@ from seedbed.runs.files import (
     write_result,
     writing,
 )
-from seedbed.runs.folders import new_folder
+from seedbed.runs.folders import finished_result, new_folder
 from seedbed.runs.locks import lock
 from seedbed.runs.manifest import (
     MANIFEST,
@@ -41,6 +41,7 @@ __all__ = [
     "Manifest",
     "check_number",
     "command",
+    "finished_result",
     "input_hash",
     "json_name",
     "lock",

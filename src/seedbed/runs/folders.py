@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seedbed.errors import ConfigError, StorageError
 from seedbed.runs.files import make_folders, remove_empty, sync_folder, writing
-from seedbed.runs.manifest import MANIFEST, Inputs, seal
+from seedbed.runs.manifest import MANIFEST, Inputs, input_hash, open_folder, read_manifest, seal
+from seedbed.runs.reading import read_json
 
 if TYPE_CHECKING:
     import filelock
@@ -58,6 +60,25 @@ def new_folder(
     except BaseException:
         remove_empty(made)
         raise
+
+
+def finished_result(
+    out: Path, kind: str, inputs: Callable[[], Inputs], config: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """What result.json says of a folder that was made of the same inputs with the same `config`, and a note, so that a
+    command may be given again; None when `out` is no such folder. `inputs` is asked only where all else agrees.
+
+    CorruptionError when it was, and a file is no longer what was written.
+    """
+    if not (out / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(out)
+    if manifest.kind != kind or manifest.config != json.loads(json.dumps(dict(config or {}))):
+        return None
+    if manifest.inputs != {name: input_hash(value) for name, value in inputs().items()}:
+        return None
+    open_folder(out, kind)
+    return {**read_json(out / "result.json"), "note": "nothing was done: it is complete, of the same and made the same"}
 
 
 def _refuse_occupied(out: Path, target: Path, overwrite: bool) -> None:

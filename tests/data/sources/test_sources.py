@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import random
 import re
 import sys
 
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from seedbed.data.config import ReadingConfig
 from seedbed.data.sources import files
 from seedbed.data.sources.blocks import read_blocks
+from seedbed.data.sources.files import find_files
 from seedbed.data.sources.records import Document, Reject, read_documents
 from seedbed.errors import DataError
 
@@ -226,6 +228,20 @@ def test_a_glob_is_a_source_in_the_order_of_names(tmp_path, monkeypatch):
         read("*.jsonl")
 
 
+@pytest.mark.parametrize("pattern", ["**/*.txt", "**", "{here}/**/*.txt", "*/../**/b/../**/*.txt", "./**/**/*.txt"])
+def test_a_recursive_glob_ends_where_links_lead_upwards_and_in_circles(tmp_path, monkeypatch, pattern):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b", "b/[c] \n🌱", ".hidden"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.txt").write_text(folder)
+        (tmp_path / folder / "up").symlink_to(tmp_path)  # Python's own glob would take 40 turns of each, and of all
+        (tmp_path / folder / "here").symlink_to(tmp_path / folder)
+    (tmp_path / "top.txt").write_text("top")
+    found = sorted({os.path.realpath(file.path) for file in find_files(pattern.format(here=tmp_path))})
+    inside = {"a/x.txt", "b/x.txt", "b/[c] \n🌱/x.txt", "top.txt"}
+    assert {os.path.relpath(path, tmp_path) for path in found} == inside
+
+
 def test_the_standard_library_is_there_without_its_tests():
     documents = read("stdlib")
     names = [document.name for document in documents]
@@ -279,6 +295,19 @@ def test_what_is_not_text_is_rejected_with_its_name_and_reason(tmp_path, name):
     assert isinstance(bad, Reject) and bad.name.startswith(name)
     assert bad.reason == reason and re.search(detail, bad.detail)
     assert "\n" not in bad.detail and len(bad.excerpt) <= 200
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "lines.txt.gz"])
+def test_the_whole_records_before_a_break_count_and_the_half_one_does_not(tmp_path, name):
+    random.seed(0)
+    texts = [random.randbytes(40).hex() for _ in range(500)]
+    kind = name.split(".")[1]
+    lines = {"jsonl": [f'{{"text": "{text}"}}' for text in texts], "csv": ["text", *texts], "txt": texts}[kind]
+    (tmp_path / name).write_bytes(gzip.compress("\n".join(lines).encode())[:-2_000])
+    *good, bad = read(tmp_path / name, documents="line")
+    assert 300 < len(good) < 500 and [document.text for document in good] == texts[: len(good)]
+    size = len("\n".join(lines[: len(good) + (kind == "csv")])) + 1
+    assert bad.reason == "broken file" and f"is cut off; only {size:,} bytes before that were read" in bad.detail
 
 
 def test_a_bad_row_costs_no_other(tmp_path):

@@ -36,6 +36,9 @@ LONGEST_JSON = 1 << 30
 PARQUET_ROWS = 256
 """Rows of a Parquet file read at a time."""
 
+BROKEN = b"broken file\n"
+"""How the data of a bad block begins when its file breaks off."""
+
 LINE_END = re.compile(rb"\n")
 
 BLANK_LINES = re.compile(rb"\n(?:[ \t\r]*\n)+")
@@ -56,6 +59,11 @@ class Block:
     whole: bool = False
     """The block is all of its file."""
 
+    @property
+    def is_broken(self) -> bool:
+        """Its file cannot be read from here on."""
+        return self.format == "bad" and self.data.startswith(BROKEN)
+
 
 def read_blocks(source: str, reading: ReadingConfig, block_bytes: int) -> Iterator[Block]:
     """All blocks of a source, in order, each of about `block_bytes` or one record, if that is longer.
@@ -68,15 +76,16 @@ def read_blocks(source: str, reading: ReadingConfig, block_bytes: int) -> Iterat
 
 
 def _file_blocks(file: SourceFile, reading: ReadingConfig, block_bytes: int) -> Iterator[Block]:
-    position = 1
+    position, read = 1, 0
     try:
         cutter, pieces = _cutter(file, reading)
         for block in cutter(file, pieces, reading, block_bytes):
-            position = block.first + 1
+            position, read = block.first + 1, read + len(block.data)
             yield block
     except CorruptionError as error:
         reason = error.problem.removeprefix(f"{file.path}: ")
-        yield Block(file.name, "bad", position, f"broken file\n{reason}".encode())
+        reason += f"; only {read:,} bytes before that were read" if read else "; nothing of it was read"
+        yield Block(file.name, "bad", position, BROKEN + reason.encode())
 
 
 Cutter = Callable[[SourceFile, Iterator[bytes], ReadingConfig, int], Iterator[Block]]
@@ -166,8 +175,14 @@ def _stretches(
         at = found.end() if found else max(held.rfind(b"\n"), 0)
         return held[at:] if found or at else b"", held.count(b"\n", 0, at), not found
 
-    held, first, skipping = b"", 1, False
-    for piece in itertools.chain(pieces, [None]):
+    held, first, skipping, last = b"", 1, False, False
+    while not last:
+        try:
+            piece = next(pieces, None)
+        except CorruptionError:
+            if at := 0 if skipping else end(held):  # what is whole counts
+                yield Block(file.name, format, first, held[:at])
+            raise
         last = piece is None
         held += piece or b""
         if skipping:

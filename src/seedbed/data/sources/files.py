@@ -67,7 +67,7 @@ def find_files(source: str) -> list[SourceFile]:
         found = [_file(file, file.relative_to(path).as_posix()) for file in _files_of(path)]
         return _some([file for file in found if file], source)
     if glob.has_magic(source) and not path.exists():
-        found = [_file(Path(name), name) for name in sorted(glob.glob(source, recursive=True)) if os.path.isfile(name)]
+        found = [_file(Path(name), name) for name in sorted(_matching(source)) if os.path.isfile(name)]
         return _some([file for file in found if file], source)
     try:
         mode = path.stat().st_mode
@@ -122,6 +122,33 @@ def _file(path: Path, name: str) -> SourceFile | None:
         shown = os.fsencode(path).decode("utf-8", errors="backslashreplace")
         raise DataError(f"the name of {shown} is not UTF-8, and a corpus names its sources", "Rename it.") from error
     return SourceFile(path, name, ENDINGS[ending])
+
+
+def _matching(pattern: str) -> set[str]:
+    """What a glob names, where `**` enters no folder twice: Python's own goes round and round through links."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return set(glob.glob(pattern))
+    at = parts.index("**")
+    below = Path(*(parts[at + 1 :] or ["*"]))
+    tops = glob.glob(str(Path(*parts[:at]))) if at else [""]
+    found = (_matching(os.path.join(glob.escape(folder), below)) for top in tops for folder in _folders(top))
+    return set().union(*found)
+
+
+def _folders(top: str) -> Iterator[str]:
+    """A folder and all below it that are not hidden, links too; none is entered twice."""
+    seen: set[str] = set()
+    left = [top]
+    while left:
+        folder = left.pop()
+        real = os.path.realpath(folder)
+        if real in seen or not os.path.isdir(real):
+            continue
+        seen.add(real)
+        yield folder
+        with contextlib.suppress(OSError):  # as glob passes over what it may not read
+            left += sorted(os.path.join(folder, name) for name in os.listdir(real) if name[0] != ".")[::-1]
 
 
 def _walk(folder: Path, without: frozenset[str] = frozenset()) -> Iterator[Path]:

@@ -20,7 +20,7 @@ from seedbed.data.tokenize import open_tokenizer, write_tokens_card
 from seedbed.data.tokens import TOKENIZER_FOLDER, StoreWriter, open_tokens
 from seedbed.errors import ConfigError, DataError
 from seedbed.progress import progress
-from seedbed.runs import Manifest, command, new_folder, write_card, write_result
+from seedbed.runs import Manifest, command, finished_result, new_folder, write_card, write_result
 from seedbed.tokenizers import Tokenizer
 
 WRITE = {"megatron": megatron.write, "nanogpt": nanogpt.write, "int32": int32.write}
@@ -41,7 +41,10 @@ def export_tokens(config: TokensConfig) -> dict[str, Any]:
     tokens = open_tokens(config.tokens)
     settings = {"format": config.format, "train": config.train, "val": config.val}
     result: dict[str, Any] = {"stage": "tokens", "format": config.format}
-    with new_folder(config.out, "export", inputs={"tokens": tokens.manifest}, config=settings) as folder:
+    inputs = {"tokens": tokens.manifest}
+    if (done := finished_result(config.out, "export", lambda: inputs, settings)) is not None:
+        return done
+    with new_folder(config.out, "export", inputs=inputs, config=settings) as folder:
         (folder / TOKENIZER_FOLDER).mkdir()
         tokens.tokenizer.save(folder / TOKENIZER_FOLDER)
         for split, store in (("train", tokens.train), ("val", tokens.val)):
@@ -66,6 +69,8 @@ def import_tokens(config: TokensConfig) -> dict[str, Any]:
         inputs |= {f"{split}{path.suffix}": path for path in documents.files}
     settings = {"format": config.format, "end_of_text": config.end_of_text}
     result: dict[str, Any] = {"stage": "tokens", "format": config.format}
+    if (done := finished_result(config.out, "tokens", lambda: inputs, settings)) is not None:
+        return done
     with new_folder(config.out, "tokens", inputs=inputs, config=settings) as folder:
         (folder / TOKENIZER_FOLDER).mkdir()
         tokenizer.save(folder / TOKENIZER_FOLDER)
