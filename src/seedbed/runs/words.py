@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 NAMES = {
-    "units": "tokens trained on",
+    "units": "target tokens",
     "val_unknown": "unknown tokens in held-out text",
     "train_unknown": "unknown tokens in training text",
     "unknown_share": "unknown share of the tokens",
