@@ -66,7 +66,7 @@ def test_a_result_is_told_in_words(capsys, monkeypatch):
     monkeypatch.setattr(cli, "load", lambda place: SumConfig if place.endswith("Config") else lambda config: result)
     assert main(["sum", "--a", "2"]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "  tokens trained on  12,345",
+        "  target tokens  12,345",
         "  validation loss, nats a token  1.235",
         "  tasks, perplexity a token  2,346",
     ]

@@ -25,6 +25,7 @@ from seedbed.configuration import (
     to_dict,
 )
 from seedbed.configuration import presets as presets_module
+from seedbed.data.config import TokenizerConfig
 from seedbed.errors import ConfigError
 from seedbed.runs import command
 
@@ -331,6 +332,12 @@ class TestPresetsAndFiles:
 
 
 class TestMistakes:
+    @pytest.mark.parametrize("word", ["bpe", "BPE", "byte-level-bpe", "tiktoken"])
+    def test_a_value_by_another_tools_word_is_told_ours(self, word):
+        with pytest.raises(ConfigError, match=f"got '{word}'; here it is byte_pair$"):
+            from_arguments(TokenizerConfig, ["--corpus=c", "--out=o", f"--kind={word}"])
+        assert "here it is" not in mistake("--optimizer.name", word)  # a word for the value of another key
+
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [

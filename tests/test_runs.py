@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -454,11 +455,23 @@ def test_what_is_not_the_folder_wanted_is_told_apart(tmp_path):
         open_folder(out, ("run", "model"))
     with pytest.raises(DataError, match=r"does not exist\nMake it: seedbed tokenize"):
         open_folder(tmp_path / "nowhere", "tokens")
-    with pytest.raises(DataError, match=r"is a file"):
-        open_folder(out / "a.txt", "corpus")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no manifest.json"):
         open_folder(tmp_path / "empty", "corpus")
+
+
+def test_what_a_person_has_is_never_named_as_the_place_to_write_to(tmp_path):
+    text, folder = tmp_path / "my text.txt", tmp_path / "texts"
+    text.write_text("a"), folder.mkdir()
+    for there in (text, folder):
+        with pytest.raises(DataError) as caught:
+            open_folder(there, "corpus")
+        assert caught.value.fix == f"Make one: seedbed prepare --source {shlex.quote(str(there))} --out CORPUS"
+        with pytest.raises(DataError) as caught:
+            open_folder(there, "tokens")
+        assert caught.value.fix == "Make one: seedbed tokenize --corpus CORPUS --tokenizer TOKENIZER --out TOKENS"
+    with pytest.raises(DataError, match=r"my text.txt is a file; a tokens folder is needed here"):
+        open_folder(text, "tokens")
 
 
 # Locks

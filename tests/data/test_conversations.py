@@ -28,6 +28,14 @@ ROWS = [
     {"markdown": "Twice.", "text": None},
     {"messages": [{"role": "user", "content": "Hi"}, {"role": "model", "content": "Hello"}]},
     {"prompt": "no answer", "question": "a", "answer": "b"},
+    {"prompt": "a", "completion": "b", "label": "news", "chosen": 1},
+    {
+        "messages": [
+            {"role": "developer", "content": "c"},
+            {"role": "user", "content": [{"type": "text", "text": "a"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": "b"}, {"type": "text", "text": "b"}]},
+        ]
+    },
 ]
 
 
@@ -52,7 +60,11 @@ EXPECTED = [
     PlainText("Twice.", 13),
     Conversation(pair("Hi", "Hello"), 14),
     Conversation(pair("a", "b"), 15),
+    Conversation(pair("a", "b"), 16),
+    Conversation([{"role": "system", "content": "c"}, *pair("a", "b\nb")], 17),
 ]
+PICTURE = [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "x"}}]
+CALL = [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]
 
 
 def lines(rows):
@@ -89,12 +101,26 @@ def test_the_roles_of_sharegpt_are_ours(tmp_path):
         ({"text": ["x"]}, "text must be a text, got a list"),
         ({"conversations": [{"from": "alien", "value": "x"}]}, "message 1 has the role 'alien'"),
         ({"conversations": [{"from": "gpt"}]}, r"message 1 \(assistant\) needs a text"),
-        ({"question": "a", "response": "b"}, "answer must be a text, got nothing"),
+        (
+            {"question": "a", "response": "b"},
+            "it has question, but no answer to it in answer; its keys: 'question', 'r",
+        ),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "it is a preference between two answers"),
+        ({"chosen": CHAT["messages"], "rejected": CHAT["messages"]}, "it is a preference between two answers"),
+        ({"input": CHAT, "preferred_output": [], "non_preferred_output": []}, "it is a preference between two answers"),
+        ({"prompt": "a", "completion": "b", "label": False}, "it is a judgement"),
+        (
+            {"messages": [{"role": "user", "content": PICTURE}]},
+            r"message 1 \(user\) holds a part of the type 'image_url'",
+        ),
+        ({"messages": [{"role": "user", "content": []}]}, r"message 1 \(user\) needs a text"),
+        ({"messages": [{"role": "assistant", "content": None, "tool_calls": CALL}]}, r"says nothing but calls a tool"),
+        ({"messages": [{"role": "assistant", "content": "a", "weight": 0.5}]}, "message 1 has the weight 0.5"),
         ({"prompt": CHAT["messages"], "response": "b"}, "prompt ends with a message of the assistant"),
         ({"prompt": "a", "completion": CHAT["messages"]}, "completion must begin and end with a message of the assist"),
         ({"prompt": "a", "response": "b", "system": 3}, "system must be a text, got 3"),
         ({}, "its keys: none"),
-        ({"prompt": "a"}, "response must be a text, got nothing"),
+        ({"prompt": "a"}, "it has prompt, but no answer to it in response or completion; its keys: 'prompt'"),
         ({"prompt": "a", "response": 3}, "response must be a text, got 3"),
         ({"prompt": "", "response": "b"}, "prompt is empty"),
         ({"instruction": "a", "input": [], "output": "b"}, "input must be a text, got a list"),
@@ -135,7 +161,18 @@ def test_a_file_that_is_none_is_named(tmp_path, name, content, problem):
     assert name in caught.value.problem
 
 
+def test_of_a_folder_its_files_of_rows_are_named(tmp_path):
+    with pytest.raises(DataError, match="is a folder; one file of rows is needed here\nKnown are"):
+        list(read_conversations(tmp_path))
+    for name in ("b.parquet", "a.jsonl.zst", "c.csv", "d.JSON", "manifest.json", "x.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"Give one of the 4 in it \(a.jsonl.zst, b.parquet, c.csv …\), or join them"):
+        list(read_conversations(tmp_path))
+
+
 def test_missing_and_cut_off_files_are_told(tmp_path):
+    with pytest.raises(DataError, match=r"hub:a/b is not there; (.|\n)*hf download"):
+        list(read_conversations("hub:a/b"))
     for name in ("none.json", "none.jsonl", "none.jsonl.zst"):
         with pytest.raises(DataError, match=f"cannot read .*{name}"):
             list(read_conversations(tmp_path / name))

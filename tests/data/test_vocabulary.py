@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from seedbed.data.config import TokenizerConfig
+from seedbed.data.corpus import Corpus
 from seedbed.data.tokenizer_report import probes
 from seedbed.data.vocabulary import PIECE, sample, train_tokenizer
 from seedbed.errors import ConfigError, DataError
@@ -55,6 +56,16 @@ def test_a_corpus_becomes_a_tokenizer_folder_with_its_figures(corpus, tmp_path, 
     sizes = {name: len(text.encode()) / len(tokenizer.encode(text)) for name, text in probes().items()}
     assert result["bytes_per_token"] == pytest.approx(sizes, abs=1e-3)
     assert "seedbed tokenizer" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_the_report_says_where_tokens_are_unknown(corpus, tmp_path):
+    """Beside its bytes per token, which would look like the best of all."""
+    result = train_tokenizer(TokenizerConfig(corpus=corpus, kind="characters", out=tmp_path / "out"))
+    known = set("".join(document.text for document in Corpus.open(corpus).documents("train")))
+    unknown = {name: sum(character not in known for character in text) / len(text) for name, text in probes().items()}
+    assert result["unknown_share"] == pytest.approx({name: share for name, share in unknown.items() if share}, abs=1e-4)
+    assert result["unknown_share"]["russian"] > 0.5 and "python" not in result["unknown_share"]
+    assert f"({unknown['russian']:.0%} unknown) |" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -159,11 +159,13 @@ def test_no_question_is_asked_after_itself():
     assert score_skills(engine, pair[:1], batch=9).second_turn_exact is None
 
 
-def test_second_turns_that_the_context_does_not_hold_are_left_out():
-    assert (
-        score_skills(FakeEngine(dict.fromkeys((i.prompt for i in ITEMS), "1"), 40), ITEMS, batch=9).second_turn_exact
-        is None
-    )
+@pytest.mark.parametrize(("context", "asked"), [(200, 2), (60, 1), (40, 0)])
+def test_second_turns_that_the_context_does_not_hold_are_left_out_and_counted(context, asked):
+    engine = FakeEngine(dict.fromkeys((item.prompt for item in ITEMS), "1"), context)
+    scores = score_skills(engine, ITEMS, batch=9)
+    assert len(engine.groups) == 1 + (asked > 0) and sum(map(len, engine.groups)) == 5 + asked
+    assert scores.second_turns_left_out == 2 - asked
+    assert (scores.second_turn_exact is None) == (asked == 0)
 
 
 def test_the_baseline_is_one_answer_for_each_skill():

@@ -26,7 +26,7 @@ def test_values_have_four_digits_and_thousands_are_told_apart(value, told):
 @pytest.mark.parametrize(
     ("key", "told"),
     [
-        ("units", "tokens trained on"),
+        ("units", "target tokens"),
         ("tasks.bits_per_byte.perplexity", "tasks, bits per byte, perplexity a token"),
         ("skills_exact", "answered exactly"),
         ("by_skill.looking_up", "by skill, looking up"),

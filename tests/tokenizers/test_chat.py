@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from seedbed.errors import ConfigError, DataError
 from seedbed.tokenizers import Tokenizer
 from seedbed.tokenizers.bytes import build
-from seedbed.tokenizers.chat import _mark, _special_pattern, encode_conversation, encode_prompt, find_template, render
+from seedbed.tokenizers.chat import (
+    _mark,
+    _special_pattern,
+    encode_answer,
+    encode_conversation,
+    encode_prompt,
+    find_template,
+    render,
+)
 from seedbed.tokenizers.tokenizer import SPECIALS
 
 quick = settings(max_examples=100, deadline=None)
@@ -179,6 +187,18 @@ def test_templates_run_in_a_sandbox_and_their_own_errors_are_told(pairs):
         render(escape, [say("user", "a")], add_generation_prompt=True)
     with pytest.raises(DataError, match="roles must alternate"):
         render(refusing, [say("user", "a")], add_generation_prompt=True)
+
+
+def test_a_reply_of_weight_0_is_read_but_not_learned(pairs):
+    """As in OpenAI's files; the ids are the same."""
+    chat = [say("user", "a"), say("assistant", "wrong"), say("user", "b"), say("assistant", "right")]
+    whole, _ = encode_conversation(pairs, chat)
+    ids, mask = encode_conversation(pairs, [*chat[:1], chat[1] | {"weight": 0}, chat[2], chat[3] | {"weight": 1}])
+    assert ids.tolist() == whole.tolist() and pairs.decode(ids[mask], skip_special=False) == "right<|im_end|>"
+    with pytest.raises(DataError, match="no reply of the assistant"):
+        encode_conversation(pairs, [chat[0], chat[1] | {"weight": 0}])
+    with pytest.raises(DataError, match="a message of the answer has the weight 0"):
+        encode_answer(pairs, chat[:1], [chat[1] | {"weight": 0}])
 
 
 def test_a_template_that_trims_and_marks_generation_is_read(pairs):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from seedbed.errors import DataError
+from seedbed.tokenizers.bytes import build as bytes_as_tokens
 from seedbed.tokenizers.chat import TEMPLATES, encode_answer, encode_conversation, encode_prompt, find_template, render
 from seedbed.tokenizers.tokenizer import SPECIALS
 
@@ -156,6 +157,29 @@ def test_transformers_renders_the_same(template, pairs, peers, messages, asked):
     tokenizer = pairs.with_template(find_template(template))
     theirs = peers(tokenizer).apply_chat_template(messages, tokenize=False, add_generation_prompt=asked)
     assert render(tokenizer, messages, add_generation_prompt=asked) == theirs, transformers.__version__
+
+
+CHATS = [
+    [
+        say("system", "Be brief."),
+        say("user", "2+2?\n"),
+        say("assistant", "4"),
+        say("user", "é"),
+        say("assistant", "木🌱\n"),
+    ],
+    [say("assistant", "Hello."), say("user", "Say a\n\nb", instruction="Say a", input="b"), say("assistant", "a b")],
+    [say("user", "7?"), say("assistant", "call"), say("tool", "7"), say("assistant", "7"), say("user", "ignored")],
+]
+
+
+@pytest.mark.parametrize("messages", CHATS)
+def test_transformers_marks_the_same_tokens_as_the_assistants(template, peers, messages):
+    """The mask that trl trains on (assistant_only_loss); of bytes, none of which reaches over where a reply begins."""
+    tokenizer = bytes_as_tokens().with_template(find_template(template))
+    ids, mask = encode_conversation(tokenizer, messages)
+    theirs = peers(tokenizer).apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+    assert theirs["input_ids"] == ids.tolist(), transformers.__version__
+    assert theirs["assistant_masks"] == mask.astype(int).tolist()
 
 
 @pytest.mark.parametrize("eos", ["<|eot_id|>", "<|end_of_text|>"])

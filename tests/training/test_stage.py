@@ -42,7 +42,7 @@ def test_a_run_describes_itself(run):
     assert "step 0 of 8" in (run / "training.log").read_text()
     card = (run / "README.md").read_text()
     assert "model of" in card and "(loss.svg)" in card and (run / "loss.svg").read_text().startswith("<svg")
-    assert f"- tokens trained on: {8 * 4 * 16}\n" in card
+    assert f"- target tokens: {8 * 4 * 16}\n" in card
     for folder in (run, run / "model"):
         assert f"seedbed generate --model {run} " in (folder / "README.md").read_text()
     assert "loss.svg" in manifest.files

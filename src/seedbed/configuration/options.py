@@ -67,6 +67,24 @@ ELSEWHERE = {
 }
 """What people who come from other trainers type, and our keys for it."""
 
+VALUES_ELSEWHERE = {
+    "bpe": "byte_pair",
+    "bbpe": "byte_pair",
+    "byte_level_bpe": "byte_pair",
+    "gpt2": "byte_pair",
+    "tiktoken": "byte_pair",
+    "sentencepiece": "sentence_piece",
+    "spm": "sentence_piece",
+    "unigram": "sentence_piece (its algorithm is unigram, if left out)",
+    "char": "characters",
+    "chars": "characters",
+    "character": "characters",
+    "byte": "bytes",
+    "bfd": "best_fit",
+    "wrapped": "concatenate",
+}
+"""What they type as a value, and ours for it."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -113,6 +131,11 @@ class Option:
             elif isinstance(part, type) and issubclass(part, enum.Enum):
                 found += list(part.__members__)
         return found
+
+    def called_here(self, value: str) -> str | None:
+        """What another tool's word for one of the choices is here."""
+        ours = VALUES_ELSEWHERE.get(value.lower().replace("-", "_"))
+        return ours if ours and ours.partition(" ")[0] in self.choices else None
 
 
 @functools.cache

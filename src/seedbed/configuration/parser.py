@@ -148,8 +148,10 @@ class Parser:
             r"(?:Got|Given) value: (.*?)(?:\n\s+- Expected|\n\s*Given value type:|\Z)", found[2], re.DOTALL
         )
         got = f", got {shown(value[1])}" if value else f": {' '.join(found[2].split())}"
+        ours = self.options[key].called_here(value[1]) if value else None
+        hint = f"; here it is {ours}" if ours else ""
         place = f" ({self.places[key]})" if key in self.places else ""
-        return ConfigError(f"{flag(key)} must be {self.options[key].allowed}{got}{place}")
+        return ConfigError(f"{flag(key)} must be {self.options[key].allowed}{got}{hint}{place}")
 
     def _must(self, path: str, keys: set[str]) -> bool:
         """Whether a key without a default is called for: not given, and not in an optional group that is left out."""

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from seedbed.data.messages import (
+    ANSWERS,
     TEXTS,
     TURNS,
     Messages,
@@ -45,6 +46,10 @@ SHAPES = (
     "A row is {messages: [{role, content}, …]}, {conversations: [{from, value}, …]}, {prompt, response or completion}, "
     "{question, answer}, {instruction, input, output} or {text}."
 )
+
+
+PREFERENCES = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
+"""Fields of the better and the worse answer: trl's and OpenAI's."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +110,40 @@ def read_conversations(path: Path | str) -> Iterator[Example]:
 def _conversation(row: dict[str, Any], number: int) -> Example:
     if turns := first_key(row, TURNS):
         return Conversation(with_system(row, turns_of(row, turns)), number)
-    if pair := pair_of(row):
+    pair = pair_of(row)
+    if pair is None or pair[1] not in row:
+        _refuse_preference(row)
+    if pair:
         asked, answer = pair
+        if answer not in row:
+            answers = " or ".join(ANSWERS[asked])
+            raise DataError(f"it has {asked}, but no answer to it in {answers}; its keys: {_keys(row)}", SHAPES)
+        _refuse_judgement(row, answer)
         return Conversation([*prompt_of(row, asked), *answer_of(row, answer)], number)
     if "role" not in row and (text := first_key(row, TEXTS)):  # else it is one turn, without those around it
         return PlainText(text_of(row, text), number)
-    keys = ", ".join(map(repr, row)) or "none"
-    raise DataError(f"it has neither messages nor prompt, question, instruction or text; its keys: {keys}", SHAPES)
+    raise DataError(
+        f"it has neither messages nor prompt, question, instruction or text; its keys: {_keys(row)}", SHAPES
+    )
+
+
+def _refuse_preference(row: dict[str, Any]) -> None:
+    better = next((names[0] for names in PREFERENCES if row.keys() >= set(names)), None)
+    if better:
+        raise DataError(
+            f"it is a preference between two answers; fine-tuning learns from one. Its keys: {_keys(row)}",
+            f"To teach the better answers, write rows of what {better} holds: {{prompt, response}}, or {{messages}} "
+            "where it is a whole conversation. Learning from preferences is not in this version.",
+        )
+
+
+def _refuse_judgement(row: dict[str, Any], answer: str) -> None:
+    if answer == "completion" and isinstance(row.get("label"), bool):
+        raise DataError(
+            "it is a judgement (completion with label): unwanted answers would be learned like wanted ones",
+            "Keep the rows whose label is true, without the label.",
+        )
+
+
+def _keys(row: dict[str, Any]) -> str:
+    return ", ".join(map(repr, row)) or "none"

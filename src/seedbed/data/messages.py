@@ -16,13 +16,14 @@ Row = Mapping[str, Any]
 SPEAKERS = {
     "human": "user",
     "prompter": "user",
+    "developer": "system",
     "gpt": "assistant",
     "bot": "assistant",
     "model": "assistant",
     "function": "tool",
     "observation": "tool",
 }
-"""Other words for the roles: ShareGPT's, Open Assistant's and Gemma's."""
+"""Other words for the roles: ShareGPT's, Open Assistant's, Gemma's and OpenAI's."""
 
 TEXTS = ("text", "content", "markdown", "body")
 """Fields that hold a text which is no conversation; the first that a row has counts."""
@@ -79,18 +80,48 @@ def turns_of(row: Row, key: str) -> Messages:
     if not isinstance(turns, list):
         raise DataError(f"{key} must be a list, got {json_name(turns)}")
     messages = [message_of(turn) if isinstance(turn, Mapping) else turn for turn in turns]
+    for number, message in enumerate(messages, start=1):
+        if isinstance(message, Mapping):
+            _refuse_what_is_no_text(message, f"message {number} ({message.get('role')})")
     check_messages(messages)
     return messages
 
 
 def message_of(turn: Row) -> dict[str, Any]:
-    """A turn as {role, content}, whatever the dialect; not checked."""
+    """A turn as {role, content}, whatever the dialect; not checked. Contents in parts of text are one text, a part
+    after another on lines of their own, as vLLM and llama.cpp join them."""
     message = {key: item for key, item in turn.items() if item is not None}
     if "from" in message and "role" not in message:
         message = {"role": message.pop("from"), "content": message.pop("value", None)} | message
     if isinstance(role := message.get("role"), str):
         message["role"] = SPEAKERS.get(role, role)
+    parts = message.get("content")
+    if isinstance(parts, list) and parts and all(_part_text(part) is not None for part in parts):
+        message["content"] = "\n".join(map(str, map(_part_text, parts)))
     return message
+
+
+def _part_text(part: Any) -> str | None:
+    """The text of a part {type: text, text}, as OpenAI's contents hold; None for what is no text, such as a picture."""
+    text = part.get("text") if isinstance(part, Mapping) and part.get("type") in ("text", None) else part
+    return text if isinstance(text, str) else None
+
+
+def _refuse_what_is_no_text(message: Row, name: str) -> None:
+    """DataError for pictures, sounds and calls of tools."""
+    content = message.get("content")
+    if isinstance(content, list):
+        others = [part for part in content if _part_text(part) is None]
+        kind = others[0].get("type") if others and isinstance(others[0], Mapping) else None
+        if isinstance(kind, str) and kind != "text":
+            raise DataError(
+                f"{name} holds a part of the type {kind!r}; only text can be learned", "Leave such rows out."
+            )
+    if not content and (call := first_key(message, ("tool_calls", "function_call"))):
+        raise DataError(
+            f"{name} says nothing but calls a tool ({call}); only text can be learned",
+            "Write the call as text into its content, or leave such rows out.",
+        )
 
 
 def prompt_of(row: Row, key: str) -> Messages:

@@ -20,6 +20,9 @@ from seedbed.shards import read_lines
 
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 
+RECORDS = ("manifest.json", "result.json", "stats.json")
+"""Files of our own folders that hold no rows."""
+
 PARQUET_ROWS = 256
 """Rows of a Parquet file in memory at a time."""
 
@@ -38,8 +41,8 @@ def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """
     ending = Path(without_compression(path.name.lower())).suffix
     reader = {".json": _array, ".jsonl": _lines, ".csv": _table, ".parquet": _parquet}.get(ending)
-    if reader is None:
-        raise DataError(f"{path} holds no rows by its name", f"Known are {', '.join(FORMATS)}.")
+    if reader is None or path.is_dir():
+        raise _no_rows(path)
     yield from reader(path)
 
 
@@ -64,6 +67,30 @@ def naming(row: str) -> Iterator[None]:
 def row_name(path: Path, number: int) -> str:
     """What a row is called in messages to people."""
     return f"{path}, row {number:,}"
+
+
+def _no_rows(path: Path) -> DataError:
+    """What a path is that is no file of rows, and which one to give instead."""
+    known = f"Known are {', '.join(FORMATS)}."
+    if path.is_dir():
+        files = sorted(file.name for file in path.iterdir() if _is_rows(file) and file.name not in RECORDS)
+        shown = f"{', '.join(files[:3])}{' …' if len(files) > 3 else ''}"
+        return DataError(
+            f"{path} is a folder; one file of rows is needed here",
+            f"Give one of the {len(files):,} in it ({shown}), or join them." if files else known,
+        )
+    if not path.exists():
+        download = (
+            "A data set of the hub is downloaded first: hf download OWNER/NAME --repo-type dataset --local-dir DIR"
+        )
+        return DataError(f"{path} is not there; a file of rows is needed here", f"{known}\n{download}")
+    if path.suffix in (".txt", ".md", ".html"):
+        known += " Plain text is for seedbed prepare, and a model learns it by pretrain."
+    return DataError(f"{path} holds no rows by its name", known)
+
+
+def _is_rows(path: Path) -> bool:
+    return Path(without_compression(path.name.lower())).suffix in FORMATS
 
 
 def _whole(path: Path) -> bytes:

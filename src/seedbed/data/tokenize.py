@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,8 +17,10 @@ from seedbed.data.corpus import SPLITS, Corpus, Split
 from seedbed.data.executors import run_local
 from seedbed.data.tokens import TOKENIZER_FOLDER, StoreWriter
 from seedbed.devices import count_cores
+from seedbed.errors import DataError
 from seedbed.progress import progress
 from seedbed.runs import MANIFEST, Manifest, command, finished_result, new_folder, open_folder, write_card, write_result
+from seedbed.tokenizers.folder import MAKER
 
 if TYPE_CHECKING:
     from seedbed.tokenizers.tokenizer import Tokenizer
@@ -72,6 +75,11 @@ def open_tokenizer(folder: Path, verify: Literal["sizes", "all"] = "sizes") -> t
     """The tokenizer of a folder, and what names it as an input. Errors are as in `open_folder` and `Tokenizer.load`."""
     from seedbed.tokenizers.tokenizer import Tokenizer
 
+    if folder.is_file():
+        made = f"Make one: seedbed tokenizer --import_from {shlex.quote(str(folder))} --out TOKENIZER"
+        made = made if folder.suffix in (".json", ".model", ".tiktoken") else MAKER
+        fix = f"Give the folder it is in: {folder.parent}" if folder.name == "tokenizer.json" else made
+        raise DataError(f"{folder} is a file; a tokenizer folder is needed here", fix)
     if not (folder / "tokenizer.json").is_file() and (folder / TOKENIZER_FOLDER).is_dir():
         folder = folder / TOKENIZER_FOLDER  # of a run, or of other tokens
     # A folder of another tool has no manifest: then the tokenizer's own hash names it.

@@ -28,7 +28,9 @@ def probes() -> dict[str, str]:
 def report(tokenizer: Tokenizer, training: Sequence[str], held_out: Sequence[str]) -> dict[str, Any]:
     """Every figure of one tokenizer. Those of a corpus are left out where no texts are given.
 
-    `unused_tokens` is how many a sample of the training text never uses, special ones apart.
+    `unused_tokens` is how many a sample of the training text never uses, special ones apart. `unknown_share`: of the
+    probes that hold characters the tokenizer does not know, which share of their tokens is <unk>; bytes per token mean
+    nothing there.
     """
     figures: dict[str, Any] = {}
     counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
@@ -46,20 +48,28 @@ def report(tokenizer: Tokenizer, training: Sequence[str], held_out: Sequence[str
         figures["unused_tokens"] = len(set(np.flatnonzero(counts == 0).tolist()) - special)
     longest = np.argsort(-tokenizer.token_bytes(), kind="stable")[:LONGEST_SHOWN].tolist()
     figures["longest_tokens"] = [tokenizer.token_text(id) for id in longest]
-    figures["bytes_per_token"] = {
-        name: round(len(text.encode("utf-8")) / max(1, len(tokenizer.encode(text))), 4)
-        for name, text in probes().items()
-    }
+    figures["bytes_per_token"], figures["unknown_share"] = {}, {}
+    for name, text in probes().items():
+        found = tokenizer.encode(text)
+        figures["bytes_per_token"][name] = round(len(text.encode("utf-8")) / max(1, len(found)), 4)
+        if unknown := sum(id == tokenizer.unk_id for id in found):
+            figures["unknown_share"][name] = round(unknown / len(found), 4)
     return figures
 
 
 def table(reports: dict[str, dict[str, Any]]) -> str:
-    """Bytes per token of several tokenizers as a Markdown table, a column each."""
+    """Bytes per token of several tokenizers as a Markdown table, a column each; where it says so, a share of the tokens
+    is unknown."""
     rows = [["", *reports], ["---", *["---:"] * len(reports)]]
     rows.append(["vocabulary", *(f"{one['vocab_size']:,}" for one in reports.values())])
     for key, name in (("val_bytes_per_token", "held-out text"), ("train_bytes_per_token", "training text")):
         if all(key in one for one in reports.values()):
             rows.append([name, *(f"{one[key]:.2f}" for one in reports.values())])
     for name in probes():
-        rows.append([name, *(f"{one['bytes_per_token'][name]:.2f}" for one in reports.values())])
+        rows.append([name, *(_cell(one, name) for one in reports.values())])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cell(figures: dict[str, Any], probe: str) -> str:
+    unknown = figures["unknown_share"].get(probe)
+    return f"{figures['bytes_per_token'][probe]:.2f}" + (f" ({unknown:.0%} unknown)" if unknown else "")

@@ -14,6 +14,7 @@ read, and everything against the SHA-256 of the manifest when asked to verify.
 from __future__ import annotations
 
 import mmap
+import shlex
 import struct
 import threading
 from array import array
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from seedbed.errors import CorruptionError, DataError
 from seedbed.runs import (
+    MANIFEST,
     Manifest,
     open_folder,
     remake,
@@ -320,6 +322,7 @@ def open_tokens(folder: Path | str, verify: bool = False) -> Tokens:
     from seedbed.tokenizers.tokenizer import Tokenizer
 
     folder = Path(folder)
+    _refuse_other_tools(folder)
     manifest = open_folder(folder, "tokens", "all" if verify else "sizes")
     if f"{TOKENIZER_FOLDER}/tokenizer.json" not in manifest.files:
         problem = f"{folder / 'manifest.json'} lists no {TOKENIZER_FOLDER}/tokenizer.json"
@@ -337,6 +340,18 @@ def open_tokens(folder: Path | str, verify: bool = False) -> Tokens:
     for store in (tokens.train, tokens.val):
         check_vocabulary(store, tokens.tokenizer)
     return tokens
+
+
+def _refuse_other_tools(path: Path) -> None:
+    """DataError for the token files of another tool, or the folder that they are in."""
+    folder = path.parent if path.suffix in (".bin", ".idx") else path
+    is_ours = (folder / MANIFEST).is_file() or any(folder.glob("*.index"))
+    if path.is_file() == (folder != path) and not is_ours and any(folder.glob("*.bin")):
+        raise DataError(
+            f"{path} holds tokens of another tool; a tokens folder is needed here",
+            f"Make one: seedbed tokens import --tokens {shlex.quote(str(folder))} --format nanogpt|megatron "
+            "--tokenizer TOKENIZER --out TOKENS",
+        )
 
 
 def check_vocabulary(store: TokenStore, tokenizer: Tokenizer) -> None:

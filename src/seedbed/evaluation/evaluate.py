@@ -70,6 +70,7 @@ def _skills(engine: Engine, source: Path, config: EvaluateConfig) -> Measured:
     numbers: dict[str, Any] = {"skills_exact": scores.skills_exact, "by_skill": scores.by_skill}
     if scores.second_turn_exact is not None:
         numbers["second_turn_exact"] = scores.second_turn_exact
+    numbers["second_turns_left_out"] = scores.second_turns_left_out
     return Measured(numbers, list(scores.answers))
 
 

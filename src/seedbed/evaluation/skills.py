@@ -34,6 +34,8 @@ class SkillScores:
     second_turn_exact: float | None
     """Over a share of the questions, each asked after another one and its right answer; None when the model's context
     holds no two."""
+    second_turns_left_out: int
+    """Questions of that share that are not in it: the context does not hold them after the other one."""
     answers: list[dict[str, str]]
     """Every question with its right answer and the given one."""
 
@@ -59,9 +61,15 @@ def read_items(path: Path) -> list[SkillItem]:
 def score_skills(engine: Engine, items: Sequence[SkillItem], *, batch: int) -> SkillScores:
     """Asks every question through the chat template, greedily; an answer counts when it is right to the letter."""
     given = _ask(engine, [encode_prompt(engine.tokenizer, _question(item)) for item in items], batch)
-    again = {item: prompt for item, prompt in _second_turns(engine, items) if engine.fits(prompt)}
+    turns = dict(_second_turns(engine, items))
+    again = {item: prompt for item, prompt in turns.items() if engine.fits(prompt)}
     second = tally_answers(list(again), _ask(engine, list(again.values()), batch))["skills_exact"] if again else None
-    return SkillScores(**tally_answers(items, given), second_turn_exact=second, answers=_table(items, given))
+    return SkillScores(
+        **tally_answers(items, given),
+        second_turn_exact=second,
+        second_turns_left_out=len(turns) - len(again),
+        answers=_table(items, given),
+    )
 
 
 def _second_turns(engine: Engine, items: Sequence[SkillItem]) -> Iterator[tuple[SkillItem, list[int]]]:

@@ -98,8 +98,10 @@ def _skills_table(result: Mapping[str, Any]) -> Table:
 def _second_turn(tuned: Mapping[str, Any]) -> list[Block]:
     if "second_turn_exact" not in tuned:
         return []
-    share = f"{tuned['second_turn_exact']:.0%}"
-    return [Paragraph(f"Asked after another question and its answer, it answers {share} of a quarter of them exactly.")]
+    said = f"it answers {tuned['second_turn_exact']:.0%} of a quarter of them exactly"
+    if left_out := tuned.get("second_turns_left_out"):
+        said += f" ({left_out:,} more are longer than the context)"
+    return [Paragraph(f"Asked after another question and its answer, {said}.")]
 
 
 def _stages_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:

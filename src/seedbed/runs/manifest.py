@@ -26,13 +26,14 @@ LEFT_OUT = ("result.json", "README.md", "timings.jsonl", "*.log", "*.log.*", "*.
 """File names a manifest does not list, because they carry clocks, paths or words for people."""
 
 MAKERS = {
-    "corpus": "seedbed prepare --source SOURCE --out {path}",
+    "corpus": "seedbed prepare --source {source} --out {path}",
     "tokenizer": "seedbed tokenizer --corpus CORPUS --out {path}",
     "tokens": "seedbed tokenize --corpus CORPUS --tokenizer TOKENIZER --out {path}",
     "run": "seedbed pretrain --data.tokens TOKENS --out {path}",
     "report": "seedbed evaluate --model MODEL --out {path}",
 }
-"""The command that makes a folder of each kind, shown when a folder does not say by which command it was made."""
+"""The command that makes a folder of each kind, shown when a folder does not say by which command it was made. `source`
+is what a person gave instead of a corpus: text, as it seems."""
 
 LONGEST_COMMAND = 1000
 """Characters of a command line that is shown to a person."""
@@ -153,16 +154,13 @@ def read_manifest(folder: Path | str, kind: str | None = None) -> Manifest:
     try:
         raw = path.read_bytes()
     except FileNotFoundError as error:
-        what = (
-            "is not complete, or not a folder seedbed made: it has no manifest.json"
-            if folder.is_dir()
-            else "does not exist"
-        )
-        raise DataError(f"{folder} {what}", _make(folder, kind)) from error
+        if not folder.is_dir():
+            raise DataError(f"{folder} does not exist", _make(folder, kind)) from error
+        problem = f"{folder} is not complete, or not a folder seedbed made: it has no manifest.json"
+        raise DataError(problem, _make(None, kind, source=folder)) from error
     except NotADirectoryError as error:
-        raise DataError(
-            f"{folder} is a file; a folder that seedbed made is needed here", _make(folder, kind)
-        ) from error
+        needed = f"a {kind} folder" if kind else "a folder that seedbed made"
+        raise DataError(f"{folder} is a file; {needed} is needed here", _make(None, kind, source=folder)) from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     try:
@@ -280,7 +278,10 @@ def _is_plain_command(line: str) -> bool:
         return False
 
 
-def _make(folder: Path | None, kind: str | None) -> str | None:
-    """Advice for a folder that is not there."""
+def _make(folder: Path | None, kind: str | None, source: Path | None = None) -> str | None:
+    """Advice for a folder that is not there; `source` is there and is none."""
     known = MAKERS.get(kind or "")
-    return known and "Make it: " + known.format(path=shlex.quote(str(folder)) if folder else f"{kind}".upper())
+    return known and ("Make one: " if source else "Make it: ") + known.format(
+        path=shlex.quote(str(folder)) if folder else f"{kind}".upper(),
+        source=shlex.quote(str(source)) if source else "SOURCE",
+    )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 NAMES = {
-    "units": "tokens trained on",
+    "units": "target tokens",
+    "val_unknown": "unknown tokens in held-out text",
+    "train_unknown": "unknown tokens in training text",
+    "unknown_share": "unknown share of the tokens",
     "perplexity": "perplexity a token",
     "val_loss": "validation loss, nats a token",
     "val_bits_per_byte": "validation, bits per byte",
     "skills_exact": "answered exactly",
     "second_turn_exact": "answered exactly in a second turn",
+    "second_turns_left_out": "second turns longer than the context, left out",
     "peak_rss_mb": "peak memory, MB",
     "resumed_at": "resumed at step",
 }

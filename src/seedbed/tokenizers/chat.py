@@ -79,6 +79,10 @@ def check_messages(messages: Sequence[Message]) -> None:
             raise DataError(f"message {number} has the role {role!r}; the roles are {', '.join(ROLES)}")
         if not isinstance(content, str):
             raise DataError(f"message {number} ({role}) needs a text as its content, got {json_name(content)}")
+        if role == "assistant" and message.get("weight", 1) not in (0, 1):
+            raise DataError(
+                f"message {number} has the weight {message['weight']!r}; it is 1, or 0 for what is not learned"
+            )
         if role == "assistant" and not content:
             raise DataError(f"message {number} is an empty reply of the assistant: there is nothing to learn from it")
 
@@ -96,10 +100,11 @@ def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int
 
 
 def encode_conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> Encoded:
-    """The ids of a conversation, and which of them the assistant says: each reply with the token that ends it.
+    """The ids of a conversation, and which of them the assistant says: each reply with the token that ends it, but for
+    those of `"weight": 0` (as in OpenAI's files), which are only read.
 
-    Raises DataError when there is no reply, a reply is empty, or the template does not end replies with a token that
-    ends generation (a model trained on it would never stop).
+    Raises DataError when there is no reply to learn, a reply is empty, or the template does not end replies with a
+    token that ends generation (a model trained on it would never stop).
     """
     ids, mask = _encode(tokenizer, messages, add_generation_prompt=False)
     if not mask.any():
@@ -116,6 +121,8 @@ def encode_answer(tokenizer: Tokenizer, prompt: Sequence[Message], answer: Seque
     """
     if not answer or any(answer[place]["role"] != "assistant" for place in (0, -1)):
         raise DataError("an answer must begin and end with a message of the assistant")
+    if any(message.get("weight") == 0 for message in answer):
+        raise DataError("a message of the answer has the weight 0: an answer is learned as a whole")
     ids, mask = _encode(tokenizer, [*prompt, *answer], add_generation_prompt=False, after=len(prompt))
     end = int(np.flatnonzero(mask)[-1]) + 1
     return ids[:end], mask[:end]
@@ -131,17 +138,15 @@ def _encode(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_pr
     specials = _special_pattern(tuple(tokenizer.special_ids))
     marked = [_mark(message, specials, tuple(tokenizer.special_ids), marker) for message in messages]
     text = _render(tokenizer, marked, add_generation_prompt)
-    spans = [
-        _reply_span(tokenizer, marked, number, text, specials, marker)
-        for number, message in enumerate(marked)
-        if message["role"] == "assistant" and number >= after
-    ]
+    replies = [i for i, message in enumerate(marked) if message["role"] == "assistant" and i >= after]
+    spans = [_reply_span(tokenizer, marked, number, text, specials, marker) for number in replies]
     edges = [spans[0][0] if after else 0, *(edge for span in spans for edge in span), len(text)]
     ids, mask = [], []
     for i, (start, end) in enumerate(pairwise(edges)):
         piece = _encode_marked(tokenizer, text[start:end], specials, marker)
         ids.append(piece)
-        mask.append(np.full(len(piece), i % 2 == 1))  # between the two edges of a span: the assistant's words
+        said = i % 2 == 1  # between the two edges of a span: the assistant's words
+        mask.append(np.full(len(piece), said and messages[replies[i // 2]].get("weight") != 0))
     return np.concatenate(ids), np.concatenate(mask)
 
 

@@ -23,7 +23,10 @@ NAMES = {
 CONFIGS = ("special_tokens_map.json", "tokenizer_config.json")
 """Files that say which token is special for what; what the later says counts."""
 
-MAKER = "A tokenizer folder is made by: seedbed tokenizer --corpus CORPUS --kind KIND --out TOKENIZER"
+MAKER = (
+    "A tokenizer folder is made by: seedbed tokenizer --corpus CORPUS --kind KIND --out TOKENIZER\n"
+    "or of another tool's files by: seedbed tokenizer --import_from PATH --out TOKENIZER"
+)
 
 
 def read_folder(folder: Path) -> tuple[str, dict[str, Any], str | None]:

@@ -66,7 +66,11 @@ def find_file(path: Path) -> Path:
     names = ("tokenizer.json", "tokenizer.model")
     found = next((path / name for name in names if (path / name).is_file()), None) if path.is_dir() else path
     if found is None or not found.is_file():
-        raise DataError(f"{path} holds neither {' nor '.join(names)}" if path.is_dir() else f"{path} is not there")
+        raise DataError(
+            f"{path} holds neither {' nor '.join(names)}" if path.is_dir() else f"{path} is not there",
+            "A file or folder on this machine is needed. Of the hub: hf download OWNER/NAME --include 'tokenizer*' "
+            "--local-dir DIR",
+        )
     return found
 
 
