@@ -2,7 +2,7 @@
 
 Written as plain operations, every step of a chain would be kept for the backward pass: of a norm, a rotation and a gate
 together more than of all matrix products. Here a chain keeps its inputs and computes the rest a second time, which
-memory-bound steps hide (Chen et al. 2016, arXiv:1604.06174, at the grain of a formula). Numbers are as of the plain formulas.
+memory-bound steps hide (Chen et al. 2016, arXiv:1604.06174, at the grain of a formula).
 
 Shape suffixes: D the width that is normalised or rotated, always last; F inner width of the feed-forward.
 """
@@ -31,7 +31,9 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_D: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
         wide_D = _wide(x_D)
-        scale = torch.linalg.vector_norm(wide_D, dim=-1, keepdim=True).square_().div_(x_D.shape[-1]).add_(epsilon).rsqrt_()
+        scale = (
+            torch.linalg.vector_norm(wide_D, dim=-1, keepdim=True).square_().div_(x_D.shape[-1]).add_(epsilon).rsqrt_()
+        )
         ctx.save_for_backward(x_D, weight_D, scale)
         return (wide_D * scale).mul_(weight_D).to(torch.promote_types(x_D.dtype, weight_D.dtype))
 
