@@ -43,7 +43,7 @@ def test_what_auto_chose_stands_in_the_config_and_holds_when_the_run_goes_on(tok
     assert tiny_run(tokens, run, "--train.steps=2")["steps"] == 2
     assert tiny_run(tokens, run, "--train.steps=4")["steps"] == 4
     assert load_config(run / "config.yaml", PretrainConfig).train.compile == "off"
-    with pytest.raises(ConfigError, match="was begun with train.compile off, now it is on"):
+    with pytest.raises(ConfigError, match=r"was begun with train\.compile off, now it is on"):
         tiny_run(tokens, run, "--train.steps=4", "--train.compile=on")
 
 
