@@ -9,13 +9,14 @@ import sys
 from types import ModuleType
 
 import pytest
-from benchmarks import loader, prepare, quickstart, startup, tokenize
+from benchmarks import loader, prepare, quickstart, startup, tokenize, train_throughput
 
 GOOD = {
     quickstart: {
         **{"seconds": 600.0, "peak_rss_mb": 2999.9, "skills_exact": 0.7, "copying": 0.9},
         **{"val_bits_per_byte_first": 8.0, "val_bits_per_byte_last_step": 7.99},
     },
+    train_throughput: {"ratio": 1.1, "memory_ratio": 0.7, "gemm_fraction": 0.75, "muon_overhead": 0.15},
     startup: {"import_seconds": 0.299, "help_seconds": 0.499},
     loader: {"tokens_per_s": 20e6},
     tokenize: {"mb_per_s_core": 3.0, "identical_ids": True, "train_seconds": 40.0, "train_rss_mb": 1499},
@@ -30,6 +31,10 @@ BAD = [
     (quickstart, "validation bits per byte fall", "val_bits_per_byte_last_step", 8.0),
     (quickstart, "at least 70% exact", "skills_exact", 0.699),
     (quickstart, "at least 90% of copying exact", "copying", 0.899),
+    (train_throughput, "75% of the GEMM peak", "gemm_fraction", 0.749),
+    (train_throughput, "Muon at most 15% of a step", "muon_overhead", 0.151),
+    (train_throughput, "at least 1.1 times transformers", "ratio", 1.099),
+    (train_throughput, "at most 0.7 of its memory", "memory_ratio", 0.701),
     (startup, "import under 0.3 s", "import_seconds", 0.3),
     (startup, "--help under 0.5 s", "help_seconds", 0.5),
     (loader, "at least 20 M tokens/s", "tokens_per_s", 19.9e6),
@@ -63,6 +68,8 @@ def test_a_figure_just_outside_misses_its_claim_and_no_other(benchmark, claim, f
 def test_a_peer_that_is_not_there_is_not_judged():
     claims = prepare.met(GOOD[prepare] | {"ratio_datatrove": None})
     assert all(claims.values()) and len(claims) == len(prepare.met(GOOD[prepare])) - 1
+    claims = train_throughput.met(GOOD[train_throughput] | {"ratio": None, "memory_ratio": None})
+    assert all(claims.values()) and len(claims) == 2
 
 
 def run(monkeypatch, capsys, benchmark: ModuleType, *arguments: str) -> tuple[int, dict[str, object]]:
@@ -109,3 +116,15 @@ def test_the_quickstart_is_judged_by_what_it_wrote(copying, code, monkeypatch, c
     ended, printed = run(monkeypatch, capsys, quickstart, f"--out={out}")
     assert ended == code and printed["met"]["at least 90% of copying exact"] is (code == 0)
     assert printed["copying"] == copying and printed["val_bits_per_byte_first"] == 8.0
+
+
+def test_each_step_that_is_timed_is_a_step(tmp_path, monkeypatch):
+    sizes = {"vocab_size": 64, "layers": 1, "width": 16, "heads": 2, "ff_width": 32, "context": 8}
+    trainer, step = train_throughput.our_step(sizes, 2, "adamw", tmp_path)
+    assert train_throughput.timed(step, 2) > 0
+    assert trainer.progress.step == train_throughput.WARM + 2 and trainer.progress.units == 4 * 2 * 8
+    monkeypatch.setattr(train_throughput, "SIZES", sizes)
+    monkeypatch.setattr(train_throughput, "SMALL", sizes)
+    for what in ("ours", "peer", "small", "muon", "adamw"):
+        figures = train_throughput.measure(what, 1)
+        assert all(value > 0 for value in figures.values()) and "seconds" in figures

@@ -5,10 +5,10 @@ Shape suffixes: B batch, T positions, D model width.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seedbed.model.config import ModelConfig
+from seedbed.model.lean import gated_silu
 
 
 class FeedForward(nn.Module):
@@ -21,4 +21,4 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(config.ff_width, config.width, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x_BTD)) * self.up(x_BTD))
+        return self.down(gated_silu(self.gate(x_BTD), self.up(x_BTD)))

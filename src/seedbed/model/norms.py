@@ -6,8 +6,9 @@ Shape suffixes: D the width that is normalised, always last.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from seedbed.model.lean import rms_norm
 
 
 class RMSNorm(nn.Module):
@@ -19,4 +20,4 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x_D: Tensor) -> Tensor:
-        return F.rms_norm(x_D, self.weight.shape, self.weight, self.epsilon)
+        return rms_norm(x_D, self.weight, self.epsilon)

@@ -107,7 +107,12 @@ class Transformer(nn.Module):
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores (…, V) over the vocabulary of normed residual vectors (…, D)."""
-        return F.linear(x_BTD, self.embedding.weight if self.head is None else self.head.weight)
+        return F.linear(x_BTD, self.head_weight)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix (V, D) of the head, which is the embedding when they are tied."""
+        return self.embedding.weight if self.head is None else self.head.weight
 
 
 def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

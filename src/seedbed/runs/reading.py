@@ -14,6 +14,9 @@ from seedbed.errors import CorruptionError, DataError
 
 R = TypeVar("R")
 
+ADDED = {"added": True}
+"""Metadata of a field that files of earlier versions do not have: where it is missing it has its default."""
+
 LARGEST_NUMBER = 2**63 - 1
 DEEPEST = 100
 """Lists and objects inside one another: what is deeper than this no loop of ours follows to its end."""
@@ -65,8 +68,8 @@ def read_json(path: Path | str) -> dict[str, Any]:
 def read_record(cls: type[R], path: Path | str, key: str | None = None) -> R:
     """The dataclass `cls`, of plain fields, that the JSON object in a file describes, or the one under a key of it.
 
-    Every field must be there and of its type. CorruptionError naming file and field when one is not, DataError for a
-    field that only another version can have written.
+    Every field must be there, but for those marked ADDED, and of its type. CorruptionError naming file and field when
+    one is not, DataError for a field that only another version can have written.
     """
     values: Any = read_json(path)
     prefix = ""
@@ -75,7 +78,8 @@ def read_record(cls: type[R], path: Path | str, key: str | None = None) -> R:
         if not isinstance(values, dict):
             raise CorruptionError(f"{path}: {key} must be an object, got {json_name(values)}")
     hints = get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]  # a TypeVar cannot say "dataclass"
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # a TypeVar cannot say "dataclass"
+    names = [field.name for field in fields if field.name in values or field.metadata != ADDED]
     for name in values:
         if name not in names:
             raise DataError(f"{path}: {prefix}{name[:60]} is not known to this version of seedbed")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from seedbed.model.folder import CHECKPOINTS, read_config, write_config
 from seedbed.model.state import MODEL, describe_state, read_state, weight_state, write_state
 from seedbed.model.transformer import Transformer, weight_shapes
 from seedbed.model.weights import check_shapes
-from seedbed.runs import MANIFEST, new_folder, open_folder, read_record, refuse_unlisted, write_json, writing
+from seedbed.runs import ADDED, MANIFEST, new_folder, open_folder, read_record, refuse_unlisted, write_json, writing
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,12 @@ class RunState:
 
     validations_without_gain: int = 0
     """Validations in a row that were not the best."""
+
+    loss_scale: float | None = field(default=None, metadata=ADDED)
+    """What the next step multiplies its loss with under fp16; None before the first step and in other precisions."""
+
+    steps_at_scale: int = field(default=0, metadata=ADDED)
+    """Steps without overflow since the scale changed."""
 
     @property
     def validated(self) -> bool:

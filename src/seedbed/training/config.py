@@ -72,6 +72,18 @@ class TrainConfig:
     deterministic: bool = True
     """Only algorithms that give the same bits every time. false trades that for speed on some devices."""
 
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
+    """What matrix products compute in; weights and optimizer stay in fp32. auto: bf16 on CUDA that has it, else
+    fp32. fp16 scales its loss; fp8 needs an Ada or Hopper GPU."""
+
+    recompute: Literal["none", "full", "selective"] = "none"
+    """What the backward pass computes a second time instead of keeping it. selective: all but the matrix products, a
+    little slower. full: whole blocks, a third slower and smallest. The weights come out the same, to the bit."""
+
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether blocks are compiled. auto: when the run is long enough to win back the time that this takes; what was
+    chosen stands in the run's config."""
+
     log_every: int = 10
     """Steps between two lines of metrics."""
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from seedbed.data.batches.batch import IGNORE, Batch, TokenBatch
+from seedbed.model.cross_entropy import summed_cross_entropy
 from seedbed.model.transformer import Transformer
 
 
@@ -72,9 +72,7 @@ class NextToken(Objective[TokenBatch]):
         x_BTD = model.hidden(batch.tokens_BT, segments_BT=batch.segments_BT, positions_BT=batch.positions_BT)
         counted_BT = batch.targets_BT != IGNORE
         targets_N = batch.targets_BT[counted_BT]
-        # Logits are the largest tensor of a small model: only where there is a target.
-        logits_NV = model.logits(x_BTD[counted_BT])
-        total = F.cross_entropy(logits_NV.float(), targets_N, reduction="sum")
+        total = summed_cross_entropy(x_BTD[counted_BT], model.head_weight, targets_N)
         if self.token_bytes is None:
             return Loss(total, len(targets_N))
         bytes_N = self.token_bytes.to(targets_N.device)[targets_N]

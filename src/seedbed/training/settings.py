@@ -24,7 +24,7 @@ C = TypeVar("C", bound=StageConfig)
 CONFIG = "config.yaml"
 """In a run's folder: its exact settings, its budget as a number of steps."""
 
-FREE = ("device", "log_every", "checkpoint")
+FREE = ("device", "log_every", "recompute", "checkpoint")
 """Settings of `train` that a run may go on with differently: they move no weight, up to a device's rounding."""
 
 LENGTH = ("train.steps", "train.epochs", "train.minutes")
@@ -124,6 +124,7 @@ def _differences(config: StageConfig, earlier: StageConfig) -> dict[str, tuple[A
     began, found = plain(earlier, paths=True), {}
     for key, value in plain(config, paths=True).items():
         counted = key in ("train.steps", "train.validate_every") and value is None  # counted out from epochs or minutes
+        counted |= key == "train.compile" and value == "auto"  # as it was chosen when the run began
         if not counted and not (key in free or key.startswith("train.checkpoint.")) and began.get(key) != value:
             found[key] = (began.get(key), value)
     return found

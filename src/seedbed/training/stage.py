@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from seedbed.data.batches.batch import BatchSource
 from seedbed.devices import choose_device, gemm_peak, peak_memory_mb, set_determinism
@@ -37,9 +37,11 @@ from seedbed.runs import (
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.budget import MEASURED_SHARE, Costs, fit, measure
 from seedbed.training.chart import LOSS_PICTURE, loss_chart
+from seedbed.training.compilation import check_compiler, pays
 from seedbed.training.config import CheckpointConfig, StageConfig, TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.objective import Objective
+from seedbed.training.precision import choose_precision
 from seedbed.training.settings import CONFIG, check_beginning, plain, settle
 from seedbed.training.trainer import Trainer
 
@@ -92,11 +94,14 @@ def run_stage(stage: Stage, config: C) -> dict[str, Any]:
     `"finished": false`, and goes on when the same command is given again.
     """
     run = config.out
-    choose_device(config.train.device)  # refused, like a missing budget, before anything is written
+    device = choose_device(config.train.device)  # refused, like a missing budget, before anything is written
+    choose_precision(config.train.precision, device)
+    if config.train.compile == "on":
+        check_compiler(device)
     if not (run / CONFIG).exists():
         check_beginning(config)
     with lock(run), _log_to(run / "training.log"):
-        config = settle(config, lambda settings: _counted(settings, stage))
+        config = settle(config, lambda settings: _counted(_with_compile(settings, stage), stage))
         return _run(stage, config, run)
 
 
@@ -198,6 +203,23 @@ def _counted(config: StageConfig, stage: Stage) -> TrainConfig:
     steps = ", ".join(f"{step:.4f} s a step from step {first:,} on" for first, step in costs.phases)
     logger.info("%s, %.3f s a validation: %d steps", steps, costs.validation, train.steps)
     return train
+
+
+def _with_compile(config: C, stage: Stage) -> C:
+    """Whether to compile, decided from what the run is estimated to take."""
+    train = config.train
+    if train.compile != "auto":
+        return config
+    device = choose_device(train.device)
+    if train.minutes is not None:
+        seconds = 60 * train.minutes
+    else:
+        steps = train.steps or (train.epochs or 0.0) * stage.source.samples / train.batch
+        tokens = steps * train.batch * stage.length
+        seconds = tokens * training_flops(stage.model().config, stage.length) / gemm_peak(device)
+    chosen: Literal["on", "off"] = "on" if pays(seconds, device) else "off"
+    logger.info("compile: %s, for a run of about %.0f s or more", chosen, seconds)
+    return replace(config, train=replace(train, compile=chosen))
 
 
 def _measured(config: StageConfig, stage: Stage, seconds: float) -> Costs:

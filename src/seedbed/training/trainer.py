@@ -27,10 +27,13 @@ from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 from seedbed.optim.groups import build_optimizers, set_rates
 from seedbed.optim.schedules import rate_multiple
 from seedbed.training.checkpoint import Checkpoints, RunState
+from seedbed.training.compilation import compile_blocks
 from seedbed.training.config import TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.interruption import Interruption
 from seedbed.training.objective import Objective, Tally
+from seedbed.training.precision import Precision
+from seedbed.training.recompute import recompute_blocks
 from seedbed.training.trackers import JsonLines
 
 logger = logging.getLogger(__name__)
@@ -82,6 +85,12 @@ class Trainer(Generic[B]):
         self.optimizers = build_optimizers(model, optimizer)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.device = self.parameters[0].device
+        self.precision = Precision(config.precision, self.device)
+        self.precision.prepare(model)
+        if config.compile == "on":
+            compile_blocks(model)
+        if config.recompute != "none":
+            recompute_blocks(model, config.recompute)
         self.display = display
         self.checkpoints = Checkpoints(run, inputs)
         self.metrics = JsonLines(run / "metrics.jsonl")
@@ -98,10 +107,12 @@ class Trainer(Generic[B]):
         set_rates(self.optimizers, multiple)
         tally, tokens = Tally(), 0
         for batch in self.micro_batches(self.progress.step):
-            loss = self.objective.loss(self.model, batch)
-            loss.sum.backward()
+            with self.precision.compute():
+                loss = self.objective.loss(self.model, batch)
+            self.precision.backward(loss.sum, self.progress)
             tally, tokens = tally + loss, tokens + batch.tokens
-        norm = self.normalise_gradients(tally.units)
+        norm = self.normalise_gradients(tally.units * self.precision.scale(self.progress))
+        overflowed = self.precision.overflowed(self.progress, tally.sum, norm)
         applied = math.isfinite(norm) and math.isfinite(tally.sum)
         if applied:
             for optimizer in self.optimizers:
@@ -112,8 +123,9 @@ class Trainer(Generic[B]):
             self.progress,
             step=self.progress.step + 1,
             units=self.progress.units + tally.units,
-            skipped_in_row=0 if applied else self.progress.skipped_in_row + 1,
+            skipped_in_row=0 if applied else self.progress.skipped_in_row + (not overflowed),
         )
+        self.progress = self.precision.adjusted(self.progress, overflowed=overflowed)
         return StepReport(tally, norm, multiple, tokens, applied)
 
     def micro_batches(self, step: int) -> Iterator[B]:
@@ -123,12 +135,12 @@ class Trainer(Generic[B]):
             count = min(size, self.config.batch - first)
             yield self.source.batch(step * self.config.batch + first, count).to(self.device)
 
-    def normalise_gradients(self, units: int) -> float:
-        """Divides by the units of the step, clips, and returns the norm before clipping."""
+    def normalise_gradients(self, units: float) -> float:
+        """Divides by the units of the step times the scale of its loss, clips, and returns the norm before clipping."""
         gradients: list[Tensor] = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients)) / units if units else 0.0
         limit = self.config.clip or math.inf
-        scale = min(1.0, limit / (norm + 1e-6)) / max(1, units)
+        scale = min(1.0, limit / (norm + 1e-6)) / (units or 1)
         torch._foreach_mul_(gradients, scale)
         return norm
 
@@ -146,7 +158,9 @@ class Trainer(Generic[B]):
         whole, tallies = Tally(), dict.fromkeys(parts, Tally())
         for name, (source, count) in parts.items():
             for first in range(0, count, size):
-                loss = self.objective.loss(self.model, source.batch(first, min(size, count - first)).to(self.device))
+                batch = source.batch(first, min(size, count - first)).to(self.device)
+                with self.precision.compute():
+                    loss = self.objective.loss(self.model, batch)
                 whole, tallies[name] = whole + loss, tallies[name] + loss
         self.model.train()
         metrics = self.objective.report(whole)

@@ -1,0 +1,75 @@
+"""What is computed a second time has the bits of the first."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from seedbed.model.config import ModelConfig
+from seedbed.training.recompute import recompute_blocks
+from tests.tiny import VOCABULARY, random_rows, records, tiny_model, tiny_trainer
+
+DEEP = ModelConfig(vocab_size=VOCABULARY, layers=3, width=32, heads=2, ff_width=128, context=32, pad_id=0).resolve()
+
+
+@pytest.mark.parametrize("what", ["full", "selective"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_that_recomputes_has_the_bits_of_one_that_does_not(what, precision, tmp_path):
+    runs = [
+        tiny_trainer(tmp_path / name, model=DEEP, recompute=name, precision=precision, steps=4)
+        for name in ("none", what)
+    ]
+    for trainer in runs:
+        trainer.train()
+    assert records(tmp_path / "none") == records(tmp_path / what)
+    for (name, one), (other_name, other) in zip(*(run.model.named_parameters() for run in runs), strict=True):
+        assert name == other_name and torch.equal(one, other), name
+
+
+@pytest.mark.parametrize("what", ["full", "selective"])
+def test_dropout_drops_the_same_the_second_time(what):
+    gradients = []
+    for how in ("none", what):
+        model = tiny_model(DEEP)
+        for block in model.blocks:
+            block.feedforward.down = torch.nn.Sequential(block.feedforward.down, torch.nn.Dropout(0.5))
+        if how != "none":
+            recompute_blocks(model, how)
+        torch.manual_seed(1)
+        model(random_rows(2).tokens_NT).square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+    assert len(gradients[0]) > 20 and all(map(torch.equal, *gradients))
+
+
+def kept(what: str) -> int:
+    """Numbers that a forward pass leaves for the backward pass, weights aside."""
+    model = tiny_model(DEEP)
+    if what != "none":
+        recompute_blocks(model, what)
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 4
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model.hidden(random_rows(8, 32).tokens_NT).sum()
+    del loss
+    return sum(size for place, size in sizes.items() if place not in own)
+
+
+def test_full_keeps_least():
+    """Of a block's 18 or so widths of activations, its input."""
+    assert kept("full") < 0.25 * kept("none")
+
+
+@pytest.mark.parametrize("what", ["full", "selective"])
+def test_generation_and_validation_are_as_without(what):
+    tokens_BT = random_rows(2).tokens_NT
+    model = tiny_model(DEEP)
+    with torch.no_grad():
+        plain = model(tokens_BT)
+        recompute_blocks(model, what)
+        assert torch.equal(model(tokens_BT), plain)
