@@ -52,6 +52,25 @@ class ModelConfig:
     norm_epsilon: float = 1e-6
     """Added to the mean square in every norm."""
 
+    causal: bool = True
+    """Whether a position reads only itself and what came before. false: every position reads every other, for masked
+    language models."""
+
+    window: int | None = None
+    """Positions that a layer with a sliding window reads: itself and window − 1 before it."""
+
+    sparse_block: int | None = None
+    """Positions of a block in block-sparse layers, which read their own block and the summary of every block before:
+    its last `sparse_summary` positions."""
+
+    sparse_summary: int = 8
+    """How many positions at the end of each block are read from every later one."""
+
+    window_pattern: str | None = None
+    """What the layers read, a letter each, repeated over all of them: S a sliding window, B block-sparse, L everything;
+    SSSL is three windows and then a layer that reads all. Left out: S when window is set, B when sparse_block is set, L
+    otherwise."""
+
     tied: bool = False
     """Whether the output head is the embedding matrix."""
 
@@ -78,6 +97,33 @@ class ModelConfig:
             raise ConfigError(f"heads must be a multiple of kv_heads, got {self.heads} and {self.kv_heads}")
         if self.head_width is not None and self.head_width % 2:
             raise ConfigError(f"head_width must be even: RoPE rotates pairs, got {self.head_width}")
+
+        self._check_pattern()
+
+    def _check_pattern(self) -> None:
+        between(self, 1, LARGEST_CONTEXT, "window", "sparse_block")
+        between(self, 1, self.sparse_block or LARGEST_CONTEXT, "sparse_summary")
+        pattern = self.window_pattern
+        if pattern is None:
+            if self.window is not None and self.sparse_block is not None:
+                raise ConfigError(
+                    "window and sparse_block are both set: window_pattern must say which layers have which"
+                )
+            return
+        if not pattern or set(pattern) - set("SBL"):
+            raise ConfigError(f"window_pattern must be made of the letters S, B and L, got {pattern!r}")
+        for letter, name in (("S", "window"), ("B", "sparse_block")):
+            size = getattr(self, name)
+            if letter in pattern and size is None:
+                raise ConfigError(f"window_pattern {pattern} has {letter}, but {name} is not set")
+            if letter not in pattern and size is not None:
+                raise ConfigError(f"{name} is {size}, but window_pattern {pattern} has no {letter}")
+
+    @property
+    def layer_kinds(self) -> str:
+        """What each layer reads, a letter each: S a sliding window, B block-sparse, L everything."""
+        pattern = self.window_pattern or ("S" if self.window else "B" if self.sparse_block else "L")
+        return (pattern * self.layers)[: self.layers]
 
     def with_tokenizer(self, tokenizer: Tokenizer) -> ModelConfig:
         """With the vocabulary and special ids of the tokenizer, and resolved. ConfigError when another one is set."""

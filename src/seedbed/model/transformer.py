@@ -18,10 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seedbed.model.attention import Attention, AttentionMask
+from seedbed.errors import ConfigError
+from seedbed.model.attention import Attention
+from seedbed.model.attention_paths.choice import choose
+from seedbed.model.attention_paths.path import Attend, Heads
 from seedbed.model.cache import KVCache, LayerCache
 from seedbed.model.config import ModelConfig
 from seedbed.model.feedforward import FeedForward
+from seedbed.model.masks import AttentionMask
 from seedbed.model.norms import RMSNorm
 from seedbed.model.positions import Angles, RotaryPositions
 
@@ -36,8 +40,8 @@ class Block(nn.Module):
         self.feedforward_norm = RMSNorm(config.width, config.norm_epsilon)
         self.feedforward = FeedForward(config)
 
-    def forward(self, x_BTD: Tensor, angles: Angles, mask: AttentionMask, cache: LayerCache | None) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), angles, mask, cache)
+    def forward(self, x_BTD: Tensor, angles: Angles, attend: Attend, cache: LayerCache | None) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), angles, attend, cache)
         return x_BTD + self.feedforward(self.feedforward_norm(x_BTD))
 
 
@@ -60,7 +64,12 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.final_norm = RMSNorm(config.width, config.norm_epsilon)
         self.head = None if config.tied else Head(config.width, config.vocab_size, bias=False)
+        self.attention_path = "auto"
         self.initialise()
+
+    def attend_by(self, path: str) -> None:
+        """Computes attention by the named way from now on: auto, reference, sdpa, flex or flash."""
+        self.attention_path = path
 
     def initialise(self) -> None:
         """Fresh weights: fan-in scaled matrices, zero for what writes into the residual stream and for an own head."""
@@ -77,22 +86,39 @@ class Transformer(nn.Module):
         return self.logits(self.hidden(tokens_BT, **where))
 
     def hidden(
-        self, tokens_BT: Tensor, *, segments_BT: Tensor | None = None, positions_BT: Tensor | None = None
+        self,
+        tokens_BT: Tensor,
+        *,
+        segments_BT: Tensor | None = None,
+        positions_BT: Tensor | None = None,
+        prefix_B: Tensor | None = None,
     ) -> Tensor:
         """Normed residual stream (B, T, D) of whole sequences.
 
-        `segments_BT` numbers the documents of packed rows, `positions_BT` restarts at 0 in each of them; left out, a
-        row is one document.
+        `segments_BT` numbers the documents of packed rows (−1: padding), `positions_BT` restarts at 0 in each of them;
+        left out, a row is one document. All positions of a row read its first `prefix_B`, also those before them.
         """
-        mask = AttentionMask.causal() if segments_BT is None else AttentionMask.within_documents(segments_BT)
-        angles = self.positions.angles(tokens_BT.shape[1], positions_BT, device=tokens_BT.device)
+        rows, length = tokens_BT.shape
+        mask = AttentionMask(
+            rows=rows,
+            queries=length,
+            keys=length,
+            device=tokens_BT.device,
+            segments_BT=segments_BT,
+            positions_BT=positions_BT,
+            prefix_B=prefix_B,
+        )
+        angles = self.positions.angles(length, positions_BT, device=tokens_BT.device)
         return self.run(tokens_BT, angles, mask, [None] * len(self.blocks))
 
     def extend(self, tokens_BT: Tensor, positions_BT: Tensor, cache: KVCache, seen: int) -> Tensor:
         """Normed residual stream (B, T, D) of new tokens that read, and join, what `cache` holds.
 
-        `seen` is one more than the largest position of the batch; no position is ≥ it.
+        `seen` is one more than the largest position of the batch; no position is ≥ it. ConfigError when the model
+        reads both ways: what it made of the tokens before would change with each new one.
         """
+        if not self.config.causal:
+            raise ConfigError("this model reads both ways (model.causal is false): it cannot go on with a text")
         angles = self.positions.angles(seen, positions_BT, device=tokens_BT.device)
         mask = AttentionMask.up_to(positions_BT, seen)
         return self.run(tokens_BT, angles, mask, cache.layers(positions_BT, seen))
@@ -101,9 +127,16 @@ class Transformer(nn.Module):
         self, tokens_BT: Tensor, angles: Angles, mask: AttentionMask, caches: list[LayerCache] | list[None]
     ) -> Tensor:
         x_BTD = self.embedding(tokens_BT)
-        for block, cache in zip(self.blocks, caches, strict=True):
-            x_BTD = block(x_BTD, angles, mask, cache)
+        for block, attend, cache in zip(self.blocks, self.attends(mask), caches, strict=True):
+            x_BTD = block(x_BTD, angles, attend, cache)
         return self.final_norm(x_BTD)
+
+    def attends(self, mask: AttentionMask) -> list[Attend]:
+        """What computes attention in each layer; made once for all layers that see the same."""
+        heads = Heads.of(self.config, self.embedding.weight, training=self.training)
+        masks = mask.of_layers(self.config)
+        made = {layer: choose(self.attention_path, layer, heads) for layer in dict.fromkeys(masks)}
+        return [made[layer] for layer in masks]
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores (…, V) over the vocabulary of normed residual vectors (…, D)."""
