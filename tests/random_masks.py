@@ -11,11 +11,17 @@ import torch
 from hypothesis import strategies as st
 
 from seedbed.model.attention_paths.path import Heads
+from seedbed.model.attention_paths.reference import ReferenceAttention
 from seedbed.model.masks import AttentionMask, BlockSparse, alibi_slopes
 
 CPU = torch.device("cpu")
 GROUPS = ((4, 4), (4, 2), (6, 2), (3, 1))
 """Query heads and key/value heads."""
+
+
+def causal_attention(rows: int, length: int) -> ReferenceAttention:
+    """What a block reads whole rows by."""
+    return ReferenceAttention(AttentionMask(rows, length, length, CPU), Heads(1, 1, 1, torch.float64))
 
 
 @dataclass

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from seedbed.model.accounting import cache_bytes, count_parameters, forward_flops, training_flops
 from seedbed.model.cache import KVCache
 from seedbed.model.config import ModelConfig
-from seedbed.model.transformer import Transformer
+from seedbed.model.transformer import Transformer, weight_shapes
+from tests.random_configs import configs
 
 TIED_GQA = ModelConfig(
     vocab_size=1000, layers=3, width=64, heads=4, kv_heads=2, head_width=32, ff_width=160, context=128, tied=True
@@ -49,11 +51,32 @@ def test_parameters_equal_the_count_by_hand(config, by_hand):
     count = count_parameters(config)
     assert {part: getattr(count, part) for part in by_hand} == by_hand
     assert count.total == sum(by_hand.values())
+    assert count.biases == count.skips == 0
 
 
 @pytest.mark.parametrize("config", [TIED_GQA, UNTIED_MHA], ids=["tied GQA", "untied MHA"])
 def test_parameters_equal_the_weights_of_the_model(config):
     assert count_parameters(config).total == sum(weight.numel() for weight in Transformer(config).parameters())
+
+
+@settings(max_examples=60)
+@given(configs())
+def test_parameters_of_any_architecture_equal_the_weights_of_the_model(config):
+    with torch.device("meta"):
+        model = Transformer(config)
+    assert count_parameters(config).total == sum(weight.numel() for weight in model.parameters())
+    looked_up = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    assert count_parameters(config).embedding == sum(table.weight.numel() for table in looked_up)
+    assert weight_shapes(config) == {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+
+
+def test_byte_mini_has_856832_parameters():
+    """The count by hand: 2 × 256 × 128, four blocks of 4 × 128² + 2 × 128 × 512 + 512 + 128 + 4 × 128, and 2 × 128."""
+    sizes = {"vocab_size": 256, "layers": 4, "width": 128, "heads": 8, "ff_width": 512, "tied": False}
+    choices = {"norm": "layer", "norm_bias": True, "activation": "gelu", "feedforward_bias": True, "qk_norm": False}
+    config = ModelConfig(**sizes, **choices).resolve()
+    assert count_parameters(config).total == 856_832
+    assert sum(weight.numel() for weight in Transformer(config).parameters()) == 856_832
 
 
 @pytest.mark.parametrize(
@@ -73,6 +96,15 @@ def test_operations_equal_what_torch_counts_in_a_forward_pass(config, length):
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         model(tokens_BT)
     assert counter.get_total_flops() == 2 * length * forward_flops(config, length)
+
+
+@settings(max_examples=15, deadline=None)
+@given(configs())
+def test_operations_of_any_architecture_equal_what_torch_counts(config):
+    model = Transformer(config).eval()
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        model(torch.zeros(2, 16, dtype=torch.long))
+    assert counter.get_total_flops() == 2 * 16 * forward_flops(config, 16)
 
 
 @pytest.mark.parametrize("config", [TIED_GQA, UNTIED_MHA], ids=["tied GQA", "untied MHA"])

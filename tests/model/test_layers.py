@@ -8,36 +8,16 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.nn.functional import silu
 
-from seedbed.model.attention_paths.path import Heads
-from seedbed.model.attention_paths.reference import ReferenceAttention
 from seedbed.model.config import ModelConfig
-from seedbed.model.feedforward import FeedForward
-from seedbed.model.masks import AttentionMask
-from seedbed.model.norms import RMSNorm
 from seedbed.model.positions import RotaryPositions, rotate
 from seedbed.model.transformer import Block, Transformer
+from tests.random_masks import causal_attention
 from tests.random_models import GQA, random_model, randomise
-
-
-def causal(rows, length):
-    """Attention of one width over whole rows."""
-    mask = AttentionMask(rows, length, length, torch.device("cpu"))
-    return ReferenceAttention(mask, Heads(2, 1, 4, torch.float64))
 
 
 def draw(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def test_rms_norm_divides_by_the_root_mean_square():
-    norm = RMSNorm(5, 0.01).double()
-    randomise(norm)
-    x = draw(3, 5)
-    for row, got in zip(x, norm(x), strict=True):
-        rms = math.sqrt(sum(float(value) ** 2 for value in row) / 5 + 0.01)
-        torch.testing.assert_close(got, row / rms * norm.weight, rtol=0, atol=1e-14)
 
 
 def test_rope_turns_each_pair_by_position_times_frequency():
@@ -76,16 +56,6 @@ def test_scores_depend_on_the_distance_only():
     assert abs(near - turned_q[9] @ turned_k[5]) > 1e-3
 
 
-def test_the_feed_forward_is_swiglu():
-    layer = FeedForward(ModelConfig(vocab_size=5, **GQA).resolve()).double()
-    randomise(layer)
-    x = draw(2, 3, 32)
-    gate, up, down = (part.weight for part in (layer.gate, layer.up, layer.down))
-    wanted = (silu(x @ gate.T) * (x @ up.T)) @ down.T
-    assert layer.gate.bias is layer.up.bias is layer.down.bias is None
-    torch.testing.assert_close(layer(x), wanted, rtol=0, atol=1e-13)
-
-
 def test_gradients_of_a_block_are_those_of_finite_differences():
     config = ModelConfig(vocab_size=3, layers=1, width=6, heads=2, kv_heads=1, head_width=4, ff_width=5, context=4)
     block = Block(config.resolve()).double()
@@ -94,7 +64,7 @@ def test_gradients_of_a_block_are_those_of_finite_differences():
     names, weights = zip(*block.named_parameters(), strict=True)
 
     def forward(x, *values):
-        arguments = (x, angles, causal(1, 4), None)
+        arguments = (x, angles, causal_attention(1, 4), None)
         return torch.func.functional_call(block, dict(zip(names, values, strict=True)), arguments)
 
     assert torch.autograd.gradcheck(forward, (draw(1, 4, 6).requires_grad_(), *weights))
@@ -104,7 +74,7 @@ def test_a_fresh_block_is_the_identity():
     model = Transformer(ModelConfig(vocab_size=11, **GQA))
     x = draw(2, 5, 32).float()
     for block in model.blocks:
-        assert torch.equal(block(x, model.positions.angles(5, None), causal(2, 5), None), x)
+        assert torch.equal(block(x, model.positions.angles(5, None), causal_attention(2, 5), None), x)
 
 
 def test_every_weight_of_a_random_model_gets_a_gradient():

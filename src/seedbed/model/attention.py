@@ -1,10 +1,10 @@
 """Self-attention with grouped queries.
 
 Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245, §2.2): H query heads share G key/value heads.
-Queries and keys are normalised per head before they are turned (Henry et al. 2020, arXiv:2010.04245; Qwen3).
+Queries and keys may be normalised per head before they are turned (Henry et al. 2020, arXiv:2010.04245; Qwen3).
 
 Shape suffixes: B batch, T query positions, S key positions, D model width, H query heads, G key/value heads, K head
-width.
+width, E = G·K.
 """
 
 from __future__ import annotations
@@ -14,27 +14,39 @@ from torch import Tensor, nn
 from seedbed.model.attention_paths.path import Attend
 from seedbed.model.cache import LayerCache
 from seedbed.model.config import ModelConfig
-from seedbed.model.norms import RMSNorm
+from seedbed.model.norms import build_norm
 from seedbed.model.positions import Angles, rotate
+from seedbed.model.skips import ValueGate
 
 
 class Attention(nn.Module):
     """Each position reads from the positions that it may see."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, layer: int = 0):
         super().__init__()
         self.head_width = config.head_width
-        self.query = nn.Linear(config.width, config.heads * config.head_width, bias=False)
-        self.key = nn.Linear(config.width, config.kv_heads * config.head_width, bias=False)
-        self.value = nn.Linear(config.width, config.kv_heads * config.head_width, bias=False)
-        self.output = nn.Linear(config.heads * config.head_width, config.width, bias=False)
-        self.query_norm = RMSNorm(config.head_width, config.norm_epsilon)
-        self.key_norm = RMSNorm(config.head_width, config.norm_epsilon)
+        bias = config.attention_bias
+        self.query = nn.Linear(config.width, config.heads * config.head_width, bias=bias)
+        self.key = nn.Linear(config.width, config.kv_heads * config.head_width, bias=bias)
+        self.value = nn.Linear(config.width, config.kv_heads * config.head_width, bias=bias)
+        self.output = nn.Linear(config.heads * config.head_width, config.width, bias=bias)
+        self.query_norm = build_norm(config.head_width, config) if config.qk_norm else nn.Identity()
+        self.key_norm = build_norm(config.head_width, config) if config.qk_norm else nn.Identity()
+        self.value_gate = ValueGate(config) if config.has_value_embedding(layer) else None
 
-    def forward(self, x_BTD: Tensor, angles: Angles, attend: Attend, cache: LayerCache | None) -> Tensor:
+    def forward(
+        self,
+        x_BTD: Tensor,
+        angles: Angles | None,
+        attend: Attend,
+        cache: LayerCache | None,
+        values_BTE: Tensor | None = None,
+    ) -> Tensor:
         q_BHTK = rotate(self.query_norm(self.split_heads(self.query(x_BTD))), angles)
         k_BGTK = rotate(self.key_norm(self.split_heads(self.key(x_BTD))), angles)
         v_BGTK = self.split_heads(self.value(x_BTD))
+        if self.value_gate is not None and values_BTE is not None:
+            v_BGTK = v_BGTK + self.value_gate(self.split_heads(values_BTE), x_BTD)
         if cache is not None:
             k_BGTK, v_BGTK = cache.append(k_BGTK, v_BGTK)  # now S = everything seen so far
         out_BHTK = attend(q_BHTK, k_BGTK, v_BGTK)

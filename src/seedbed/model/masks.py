@@ -79,7 +79,8 @@ class AttentionMask:
 
     def of_layers(self, config: ModelConfig) -> list[AttentionMask]:
         """What each layer of an architecture may see of it; one object for all layers that see the same."""
-        all_keys = replace(self, causal=config.causal)
+        slopes_H = alibi_slopes(config.heads) if config.positions == "alibi" else None
+        all_keys = replace(self, causal=config.causal, slopes_H=slopes_H)
         kinds = {"L": all_keys, "S": all_keys, "B": all_keys}
         # What is too wide to hide anything is left out, so that it costs nothing.
         if config.window is not None and config.window < self.keys:
@@ -144,7 +145,7 @@ class AttentionMask:
     def _indices(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of rows, queries and keys, to broadcast as BTS."""
         b, t, s = (torch.arange(size, device=self.device) for size in (rows, self.queries, self.keys))
-        return b[:, None, None], t[:, None], s
+        return b[:, None, None], t[None, :, None], s[None, None, :]
 
 
 def alibi_slopes(heads: int) -> tuple[float, ...]:

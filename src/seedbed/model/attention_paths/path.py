@@ -39,7 +39,7 @@ class Heads:
         """Those of a model, one weight of which is given."""
         kind = weight.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        return cls(config.heads, config.kv_heads, config.head_width, dtype)
+        return cls(config.heads, config.kv_heads, config.head_width, dtype, config.dropout if training else 0.0)
 
     @property
     def group(self) -> int:
