@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -111,3 +113,18 @@ def test_operations_of_any_architecture_equal_what_torch_counts(config):
 def test_cache_bytes_are_those_of_a_cache(config):
     cache = KVCache(config, 1, 40, device=torch.device("cpu"), dtype=torch.float32)
     assert cache_bytes(config, 40) == cache.keys_LBGSK.nbytes + cache.values_LBGSK.nbytes
+
+
+def test_attention_costs_what_its_layers_read():
+    """Of 64 positions: all, 10 in a window, or 16 of a block and the last 2 of four blocks."""
+    plain = ModelConfig(vocab_size=11, layers=3, width=32, heads=4, kv_heads=2, head_width=8).resolve()
+    mixed = replace(plain, window=10, sparse_block=16, sparse_summary=2, window_pattern="LSB")
+    all_read = forward_flops(plain, 64) - forward_flops(plain, 0)
+    assert all_read == 3 * 64 * 4 * 4 * 8
+    assert forward_flops(mixed, 64) - forward_flops(mixed, 0) == (64 + 10 + 16 + 4 * 2) * 4 * 4 * 8
+
+
+def test_a_window_as_long_as_the_row_costs_what_all_costs():
+    plain = ModelConfig(vocab_size=11, layers=3, width=32).resolve()
+    for reading in ({"window": 64}, {"sparse_block": 64}):
+        assert forward_flops(replace(plain, **reading), 64) == forward_flops(plain, 64)

@@ -65,8 +65,18 @@ def _norm_parameters(config: ModelConfig) -> int:
 def forward_flops(config: ModelConfig, length: int) -> int:
     """Operations per token of a forward pass over sequences of `length` tokens."""
     products = 2 * (count_parameters(config).matrices + config.vocab_size * config.width)
-    attention = 4 * config.layers * config.heads * config.head_width * length
+    attention = 4 * config.heads * config.head_width * sum(_keys(config, kind, length) for kind in config.layer_kinds)
     return products + attention
+
+
+def _keys(config: ModelConfig, kind: str, length: int) -> int:
+    """Positions that each position reads at most in a layer of a kind, the later ones of a whole row counted too."""
+    if kind == "S":
+        return min(length, config.window or length)
+    block = config.sparse_block
+    if kind == "B" and block is not None and block < length:
+        return block + config.sparse_summary * (length // block)
+    return length
 
 
 def training_flops(config: ModelConfig, length: int) -> int:

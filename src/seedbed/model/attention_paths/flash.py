@@ -28,6 +28,7 @@ class FlashAttention:
     """Causal order or both ways, windows, documents, ALiBi, dropout; in fp16 and bf16."""
 
     def __init__(self, mask: AttentionMask, heads: Heads):
+        self.mask = mask
         behind = -1 if mask.window is None else mask.window - 1
         slopes_H = None
         if mask.slopes_H is not None:

@@ -50,6 +50,9 @@ class Heads:
 class Attend(Protocol):
     """softmax(q·kᵀ/√K + bias)·v over the visible keys; zero where none is visible."""
 
+    mask: AttentionMask
+    """What is visible, for who watches what is computed (`attention_entropy`)."""
+
     def __call__(self, q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, /) -> Tensor: ...
 
 

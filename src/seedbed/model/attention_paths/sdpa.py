@@ -18,7 +18,7 @@ class ScaledDotProductAttention:
     """Whole rows go without a mask, by the kernel's own causal order; all else by a mask in memory."""
 
     def __init__(self, mask: AttentionMask, heads: Heads):
-        self.causal = mask.causal
+        self.mask = mask
         self.dropout = heads.dropout
         self.mask_BGXS = None if mask.is_plain else _folded(mask, heads)
 
@@ -29,7 +29,7 @@ class ScaledDotProductAttention:
     def __call__(self, q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor) -> Tensor:
         if self.mask_BGXS is None:
             return F.scaled_dot_product_attention(
-                q_BHTK, k_BGSK, v_BGSK, is_causal=self.causal, dropout_p=self.dropout, enable_gqa=True
+                q_BHTK, k_BGSK, v_BGSK, is_causal=self.mask.causal, dropout_p=self.dropout, enable_gqa=True
             )
         # Query groups fold into the query length: twice as fast on a CPU as letting SDPA expand the keys.
         folded_BGXK = q_BHTK.reshape(q_BHTK.shape[0], k_BGSK.shape[1], -1, q_BHTK.shape[-1])
