@@ -43,7 +43,7 @@ class Noise:
     def batch(self, first: int, count: int) -> Any:
         import torch
 
-        from seedbed.data.batch import TokenBatch
+        from seedbed.data.batches.batch import TokenBatch
 
         generator = torch.Generator().manual_seed(first)
         rows = torch.randint(self.vocabulary, (count, self.length + 1), generator=generator)

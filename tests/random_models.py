@@ -16,12 +16,13 @@ GQA = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "head_width": 8, "ff
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> None:
-    """Every parameter is drawn anew: matrices by their fan-in, norm weights around 1."""
+    """Every parameter is drawn anew: matrices by their fan-in, norm weights around 1, biases around 0."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
-            parameter.copy_(1 + 0.2 * noise if parameter.ndim == 1 else noise * parameter.shape[1] ** -0.5)
+            vector = 0.2 * noise if name.endswith("bias") else 1 + 0.2 * noise
+            parameter.copy_(vector if parameter.ndim == 1 else noise * parameter.shape[1] ** -0.5)
 
 
 def random_model(seed: int = 0, *, tokenizer: Tokenizer | None = None, **config) -> Transformer:

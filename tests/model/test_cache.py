@@ -7,12 +7,24 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from seedbed.model.cache import KVCache
-from tests.random_models import random_model
+from seedbed.model.transformer import Transformer
+from tests.random_configs import configs
+from tests.random_models import random_model, randomise
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
-SHAPES = {"grouped": {}, "each its own": {"kv_heads": 4}, "one for all": {"kv_heads": 1, "tied": True}}
+SHAPES = {
+    "grouped": {},
+    "each its own": {"kv_heads": 4},
+    "one for all": {"kv_heads": 1, "tied": True},
+    "windows": {"window": 4, "window_pattern": "SSL", "layers": 3},
+    "block-sparse": {"sparse_block": 4, "sparse_summary": 1},
+    "ALiBi": {"positions": "alibi"},
+    "ALiBi in windows": {"positions": "alibi", "window": 3},
+}
 
 
 @pytest.fixture(params=TOLERANCE, ids=str)
@@ -52,6 +64,16 @@ def assert_close(got, wanted):
 def test_cached_logits_equal_those_of_a_full_pass(model, cuts):
     tokens_BT = some_tokens(3, 16)
     assert_close(cached_logits(model, tokens_BT, cuts), model(tokens_BT))
+
+
+@torch.no_grad()
+@settings(max_examples=40, deadline=None)
+@given(configs(), st.sets(st.integers(1, 11)))
+def test_cached_logits_of_any_architecture_equal_those_of_a_full_pass(config, cuts):
+    model = Transformer(config).double().eval()
+    randomise(model)
+    tokens_BT = some_tokens(2, 12) % config.vocab_size
+    assert_close(cached_logits(model, tokens_BT, sorted(cuts)), model(tokens_BT))
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from seedbed.errors import CorruptionError, DataError
-from seedbed.model.folder import find_model, load_model
+from seedbed.model.folder import FIRST_FIELDS, find_model, load_model
 from seedbed.model.names import QWEN3, from_huggingface, to_huggingface
 from seedbed.runs import MANIFEST, read_manifest, seal
 from seedbed.tokenizers import bytes as byte_tokenizer
@@ -101,6 +101,21 @@ def test_a_tokenizer_of_another_size_is_refused(folder):
 def test_an_unknown_key_of_the_config_is_named(folder):
     rewrite_json(folder / "seedbed.json", lambda values: values["model"].update(experts=8))
     with pytest.raises(DataError, match=r"seedbed\.json: model\.experts is not known"):
+        load_model(folder)
+
+
+def test_a_folder_of_before_there_were_choices_is_what_it_was(folder):
+    def forget(values):
+        values["model"] = {key: values["model"][key] for key in FIRST_FIELDS}
+
+    rewrite_json(folder / "seedbed.json", forget)
+    assert load_model(folder)[0].config == random_model(tokenizer=TOKENIZER).config
+
+
+def test_a_choice_that_there_is_not_is_refused(folder):
+    rewrite_json(folder / "seedbed.json", lambda values: values["model"].update(positions="absolute"))
+    said = r'model\.positions must be one of rope, alibi, learned, sinusoidal, none, got a text \("absolute"\)'
+    with pytest.raises(CorruptionError, match=said):
         load_model(folder)
 
 

@@ -125,7 +125,10 @@ def test_a_damaged_manifest_is_told(original, folder):
         ("rope_base", None, "model.rope_base must be a number, got null"),
         ("tied", 1, "model.tied must be true or false, got 1"),
         ("tied", True, r"head\.weight is not one of this architecture"),
-        ("pad_id", 10**12, "the model's pad_id is 1000000000000, the tokenizer's 256"),
+        ("pad_id", 10**12, "pad_id is 1,000,000,000,000, but there are 263 ids"),
+        ("pad_id", 100, "the model's pad_id is 100, the tokenizer's 256"),
+        ("positions", "absolute", "model.positions must be one of rope, alibi"),
+        ("norm_place", "post", r"final_norm\.weight is not one of this architecture"),
     ],
 )
 def test_a_size_that_the_weights_do_not_have_is_told_with_its_field(original, folder, field, value, said):

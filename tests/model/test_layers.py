@@ -7,77 +7,17 @@ from __future__ import annotations
 
 import math
 
-import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.nn.functional import silu
 
-from seedbed.model.attention import AttentionMask, attend
 from seedbed.model.config import ModelConfig
-from seedbed.model.feedforward import FeedForward
-from seedbed.model.norms import RMSNorm
 from seedbed.model.positions import RotaryPositions, rotate
 from seedbed.model.transformer import Block, Transformer
+from tests.random_masks import causal_attention
 from tests.random_models import GQA, random_model, randomise
 
 
 def draw(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def plain_attention(q_BHTK, k_BGSK, v_BGSK, visible_BTS):
-    """One query and one key at a time."""
-    rows, heads, length, width = q_BHTK.shape
-    group = heads // k_BGSK.shape[1]
-    out = torch.zeros_like(q_BHTK)
-    for b in range(rows):
-        for h in range(heads):
-            for t in range(length):
-                seen = [s for s in range(k_BGSK.shape[2]) if visible_BTS[b, t, s]]
-                scores = [math.exp(q_BHTK[b, h, t] @ k_BGSK[b, h // group, s] / math.sqrt(width)) for s in seen]
-                for s, score in zip(seen, scores, strict=True):
-                    out[b, h, t] += score / sum(scores) * v_BGSK[b, h // group, s]
-    return out
-
-
-def drawn_heads(heads, kv_heads, rows=2, length=6, width=4):
-    return (
-        draw(rows, heads, length, width, seed=1),
-        draw(rows, kv_heads, length, width, seed=2),
-        draw(rows, kv_heads, length, width, seed=3),
-    )
-
-
-@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 2), (4, 1)])
-def test_causal_attention_is_the_softmax_over_all_before(heads, kv_heads):
-    q, k, v = drawn_heads(heads, kv_heads)
-    wanted = plain_attention(q, k, v, torch.ones(2, 6, 6).tril())
-    torch.testing.assert_close(attend(q, k, v, AttentionMask.causal()), wanted, rtol=0, atol=1e-13)
-
-
-@settings(max_examples=40)
-@given(st.sampled_from([(4, 4), (4, 2), (6, 2), (3, 1)]), st.lists(st.integers(-1, 2), min_size=12, max_size=12))
-def test_packed_attention_is_the_softmax_within_the_own_document(heads, segments):
-    q, k, v = drawn_heads(*heads)
-    segments_BT = torch.tensor(segments).view(2, 6)
-    visible = torch.tensor([[[s <= t and row[s] == row[t] for s in range(6)] for t in range(6)] for row in segments_BT])
-    got = attend(q, k, v, AttentionMask.within_documents(segments_BT))
-    torch.testing.assert_close(got, plain_attention(q, k, v, visible), rtol=0, atol=1e-13)
-
-
-def test_a_cached_position_sees_the_slots_up_to_its_own():
-    mask = AttentionMask.up_to(torch.tensor([[2, 3], [0, 1]]), 5)
-    assert mask.visible_BTS.int().tolist() == [[[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]], [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0]]]
-
-
-def test_rms_norm_divides_by_the_root_mean_square():
-    norm = RMSNorm(5, 0.01).double()
-    randomise(norm)
-    x = draw(3, 5)
-    for row, got in zip(x, norm(x), strict=True):
-        rms = math.sqrt(sum(float(value) ** 2 for value in row) / 5 + 0.01)
-        torch.testing.assert_close(got, row / rms * norm.weight, rtol=0, atol=1e-14)
 
 
 def test_rope_turns_each_pair_by_position_times_frequency():
@@ -116,16 +56,6 @@ def test_scores_depend_on_the_distance_only():
     assert abs(near - turned_q[9] @ turned_k[5]) > 1e-3
 
 
-def test_the_feed_forward_is_swiglu():
-    layer = FeedForward(ModelConfig(vocab_size=5, **GQA).resolve()).double()
-    randomise(layer)
-    x = draw(2, 3, 32)
-    gate, up, down = (part.weight for part in (layer.gate, layer.up, layer.down))
-    wanted = (silu(x @ gate.T) * (x @ up.T)) @ down.T
-    assert layer.gate.bias is layer.up.bias is layer.down.bias is None
-    torch.testing.assert_close(layer(x), wanted, rtol=0, atol=1e-13)
-
-
 def test_gradients_of_a_block_are_those_of_finite_differences():
     config = ModelConfig(vocab_size=3, layers=1, width=6, heads=2, kv_heads=1, head_width=4, ff_width=5, context=4)
     block = Block(config.resolve()).double()
@@ -134,7 +64,7 @@ def test_gradients_of_a_block_are_those_of_finite_differences():
     names, weights = zip(*block.named_parameters(), strict=True)
 
     def forward(x, *values):
-        arguments = (x, angles, AttentionMask.causal(), None)
+        arguments = (x, angles, causal_attention(1, 4), None)
         return torch.func.functional_call(block, dict(zip(names, values, strict=True)), arguments)
 
     assert torch.autograd.gradcheck(forward, (draw(1, 4, 6).requires_grad_(), *weights))
@@ -144,7 +74,7 @@ def test_a_fresh_block_is_the_identity():
     model = Transformer(ModelConfig(vocab_size=11, **GQA))
     x = draw(2, 5, 32).float()
     for block in model.blocks:
-        assert torch.equal(block(x, model.positions.angles(5, None), AttentionMask.causal(), None), x)
+        assert torch.equal(block(x, model.positions.angles(5, None), causal_attention(2, 5), None), x)
 
 
 def test_every_weight_of_a_random_model_gets_a_gradient():

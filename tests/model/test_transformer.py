@@ -31,10 +31,23 @@ def packed():
     return tokens, segments, positions, places
 
 
+READINGS = {
+    "all before": {},
+    "both ways": {"causal": False},
+    "windows": {"window": 3, "window_pattern": "SL"},
+    "windows both ways": {"window": 3, "causal": False},
+    "block-sparse": {"sparse_block": 3, "sparse_summary": 1},
+    "ALiBi": {"positions": "alibi"},
+    "ALiBi in windows": {"positions": "alibi", "window": 2},
+}
+"""What layers see."""
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("reading", READINGS.values(), ids=list(READINGS))
 @torch.no_grad()
-def test_packed_documents_equal_documents_alone(dtype, tolerance):
-    model = random_model().to(dtype)
+def test_packed_documents_equal_documents_alone(reading, dtype, tolerance):
+    model = random_model(**reading).to(dtype)
     tokens, segments, positions, places = packed()
     together = model(tokens, segments_BT=segments, positions_BT=positions)
     for document, place in places.items():
@@ -57,6 +70,60 @@ def test_no_position_sees_a_later_token():
     before, after = model(tokens)[0], model(changed)[0]
     torch.testing.assert_close(after[:12], before[:12], rtol=0, atol=1e-12)
     assert (after[12:] - before[12:]).abs().amax(-1).min() > 1e-3
+
+
+def positions_that_change(model, at, **where):
+    """Which logits of a row of 20 move when the token at one position does."""
+    tokens = torch.arange(20)[None]
+    changed = tokens.clone()
+    changed[0, at] = 49
+    moved = (model(changed, **where) - model(tokens, **where))[0].abs().amax(-1)
+    return [position for position, change in enumerate(moved.tolist()) if change > 1e-6]
+
+
+@torch.no_grad()
+def test_a_token_reaches_as_far_as_windows_of_all_layers_together():
+    """Two layers of window 3: two positions a layer."""
+    assert positions_that_change(random_model(window=3).double(), 8) == [8, 9, 10, 11, 12]
+
+
+@torch.no_grad()
+def test_a_model_that_reads_both_ways_sees_every_token_everywhere():
+    model = random_model(causal=False).double()
+    assert positions_that_change(model, 8) == list(range(20))
+    with pytest.raises(ConfigError, match="reads both ways"):
+        model.extend(torch.tensor([[1]]), torch.tensor([[0]]), None, 1)
+
+
+@torch.no_grad()
+def test_a_prefix_is_read_by_all_and_reads_nothing_behind_it():
+    model, prefix_B = random_model().double(), torch.tensor([6])
+    assert positions_that_change(model, 5, prefix_B=prefix_B) == list(range(20))
+    assert positions_that_change(model, 6, prefix_B=prefix_B) == list(range(6, 20))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("reading", READINGS.values(), ids=list(READINGS))
+def test_every_path_gives_the_same_logits(reading):
+    model = random_model(**reading).double()
+    tokens, segments, positions, _ = packed()
+    logits = []
+    for path in ("auto", "reference", "sdpa"):
+        model.attend_by(path)
+        logits.append(model(tokens, segments_BT=segments, positions_BT=positions))
+    for other in logits[1:]:
+        torch.testing.assert_close(other, logits[0], rtol=0, atol=1e-10)
+
+
+def test_a_compiled_block_is_not_compiled_again_for_other_documents():
+    """Masks change with every batch; their making must not be part of what a block compiles."""
+    model, compilations = random_model(window=3, window_pattern="SL"), []
+    for block in model.blocks:
+        block.compile(backend=lambda graph, _: compilations.append(graph) or graph.forward, fullgraph=True)
+    tokens, segments, positions, _ = packed()
+    for shift in range(4):
+        model(tokens, segments_BT=segments.roll(shift, 0), positions_BT=positions.roll(shift, 0))
+    assert len(compilations) == len(model.blocks)
 
 
 def test_a_tied_head_is_the_embedding():

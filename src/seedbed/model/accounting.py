@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seedbed.model.config import ModelConfig
+from seedbed.model.config import VALUE_GATE_INPUTS, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,18 @@ class ParameterCount:
     """Parameters by where they are."""
 
     embedding: int
+    """What is looked up: of tokens, of learned positions, of values."""
     attention: int
     feedforward: int
     norms: int
+    biases: int
+    """Of attention and feed-forward."""
+    skips: int
     head: int
 
     @property
     def total(self) -> int:
-        return self.embedding + self.attention + self.feedforward + self.norms + self.head
+        return sum(vars(self).values())
 
     @property
     def matrices(self) -> int:
@@ -34,22 +38,45 @@ class ParameterCount:
 
 def count_parameters(config: ModelConfig) -> ParameterCount:
     """Of a resolved config. A tied head counts nothing of its own."""
-    query = config.width * config.heads * config.head_width
-    key = config.width * config.kv_heads * config.head_width
+    query, key = config.heads * config.head_width, config.kv_heads * config.head_width
+    in_width = 2 if config.is_gated else 1
+    values = sum(map(config.has_value_embedding, range(config.layers)))
+    gate = min(VALUE_GATE_INPUTS, config.width) * config.kv_heads
+    learned_positions = config.context if config.positions == "learned" else 0
+    bias_of_block = config.attention_bias * (query + 2 * key + config.width)
+    bias_of_block += config.feedforward_bias * (in_width * config.ff_width + config.width)
     return ParameterCount(
-        embedding=config.vocab_size * config.width,
-        attention=config.layers * (2 * query + 2 * key),
-        feedforward=config.layers * 3 * config.width * config.ff_width,
-        norms=config.layers * (2 * config.width + 2 * config.head_width) + config.width,
+        embedding=(config.vocab_size + learned_positions) * config.width + values * config.vocab_size * key,
+        attention=config.layers * config.width * 2 * (query + key) + values * gate,
+        feedforward=config.layers * (in_width + 1) * config.width * config.ff_width,
+        norms=_norm_parameters(config),
+        biases=config.layers * bias_of_block,
+        skips=2 * config.layers * config.embedding_skip,
         head=0 if config.tied else config.vocab_size * config.width,
     )
+
+
+def _norm_parameters(config: ModelConfig) -> int:
+    of_width = config.layers * (4 if config.norm_place == "sandwich" else 2) + (config.norm_place != "post")
+    of_heads = 2 * config.layers * config.qk_norm
+    return (of_width * config.width + of_heads * config.head_width) * (1 + config.norm_bias)
 
 
 def forward_flops(config: ModelConfig, length: int) -> int:
     """Operations per token of a forward pass over sequences of `length` tokens."""
     products = 2 * (count_parameters(config).matrices + config.vocab_size * config.width)
-    attention = 4 * config.layers * config.heads * config.head_width * length
+    attention = 4 * config.heads * config.head_width * sum(_keys(config, kind, length) for kind in config.layer_kinds)
     return products + attention
+
+
+def _keys(config: ModelConfig, kind: str, length: int) -> int:
+    """Positions that each position reads at most in a layer of a kind, the later ones of a whole row counted too."""
+    if kind == "S":
+        return min(length, config.window or length)
+    block = config.sparse_block
+    if kind == "B" and block is not None and block < length:
+        return block + config.sparse_summary * (length // block)
+    return length
 
 
 def training_flops(config: ModelConfig, length: int) -> int:
@@ -68,5 +95,8 @@ def training_bytes(config: ModelConfig, tokens: int, *, optimizer_numbers: int =
     """
     weights = count_parameters(config).total * (2 + optimizer_numbers)
     block = 10 * config.width + 4 * config.heads * config.head_width + 4 * config.kv_heads * config.head_width
-    activations = config.layers * (block + 4 * config.ff_width) + 3 * config.vocab_size
+    block += (4 if config.is_gated else 2) * config.ff_width + 2 * config.embedding_skip * config.width
+    block += 2 * (config.norm_place == "sandwich") * config.width
+    logits = (3 if config.logit_softcap is None else 5) * config.vocab_size
+    activations = config.layers * block + logits
     return (weights + tokens * activations) * bytes_per_number

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
-from seedbed.configuration import between, positive
+from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,13 +14,22 @@ if TYPE_CHECKING:
 DERIVED = cast(int, None)
 """A size that is left out: `resolve()` fills it in, so it is typed as the number that it then is."""
 
+GATED = ("swiglu", "geglu", "reglu")
+"""Activations of a feed-forward with a gate: three matrices instead of two."""
+
+VALUE_GATE_INPUTS = 32
+"""Coordinates of the residual stream that decide how much of its value embedding a token takes up."""
+
 LARGEST_SIZE, LARGEST_CONTEXT, MOST_LAYERS, LARGEST_VOCABULARY = 2**20, 2**20, 10_000, 2**24
 """Far beyond any model, and small enough that no product of them overflows: a config may come from a stranger."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The default architecture (Qwen3): RMSNorm, RoPE, grouped queries with per-head QK-norm, SwiGLU, no bias."""
+    """The default architecture (Qwen3): RMSNorm, RoPE, grouped queries with per-head QK-norm, SwiGLU, no bias.
+
+    Every other choice, its paper and the Hugging Face class that carries it: docs/models.md.
+    """
 
     vocab_size: int = DERIVED
     """Number of token ids. Left out: taken from the tokenizer."""
@@ -41,22 +50,100 @@ class ModelConfig:
     """Width of one head. Left out: width / heads."""
 
     ff_width: int = DERIVED
-    """Inner width of the feed-forward. Left out: 8/3 of width, rounded up to a multiple of 64."""
+    """Inner width of the feed-forward. Left out: 8/3 of width, rounded up to a multiple of 64, where activation is
+    gated; else 4 times width."""
 
     context: int = 512
     """Longest sequence, in tokens; at most 1,048,576."""
 
+    positions: Literal["rope", "alibi", "learned", "sinusoidal", "none"] = "rope"
+    """How order is told. rope: queries and keys are turned. alibi: attention falls off with distance. learned,
+    sinusoidal: a vector is added to each embedding. none: only the causal mask tells it."""
+
     rope_base: float = 10_000.0
     """Base of the rotary frequencies."""
+
+    rope_scaling: Literal["none", "linear", "ntk", "yarn"] = "none"
+    """How RoPE is stretched over a context longer than the one it was trained on: positions divided (linear), the base
+    raised (ntk), or slow frequencies alone divided and attention sharpened (yarn, the best of them)."""
+
+    rope_factor: float = 1.0
+    """How many times longer the context becomes under rope_scaling."""
+
+    rope_original_context: int | None = None
+    """Context before it was stretched, which yarn tells slow from fast frequencies by. Left out: context divided by
+    rope_factor."""
+
+    norm: Literal["rms", "layer"] = "rms"
+    """rms divides by the root mean square; layer subtracts the mean first."""
+
+    norm_bias: bool = False
+    """Whether a layer norm also adds a learned vector."""
+
+    norm_place: Literal["pre", "post", "sandwich"] = "pre"
+    """Where norms stand: before attention and feed-forward (pre), after their sum with the residual stream (post), or
+    before and after each of them (sandwich)."""
 
     norm_epsilon: float = 1e-6
     """Added to the mean square in every norm."""
 
+    qk_norm: bool = True
+    """Whether queries and keys are normalised per head: attention scores stay bounded, higher rates stay stable."""
+
+    activation: Literal["swiglu", "geglu", "reglu", "gelu", "relu", "relu2", "silu"] = "swiglu"
+    """Nonlinearity of the feed-forward: with a gate (swiglu, geglu, reglu) or plain (gelu, relu, relu2, silu)."""
+
+    attention_bias: bool = False
+    """Whether the four projections of attention add a learned vector."""
+
+    feedforward_bias: bool = False
+    """Whether the matrices of the feed-forward add a learned vector."""
+
+    dropout: float = 0.0
+    """Share of the coordinates set to zero while training, of embeddings, of attention probabilities, and of what each
+    attention and feed-forward adds to the residual stream. For several passes over little text; else 0."""
+
+    logit_softcap: float | None = None
+    """Logits are bent so that none exceeds this size: cap·tanh(logits/cap). Left out: they are not."""
+
+    embedding_skip: bool = False
+    """Whether each block begins with a learned mix of the residual stream and the embedding."""
+
+    value_embeddings: bool = False
+    """Whether every second block adds an embedding of the token itself, gated per head, to its values: knowledge about
+    tokens at hardly any computation, for vocab_size × kv_heads × head_width parameters a block."""
+
+    causal: bool = True
+    """Whether a position reads only itself and what came before. false: every position reads every other, for masked
+    language models."""
+
+    window: int | None = None
+    """Positions that a layer with a sliding window reads: itself and window − 1 before it."""
+
+    sparse_block: int | None = None
+    """Positions of a block in block-sparse layers, which read their own block and the summary of every block before:
+    its last `sparse_summary` positions."""
+
+    sparse_summary: int = 8
+    """How many positions at the end of each block are read from every later one."""
+
+    window_pattern: str | None = None
+    """What the layers read, a letter each, repeated over all of them: S a sliding window, B block-sparse, L everything;
+    SSSL is three windows and then a layer that reads all. Left out: S when window is set, B when sparse_block is set, L
+    otherwise."""
+
     tied: bool = False
     """Whether the output head is the embedding matrix."""
 
+    initial_std: float | None = None
+    """Standard deviation of fresh matrices; 0.02 in GPT-2. Left out: each matrix's input width^-0.5."""
+
     embedding_std: float = DERIVED
-    """Standard deviation of fresh embeddings. Left out: 1.0, or width^-0.5 when tied."""
+    """Standard deviation of fresh embeddings. Left out: initial_std, else 1.0, or width^-0.5 when tied."""
+
+    zero_projections: bool = True
+    """Whether what writes into the residual stream, and an own head, begin at zero. Otherwise they are drawn like other
+    matrices, the former divided by √(2·layers) as in GPT-2."""
 
     pad_id: int | None = None
     """Id of padding. Left out: taken from the tokenizer."""
@@ -73,11 +160,67 @@ class ModelConfig:
         between(self, 1, MOST_LAYERS, "layers")
         between(self, 1, LARGEST_VOCABULARY, "vocab_size")
         between(self, 1, 10**12, "rope_base")
-        positive(self, "norm_epsilon", "embedding_std")
+        between(self, 1, 10**6, "rope_factor")
+        between(self, 1, LARGEST_CONTEXT, "rope_original_context")
+        between(self, 0, 0.9, "dropout")
+        positive(self, "norm_epsilon", "embedding_std", "initial_std", "logit_softcap")
+        at_least(self, 0, "pad_id", "bos_id", "eos_id")
         if self.heads is not None and self.kv_heads is not None and self.heads % self.kv_heads:
             raise ConfigError(f"heads must be a multiple of kv_heads, got {self.heads} and {self.kv_heads}")
+        if self.norm_bias and self.norm == "rms":
+            raise ConfigError("norm_bias needs norm layer: an RMS norm has no bias")
+        self._check_rope()
+        self._check_pattern()
+
+    def _check_rope(self) -> None:
+        if self.positions != "rope":
+            if self.rope_scaling != "none":
+                raise ConfigError(f"rope_scaling is {self.rope_scaling}, but positions is {self.positions}")
+            return
         if self.head_width is not None and self.head_width % 2:
             raise ConfigError(f"head_width must be even: RoPE rotates pairs, got {self.head_width}")
+        if self.rope_scaling == "none" and (self.rope_factor != 1 or self.rope_original_context is not None):
+            raise ConfigError(
+                "rope_factor and rope_original_context need rope_scaling", "Choose linear, ntk or yarn (the best)."
+            )
+        if self.rope_scaling == "yarn" and self.rope_base <= 1:
+            raise ConfigError(f"rope_base must be above 1 for rope_scaling yarn, got {self.rope_base}")
+        if self.rope_scaling == "ntk" and self.head_width == 2:
+            raise ConfigError("head_width must be above 2 for rope_scaling ntk, which keeps the fastest pair, got 2")
+
+    def _check_pattern(self) -> None:
+        between(self, 1, LARGEST_CONTEXT, "window", "sparse_block")
+        between(self, 1, self.sparse_block or LARGEST_CONTEXT, "sparse_summary")
+        pattern = self.window_pattern
+        if pattern is None:
+            if self.window is not None and self.sparse_block is not None:
+                raise ConfigError(
+                    "window and sparse_block are both set: window_pattern must say which layers have which"
+                )
+            return
+        if not pattern or set(pattern) - set("SBL"):
+            raise ConfigError(f"window_pattern must be made of the letters S, B and L, got {pattern!r}")
+        for letter, name in (("S", "window"), ("B", "sparse_block")):
+            size = getattr(self, name)
+            if letter in pattern and size is None:
+                raise ConfigError(f"window_pattern {pattern} has {letter}, but {name} is not set")
+            if letter not in pattern and size is not None:
+                raise ConfigError(f"{name} is {size}, but window_pattern {pattern} has no {letter}")
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the feed-forward has a gate."""
+        return self.activation in GATED
+
+    def has_value_embedding(self, layer: int) -> bool:
+        """Of block number `layer`, counted from 0: every second block, the last one among them."""
+        return self.value_embeddings and (self.layers - 1 - layer) % 2 == 0
+
+    @property
+    def layer_kinds(self) -> str:
+        """What each layer reads, a letter each: S a sliding window, B block-sparse, L everything."""
+        pattern = self.window_pattern or ("S" if self.window else "B" if self.sparse_block else "L")
+        return (pattern * self.layers)[: self.layers]
 
     def with_tokenizer(self, tokenizer: Tokenizer) -> ModelConfig:
         """With the vocabulary and special ids of the tokenizer, and resolved. ConfigError when another one is set."""
@@ -98,6 +241,9 @@ class ModelConfig:
         """Every derived size filled in. ConfigError when the sizes do not fit together or the vocabulary is unknown."""
         if self.vocab_size is None:
             raise ConfigError("vocab_size is not set and there is no tokenizer to take it from")
+        for name in ("pad_id", "bos_id", "eos_id"):
+            if (value := getattr(self, name)) is not None and value >= self.vocab_size:
+                raise ConfigError(f"{name} is {value:,}, but there are {self.vocab_size:,} ids, from 0 on")
         heads = self.heads or max(1, self.width // 64)
         if self.head_width is None and self.width % heads:
             raise ConfigError(f"width must be a multiple of heads, got {self.width} and {heads}")
@@ -106,9 +252,15 @@ class ModelConfig:
             heads=heads,
             kv_heads=self.kv_heads or heads,
             head_width=self.head_width or self.width // heads,
-            ff_width=self.ff_width or -(-self.width * 8 // 3 // 64) * 64,
-            embedding_std=self.embedding_std or (self.width**-0.5 if self.tied else 1.0),
+            ff_width=self.ff_width or (-(-self.width * 8 // 3 // 64) * 64 if self.is_gated else 4 * self.width),
+            embedding_std=self.embedding_std or self.initial_std or (self.width**-0.5 if self.tied else 1.0),
+            rope_original_context=self._original_context(),
         )
+
+    def _original_context(self) -> int | None:
+        if self.rope_scaling == "none" or self.rope_original_context is not None:
+            return self.rope_original_context
+        return max(1, round(self.context / self.rope_factor))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,11 @@ EXACT = "seedbed.json"
 """Our exact config, in model folders and checkpoints."""
 FORMAT = 1
 """Version of that file."""
+FIRST_FIELDS = (
+    *("vocab_size", "layers", "width", "heads", "kv_heads", "head_width", "ff_width", "context", "rope_base"),
+    *("norm_epsilon", "tied", "embedding_std", "pad_id", "bos_id", "eos_id"),
+)
+"""Of the model in that file, always there. Where a later one is missing, it had the value that is its default now."""
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints."""
 TOKENIZER = "tokenizer"
@@ -178,7 +183,7 @@ def read_config(folder: Path) -> ModelConfig:
     if read_json(path).get("format") != FORMAT:
         raise DataError(f"{path}: format is not {FORMAT}, the one that this version of seedbed reads")
     try:
-        return read_record(ModelConfig, path, "model").resolve()
+        return read_record(ModelConfig, path, "model", required=FIRST_FIELDS).resolve()
     except ConfigError as error:
         raise CorruptionError(f"{path}: {error.problem}") from error
 

@@ -1,13 +1,12 @@
 """The one model: it trains, aligns, generates and serves.
 
-- pre-norm residual blocks with RMSNorm
-- rotary positions, grouped-query attention, per-head QK-norm
-- SwiGLU, no bias anywhere
+- residual blocks of attention and feed-forward, whose norms stand before, after, or on both sides of them
+- positions in the embeddings, in the attention, or nowhere
 - head tied to the embedding or its own
 - projections back into the residual stream begin at zero, so that a fresh block is the identity and depth costs nothing
-  at the start (Zhang et al. 2019, arXiv:1901.09321; GPT-2's 1/√depth is the milder form)
+  at the start (Zhang et al. 2019, arXiv:1901.09321), or at 1/√(2·layers) of other matrices (Radford et al. 2019, §2.3)
 
-Shape suffixes: B batch, T positions, D model width, V vocabulary.
+Shape suffixes: B batch, T positions, D model width, V vocabulary, E key/value heads × head width.
 """
 
 from __future__ import annotations
@@ -18,27 +17,81 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seedbed.model.attention import Attention, AttentionMask
+from seedbed.errors import ConfigError
+from seedbed.model.attention import Attention
+from seedbed.model.attention_paths.choice import choose
+from seedbed.model.attention_paths.path import Attend, Heads
 from seedbed.model.cache import KVCache, LayerCache
 from seedbed.model.config import ModelConfig
-from seedbed.model.feedforward import FeedForward
-from seedbed.model.norms import RMSNorm
-from seedbed.model.positions import Angles, RotaryPositions
+from seedbed.model.feedforward import build_feedforward
+from seedbed.model.masks import AttentionMask
+from seedbed.model.norms import build_norm
+from seedbed.model.positions import Angles, build_positions
+from seedbed.model.skips import build_skips, build_value_embeddings
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each added to the residual stream."""
+    """Attention, then feed-forward, each added to the residual stream; norms before them (Xiong et al. 2020,
+    arXiv:2002.04745)."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, layer: int = 0):
         super().__init__()
-        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.attention = Attention(config)
-        self.feedforward_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.feedforward = FeedForward(config)
+        self.attention_norm = build_norm(config.width, config)
+        self.attention = Attention(config, layer)
+        self.feedforward_norm = build_norm(config.width, config)
+        self.feedforward = build_feedforward(config)
+        self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BTD: Tensor, angles: Angles, mask: AttentionMask, cache: LayerCache | None) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), angles, mask, cache)
-        return x_BTD + self.feedforward(self.feedforward_norm(x_BTD))
+    def forward(
+        self,
+        x_BTD: Tensor,
+        angles: Angles | None,
+        attend: Attend,
+        cache: LayerCache | None,
+        values_BTE: Tensor | None = None,
+    ) -> Tensor:
+        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), angles, attend, cache, values_BTE))
+        return x_BTD + self.dropout(self.feedforward(self.feedforward_norm(x_BTD)))
+
+
+class PostNormBlock(Block):
+    """The residual stream itself is normalised after each addition (Vaswani et al. 2017, arXiv:1706.03762, §3.1)."""
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        angles: Angles | None,
+        attend: Attend,
+        cache: LayerCache | None,
+        values_BTE: Tensor | None = None,
+    ) -> Tensor:
+        x_BTD = self.attention_norm(x_BTD + self.dropout(self.attention(x_BTD, angles, attend, cache, values_BTE)))
+        return self.feedforward_norm(x_BTD + self.dropout(self.feedforward(x_BTD)))
+
+
+class SandwichBlock(Block):
+    """Norms before and after, so that no block adds more than the others (Ding et al. 2021, arXiv:2105.13290, §2.4;
+    Gemma 2)."""
+
+    def __init__(self, config: ModelConfig, layer: int = 0):
+        super().__init__(config, layer)
+        self.attention_exit_norm = build_norm(config.width, config)
+        self.feedforward_exit_norm = build_norm(config.width, config)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        angles: Angles | None,
+        attend: Attend,
+        cache: LayerCache | None,
+        values_BTE: Tensor | None = None,
+    ) -> Tensor:
+        read_BTD = self.attention(self.attention_norm(x_BTD), angles, attend, cache, values_BTE)
+        x_BTD = x_BTD + self.dropout(self.attention_exit_norm(read_BTD))
+        return x_BTD + self.dropout(self.feedforward_exit_norm(self.feedforward(self.feedforward_norm(x_BTD))))
+
+
+BLOCKS = {"pre": Block, "post": PostNormBlock, "sandwich": SandwichBlock}
 
 
 class Head(nn.Linear):
@@ -46,6 +99,18 @@ class Head(nn.Linear):
 
     parameter_kind = "head"
     """Its own rate, which `optim.groups` reads here."""
+
+
+class SoftCap(nn.Module):
+    """Logits bent into (−cap, cap), the small ones left as they are (Gemma 2: Riviere et al. 2024, arXiv:2408.00118,
+    §2)."""
+
+    def __init__(self, cap: float):
+        super().__init__()
+        self.cap = cap
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return self.cap * torch.tanh(logits / self.cap)
 
 
 class Transformer(nn.Module):
@@ -56,58 +121,113 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config = config.resolve()
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.positions = RotaryPositions(config.head_width, config.rope_base)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.final_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.positions = build_positions(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.skips = build_skips(config)
+        self.value_embeddings = build_value_embeddings(config)
+        self.blocks = nn.ModuleList(BLOCKS[config.norm_place](config, layer) for layer in range(config.layers))
+        # After post-norm blocks the residual stream is normalised already.
+        self.final_norm = nn.Identity() if config.norm_place == "post" else build_norm(config.width, config)
         self.head = None if config.tied else Head(config.width, config.vocab_size, bias=False)
+        self.softcap = nn.Identity() if config.logit_softcap is None else SoftCap(config.logit_softcap)
+        self.attention_path = "auto"
         self.initialise()
 
+    def attend_by(self, path: str) -> None:
+        """Computes attention by the named way from now on: auto, reference, sdpa, flex or flash."""
+        self.attention_path = path
+
     def initialise(self) -> None:
-        """Fresh weights: fan-in scaled matrices, zero for what writes into the residual stream and for an own head."""
-        nn.init.normal_(self.embedding.weight, std=self.config.embedding_std)
-        for name, matrix in self.blocks.named_parameters():
-            if matrix.ndim == 2:
-                writes_residual = name.endswith(("attention.output.weight", "feedforward.down.weight"))
-                nn.init.normal_(matrix, std=0.0 if writes_residual else matrix.shape[1] ** -0.5)
-        if self.head is not None:
-            nn.init.zeros_(self.head.weight)
+        """Fresh weights: embeddings as wide as the config says, matrices by `initial_std` or their input width, biases
+        and gates zero, and so what writes into the residual stream and an own head, unless the config says otherwise.
+        """
+        config = self.config
+        own_share = 0.0 if config.zero_projections else 1.0
+        shares = {  # of the spread of other matrices
+            "attention.output": own_share * (2 * config.layers) ** -0.5,
+            "feedforward.down": own_share * (2 * config.layers) ** -0.5,
+            "value_gate.gate": 0.0,
+            "head": own_share,
+        }
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Embedding):
+                of_values = name.startswith("value_embeddings.")
+                spread = (config.initial_std or config.width**-0.5) if of_values else config.embedding_std
+                nn.init.normal_(module.weight, std=spread)
+            elif isinstance(module, nn.Linear):
+                share = next((share for end, share in shares.items() if name.endswith(end)), 1.0)
+                nn.init.normal_(module.weight, std=share * (config.initial_std or module.in_features**-0.5))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, tokens_BT: Tensor, **where: Tensor | None) -> Tensor:
         """Logits (B, T, V) of the token that follows each position. Keywords as in `hidden`."""
         return self.logits(self.hidden(tokens_BT, **where))
 
     def hidden(
-        self, tokens_BT: Tensor, *, segments_BT: Tensor | None = None, positions_BT: Tensor | None = None
+        self,
+        tokens_BT: Tensor,
+        *,
+        segments_BT: Tensor | None = None,
+        positions_BT: Tensor | None = None,
+        prefix_B: Tensor | None = None,
     ) -> Tensor:
         """Normed residual stream (B, T, D) of whole sequences.
 
-        `segments_BT` numbers the documents of packed rows, `positions_BT` restarts at 0 in each of them; left out, a
-        row is one document.
+        `segments_BT` numbers the documents of packed rows (−1: padding), `positions_BT` restarts at 0 in each of them;
+        left out, a row is one document. The first `prefix_B` positions of a row are read by all of it.
         """
-        mask = AttentionMask.causal() if segments_BT is None else AttentionMask.within_documents(segments_BT)
-        angles = self.positions.angles(tokens_BT.shape[1], positions_BT, device=tokens_BT.device)
-        return self.run(tokens_BT, angles, mask, [None] * len(self.blocks))
+        rows, length = tokens_BT.shape
+        mask = AttentionMask(
+            rows=rows,
+            queries=length,
+            keys=length,
+            device=tokens_BT.device,
+            segments_BT=segments_BT,
+            positions_BT=positions_BT,
+            prefix_B=prefix_B,
+        )
+        angles = self.positions.angles(length, positions_BT, device=tokens_BT.device)
+        x_BTD = self.positions.place(self.embedding(tokens_BT), length, positions_BT)
+        return self.run(tokens_BT, x_BTD, angles, mask, [None] * len(self.blocks))
 
     def extend(self, tokens_BT: Tensor, positions_BT: Tensor, cache: KVCache, seen: int) -> Tensor:
         """Normed residual stream (B, T, D) of new tokens that read, and join, what `cache` holds.
 
-        `seen` is one more than the largest position of the batch; no position is ≥ it.
+        `seen` is one more than the largest position of the batch; no position is ≥ it. ConfigError when the model
+        reads both ways: each new token would change what it made of those before.
         """
+        if not self.config.causal:
+            raise ConfigError("the model reads both ways (model.causal is false): it cannot go on with a text")
         angles = self.positions.angles(seen, positions_BT, device=tokens_BT.device)
         mask = AttentionMask.up_to(positions_BT, seen)
-        return self.run(tokens_BT, angles, mask, cache.layers(positions_BT, seen))
+        x_BTD = self.positions.place(self.embedding(tokens_BT), seen, positions_BT)
+        return self.run(tokens_BT, x_BTD, angles, mask, cache.layers(positions_BT, seen))
 
     def run(
-        self, tokens_BT: Tensor, angles: Angles, mask: AttentionMask, caches: list[LayerCache] | list[None]
+        self,
+        tokens_BT: Tensor,
+        embedding_BTD: Tensor,
+        angles: Angles | None,
+        mask: AttentionMask,
+        caches: list[LayerCache] | list[None],
     ) -> Tensor:
-        x_BTD = self.embedding(tokens_BT)
-        for block, cache in zip(self.blocks, caches, strict=True):
-            x_BTD = block(x_BTD, angles, mask, cache)
+        x_BTD = embedding_BTD = self.dropout(embedding_BTD)
+        layers = zip(self.blocks, self.skips, self.value_embeddings, self.attends(mask), caches, strict=True)
+        for block, skip, values, attend, cache in layers:
+            x_BTD = block(skip(x_BTD, embedding_BTD), angles, attend, cache, values(tokens_BT))
         return self.final_norm(x_BTD)
+
+    def attends(self, mask: AttentionMask) -> list[Attend]:
+        """What computes attention in each layer; made once for all layers that see the same."""
+        heads = Heads.of(self.config, self.embedding.weight, training=self.training)
+        masks = mask.of_layers(self.config)
+        made = {layer: choose(self.attention_path, layer, heads) for layer in dict.fromkeys(masks)}
+        return [made[layer] for layer in masks]
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores (…, V) over the vocabulary of normed residual vectors (…, D)."""
-        return F.linear(x_BTD, self.head_weight)
+        return self.softcap(F.linear(x_BTD, self.head_weight))
 
     @property
     def head_weight(self) -> Tensor:
@@ -117,11 +237,17 @@ class Transformer(nn.Module):
 
 def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every weight of a resolved config, by name, without a byte of them."""
+    # Blocks of a kind recur every second one, counted from the last: two or three layers hold them all.
+    thin = min(config.layers, 2 + config.layers % 2)
     with torch.device("meta"):
-        thin = Transformer(replace(config, layers=1))
+        weights = Transformer(replace(config, layers=thin)).named_parameters()
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, weight in thin.named_parameters():
-        inside = name.removeprefix("blocks.0.")
-        names = [name] if inside == name else [f"blocks.{number}.{inside}" for number in range(config.layers)]
+    for name, weight in weights:
+        room, _, inside = name.partition(".")
+        number, _, inside = inside.partition(".")
+        names = [name]
+        if number.isdigit():
+            alike = range(int(number), config.layers, 2) if int(number) < 2 else ()
+            names = [f"{room}.{layer}.{inside}" for layer in alike]
         shapes |= dict.fromkeys(names, tuple(weight.shape))
     return shapes

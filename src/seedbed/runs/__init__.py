@@ -32,10 +32,9 @@ from seedbed.runs.manifest import (
     seal,
     verify_file,
 )
-from seedbed.runs.reading import ADDED, check_number, json_name, parse_json, read_json, read_record
+from seedbed.runs.reading import check_number, json_name, parse_json, read_json, read_record
 
 __all__ = [
-    "ADDED",
     "MANIFEST",
     "FileRecord",
     "Inputs",

@@ -6,16 +6,13 @@ import dataclasses
 import json
 import math
 import types
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from seedbed.errors import CorruptionError, DataError
 
 R = TypeVar("R")
-
-ADDED = {"added": True}
-"""Metadata of a field that files of earlier versions do not have: where it is missing it has its default."""
 
 LARGEST_NUMBER = 2**63 - 1
 DEEPEST = 100
@@ -65,11 +62,13 @@ def read_json(path: Path | str) -> dict[str, Any]:
     return values
 
 
-def read_record(cls: type[R], path: Path | str, key: str | None = None) -> R:
+def read_record(
+    cls: type[R], path: Path | str, key: str | None = None, *, required: Collection[str] | None = None
+) -> R:
     """The dataclass `cls`, of plain fields, that the JSON object in a file describes, or the one under a key of it.
 
-    Every field must be there, but for those marked ADDED, and of its type. CorruptionError naming file and field when
-    one is not, DataError for a field that only another version can have written.
+    Every field, or every `required` one, must be there, and what is there of its type. CorruptionError naming file and
+    field when one is not, DataError for a field that only another version can have written.
     """
     values: Any = read_json(path)
     prefix = ""
@@ -78,15 +77,14 @@ def read_record(cls: type[R], path: Path | str, key: str | None = None) -> R:
         if not isinstance(values, dict):
             raise CorruptionError(f"{path}: {key} must be an object, got {json_name(values)}")
     hints = get_type_hints(cls)
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # a TypeVar cannot say "dataclass"
-    names = [field.name for field in fields if field.name in values or field.metadata != ADDED]
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]  # a TypeVar cannot say "dataclass"
     for name in values:
         if name not in names:
             raise DataError(f"{path}: {prefix}{name[:60]} is not known to this version of seedbed")
-    for name in names:
+    for name in names if required is None else required:
         if name not in values:
             raise CorruptionError(f"{path}: {prefix}{name} is missing")
-    return cls(**{name: _plain(hints[name], values[name], f"{path}: {prefix}{name}") for name in names})
+    return cls(**{name: _plain(hints[name], value, f"{path}: {prefix}{name}") for name, value in values.items()})
 
 
 def check_number(values: Any, keys: Sequence[str], path: Path | str) -> None:
@@ -97,6 +95,10 @@ def check_number(values: Any, keys: Sequence[str], path: Path | str) -> None:
 
 
 def _plain(hint: Any, value: Any, where: str) -> Any:
+    if get_origin(hint) is Literal:
+        if value in get_args(hint) and isinstance(value, str):
+            return value
+        raise CorruptionError(f"{where} must be one of {', '.join(get_args(hint))}, got {json_name(value)}")
     kinds = get_args(hint) or (hint,)
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
     if float in kinds and is_number and math.isfinite(value):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -22,12 +22,14 @@ from seedbed.model.folder import CHECKPOINTS, read_config, write_config
 from seedbed.model.state import MODEL, describe_state, read_state, weight_state, write_state
 from seedbed.model.transformer import Transformer, weight_shapes
 from seedbed.model.weights import check_shapes
-from seedbed.runs import ADDED, MANIFEST, new_folder, open_folder, read_record, refuse_unlisted, write_json, writing
+from seedbed.runs import MANIFEST, new_folder, open_folder, read_record, refuse_unlisted, write_json, writing
 
 logger = logging.getLogger(__name__)
 
 STATE = "state.json"
 """In a checkpoint: all that is no tensor."""
+FIRST_FIELDS = ("step", "units", "skipped_in_row", "best_step", "best_loss", "validations_without_gain")
+"""What the state of every run has; of fields that came later, files of earlier versions have the defaults."""
 OPTIMIZER, RANDOM = "optimizer.", "random."
 """Before the names of tensors that are no weights: `optimizer.WEIGHT:KEY`, `random.DEVICE`."""
 
@@ -54,10 +56,10 @@ class RunState:
     validations_without_gain: int = 0
     """Validations in a row that were not the best."""
 
-    loss_scale: float | None = field(default=None, metadata=ADDED)
+    loss_scale: float | None = None
     """What the next step multiplies its loss with under fp16; None before the first step and in other precisions."""
 
-    steps_at_scale: int = field(default=0, metadata=ADDED)
+    steps_at_scale: int = 0
     """Steps without overflow since the scale changed."""
 
     @property
@@ -125,7 +127,7 @@ class Checkpoints:
                     f"{folder} was begun with another {role} than is given now",
                     "Give the one that the run was begun with, or another --out.",
                 )
-        progress = read_record(RunState, folder / STATE)
+        progress = read_record(RunState, folder / STATE, required=FIRST_FIELDS)
         if progress.step != step:
             raise CorruptionError(f"{folder} holds the state of step {progress.step}: it was renamed")
         _load_tensors(folder, model, optimizers)

@@ -69,6 +69,10 @@ class TrainConfig:
     device: Literal["auto", "cuda", "mps", "xpu", "cpu"] = "auto"
     """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""
 
+    attention: Literal["auto", "reference", "sdpa", "flex", "flash"] = "auto"
+    """How attention is computed: auto by device and mask. What cannot be had here is said, and sdpa is taken. Moves
+    weights by rounding alone; docs/attention.md tells the ways apart."""
+
     deterministic: bool = True
     """Only algorithms that give the same bits every time. false trades that for speed on some devices."""
 

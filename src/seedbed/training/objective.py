@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from torch import Tensor
 
 from seedbed.data.batches.batch import IGNORE, Batch, TokenBatch
-from seedbed.model.cross_entropy import summed_cross_entropy
+from seedbed.model.cross_entropy import Scores, summed_cross_entropy
 from seedbed.model.transformer import Transformer
 
 
@@ -72,7 +72,8 @@ class NextToken(Objective[TokenBatch]):
         x_BTD = model.hidden(batch.tokens_BT, segments_BT=batch.segments_BT, positions_BT=batch.positions_BT)
         counted_BT = batch.targets_BT != IGNORE
         targets_N = batch.targets_BT[counted_BT]
-        total = summed_cross_entropy(x_BTD[counted_BT], model.head_weight, targets_N)
+        scores = Scores(softcap=model.config.logit_softcap)
+        total = summed_cross_entropy(x_BTD[counted_BT], model.head_weight, targets_N, scores)
         if self.token_bytes is None:
             return Loss(total, len(targets_N))
         bytes_N = self.token_bytes.to(targets_N.device)[targets_N]

@@ -167,6 +167,7 @@ def _trainer(stage: Stage, config: C, *, quiet: bool = False) -> Trainer[Any]:
     device = choose_device(config.train.device)
     set_determinism(config.train.deterministic)
     model = stage.model().to(device)
+    model.attend_by(config.train.attention)
     display = Display(
         stage.name,
         flops_per_token=training_flops(model.config, stage.length),

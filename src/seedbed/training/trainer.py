@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -105,6 +106,8 @@ class Trainer(Generic[B]):
         """One optimizer step: gradients of the summed loss, divided once by all units of the step."""
         multiple = rate_multiple(self.schedule, self.progress.step, self.steps)
         set_rates(self.optimizers, multiple)
+        # What dropout leaves out follows from the seed and the step, not from the steps before.
+        torch.manual_seed(random.Random(f"{self.config.seed}, {self.progress.step}").getrandbits(63))
         tally, tokens = Tally(), 0
         for batch in self.micro_batches(self.progress.step):
             with self.precision.compute():

@@ -1,0 +1,42 @@
+"""Architectures drawn at random from every choice of the dense family, small enough to build in milliseconds."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from seedbed.model.config import ModelConfig
+
+
+@st.composite
+def configs(draw, **fixed) -> ModelConfig:
+    """Resolved; `fixed` are the values that are not drawn."""
+    positions = fixed.get("positions") or draw(st.sampled_from(["rope", "alibi", "learned", "sinusoidal", "none"]))
+    norm = fixed.get("norm") or draw(st.sampled_from(["rms", "layer"]))
+    kv_heads = draw(st.sampled_from([1, 2, 3]))
+    drawn = {
+        "vocab_size": draw(st.integers(5, 60)),
+        "layers": draw(st.integers(1, 5)),
+        "width": draw(st.sampled_from([12, 30, 40])),
+        "heads": kv_heads * draw(st.sampled_from([1, 2])),
+        "kv_heads": kv_heads,
+        "head_width": draw(st.sampled_from([4, 6, 10])),
+        "ff_width": draw(st.none() | st.integers(1, 50)),
+        "context": draw(st.integers(16, 40)),
+        "positions": positions,
+        "norm": norm,
+        "norm_bias": norm == "layer" and draw(st.booleans()),
+        "norm_place": draw(st.sampled_from(["pre", "post", "sandwich"])),
+        "qk_norm": draw(st.booleans()),
+        "activation": draw(st.sampled_from(["swiglu", "geglu", "reglu", "gelu", "relu", "relu2", "silu"])),
+        "attention_bias": draw(st.booleans()),
+        "feedforward_bias": draw(st.booleans()),
+        "dropout": draw(st.sampled_from([0.0, 0.2])),
+        "logit_softcap": draw(st.sampled_from([None, 3.0])),
+        "embedding_skip": draw(st.booleans()),
+        "value_embeddings": draw(st.booleans()),
+        "tied": draw(st.booleans()),
+    }
+    if positions == "rope":
+        scaling = draw(st.sampled_from(["none", "linear", "ntk", "yarn"]))
+        drawn |= {"rope_scaling": scaling, "rope_factor": 1.0 if scaling == "none" else draw(st.floats(1, 8))}
+    return ModelConfig(**(drawn | fixed)).resolve()
