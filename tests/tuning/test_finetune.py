@@ -364,7 +364,7 @@ GOOD = {"prompt": "a", "response": "b"}
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([GOOD, {"prompt": "a"}], r"d\.jsonl, row 2: response must be a text, got nothing"),
+        ([GOOD, {"prompt": "a"}], r"d\.jsonl, row 2: it has prompt, but no answer to it"),
         ([GOOD, GOOD, {"messages": []}], r"d\.jsonl, row 3: .*at least one message"),
         ([{"words": "a"}, GOOD], r"d\.jsonl, row 1: it has neither messages nor prompt"),
         ([GOOD, [1]], r"d\.jsonl, row 2: an object is needed, got a list"),

@@ -345,8 +345,16 @@ class TokensConfig:
     val: str = "val"
     """Name of its validation files."""
 
+    validation_fraction: float | None = None
+    """Of an import where all is in the files that `train` names, as Megatron has it: the share of the documents that is
+    kept apart to validate on, at even distances. Left out: `val` names files of their own."""
+
     def __post_init__(self) -> None:
         at_least(self, 0, "end_of_text")
+        positive(self, "validation_fraction")
+        between(self, 0, 0.5, "validation_fraction")
+        if self.action == "export" and self.validation_fraction is not None:
+            raise ConfigError("validation_fraction is for an import: both splits are exported as they are")
         if self.action == "import" and self.tokenizer is None:
             raise ConfigError("tokenizer is needed for an import: the one that the tokens were made with")
         if self.action == "export" and self.tokenizer is not None:

@@ -173,6 +173,8 @@ def test_the_command_line_goes_both_ways(place, tmp_path, monkeypatch, capsys):
         ({"action": "export", "end_of_text": 1}, "end_of_text is for the import of nanogpt"),
         ({"action": "import", "tokenizer": Path("t"), "end_of_text": 1}, "end_of_text is for the import of nanogpt"),
         ({"action": "export", "train": "a/b"}, "train must be the name of a file"),
+        ({"action": "export", "validation_fraction": 0.1}, "validation_fraction is for an import"),
+        ({"action": "import", "tokenizer": Path("t"), "validation_fraction": 0.6}, "validation_fraction must be "),
         ({"action": "export", "val": ""}, "val must be the name of a file"),
         ({"action": "export", "val": "train"}, "val must be another name"),
     ],
@@ -287,3 +289,22 @@ def test_a_record_that_names_its_own_length_is_not_believed(tmp_path):
     (tmp_path / "x.index").write_bytes(np.array([0, 8], "<i8").tobytes())
     with pytest.raises(DataError, match=r"record 0 says 2,147,483,647 tokens, but its index gives it 1"):
         int32.read(tmp_path, "x")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_of_one_file_documents_at_even_distances_become_validation(format, tmp_path):
+    """As Megatron's tools write one; every document is on one side."""
+    tokenizer = tokenizer_of("both")
+    texts = [[65 + i, 66, 67][: 1 + i % 3] for i in range(20)]
+    framed = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in texts]
+    tokens = write_tokens(tmp_path / "tokens", tokenizer, train=texts, val=texts[:1])
+    theirs = export(tokens, tmp_path / "theirs", format)
+    (theirs / "val.bin").unlink()
+    more = {"format": format, "tokenizer": tokens / "tokenizer", **ending(format, "both")}
+    ours = take_in(theirs, tmp_path / "ours", **more, validation_fraction=0.1)
+    assert documents(ours.val) == [framed[9], framed[19]]
+    assert documents(ours.train) == [ids for i, ids in enumerate(framed) if i not in (9, 19)]
+    assert result(tmp_path / "ours")["begins"] == "A"
+    with pytest.raises(DataError, match=r"too few documents to keep 0\.02 of them apart"):
+        take_in(theirs, tmp_path / "none", **more, validation_fraction=0.02)
+    assert not (tmp_path / "none").exists()

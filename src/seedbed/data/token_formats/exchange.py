@@ -7,6 +7,8 @@ tokenizer has them, whether the other tool put them there or not, and says how m
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from seedbed.errors import ConfigError, DataError
 from seedbed.progress import progress
 from seedbed.runs import Manifest, command, finished_result, new_folder, write_card, write_result
 from seedbed.tokenizers import Tokenizer
+
+SHOWN = 60
+"""Tokens that are decoded, and characters of them that are shown, of where an import begins."""
 
 WRITE = {"megatron": megatron.write, "nanogpt": nanogpt.write, "int32": int32.write}
 
@@ -63,11 +68,11 @@ def import_tokens(config: TokensConfig) -> dict[str, Any]:
     started = time.monotonic()
     tokenizer, made_from = open_tokenizer(config.tokenizer)
     _check_end_of_text(config.end_of_text, tokenizer)
-    found = {split: _find(config, split, tokenizer) for split in SPLITS}
+    found = _splits(config, tokenizer)
     inputs: dict[str, Path | Manifest | str] = {"tokenizer": made_from}
     for split, documents in found.items():
-        inputs |= {f"{split}{path.suffix}": path for path in documents.files}
-    settings = {"format": config.format, "end_of_text": config.end_of_text}
+        inputs |= {f"{split}{path.suffix}": path for path in documents.files if path not in inputs.values()}
+    settings = {name: getattr(config, name) for name in ("format", "end_of_text", "validation_fraction")}
     result: dict[str, Any] = {"stage": "tokens", "format": config.format}
     if (done := finished_result(config.out, "tokens", lambda: inputs, settings)) is not None:
         return done
@@ -79,9 +84,11 @@ def import_tokens(config: TokensConfig) -> dict[str, Any]:
                 StoreWriter(folder, split, tokenizer) as writer,
                 progress(f"importing {split}", len(documents.tokens), "tokens") as advance,
             ):
-                _copy(documents, writer, tokenizer, advance)
+                opening = _copy(documents, writer, tokenizer, advance)
+            if split == "train":  # a person sees here whether it is the tokenizer that made these tokens
+                result["begins"] = " ".join(tokenizer.decode(opening).split())[:SHOWN]
             if writer.n_tokens == 0:
-                raise DataError(f"{documents.files[0]} holds no tokens")
+                raise _nothing(documents, config, split)
             result[split] = {"documents": writer.n_docs, "tokens": writer.n_tokens, "bytes": writer.n_bytes}
         count, size = (sum(result[split][key] for split in SPLITS) for key in ("tokens", "bytes"))
         result |= {"vocab_size": tokenizer.vocab_size, "bytes_per_token": round(size / count, 4)}
@@ -105,8 +112,33 @@ def _check_end_of_text(end_of_text: int | None, tokenizer: Tokenizer) -> None:
         raise ConfigError(f"end_of_text is {end_of_text}, which begins documents with this tokenizer")
 
 
-def _find(config: TokensConfig, split: Split, tokenizer: Tokenizer) -> Documents:
-    name = getattr(config, split)
+def _splits(config: TokensConfig, tokenizer: Tokenizer) -> dict[Split, Documents]:
+    """The documents of both splits: of their own files, or those of one file at even distances for validation."""
+    if config.validation_fraction is None:
+        return {split: _find(config, getattr(config, split), tokenizer) for split in SPLITS}
+    every = round(1 / config.validation_fraction)
+    whole = {split: _find(config, config.train, tokenizer) for split in SPLITS}  # each goes through its spans once
+    return {
+        split: replace(documents, spans=_parted(documents.spans, every, held_out=split == "val"))
+        for split, documents in whole.items()
+    }
+
+
+def _parted(spans: Iterable[tuple[int, int]], every: int, held_out: bool) -> Iterator[tuple[int, int]]:
+    return (span for number, span in enumerate(spans, start=1) if (number % every == 0) == held_out)
+
+
+def _nothing(documents: Documents, config: TokensConfig, split: Split) -> DataError:
+    """The error for a split without a token."""
+    path = documents.files[0]
+    if split == "train" or config.validation_fraction is None:
+        return DataError(f"{path} holds no tokens")
+    apart = "Tell documents apart by --end_of_text, or give" if config.format == "nanogpt" else "Give"
+    problem = f"{path} holds too few documents to keep {config.validation_fraction} of them apart"
+    return DataError(problem, f"{apart} a larger --validation_fraction.")
+
+
+def _find(config: TokensConfig, name: str, tokenizer: Tokenizer) -> Documents:
     if config.format == "megatron":
         return megatron.read(config.tokens, name)
     if config.format == "int32":
@@ -114,8 +146,9 @@ def _find(config: TokensConfig, split: Split, tokenizer: Tokenizer) -> Documents
     return nanogpt.read(config.tokens, name, config.end_of_text, tokenizer.bos_id)
 
 
-def _copy(documents: Documents, writer: StoreWriter, tokenizer: Tokenizer, advance: Advance) -> None:
-    """Each document as <s> … </s>, in pieces, with the bytes its tokens decode to."""
+def _copy(documents: Documents, writer: StoreWriter, tokenizer: Tokenizer, advance: Advance) -> list[int]:
+    """Each document as <s> … </s>, in pieces, with the bytes its tokens decode to. Returns how the first begins."""
+    opening: list[int] = []
     tokens, path, vocab_size = documents.tokens, documents.files[0], tokenizer.vocab_size
     bos, eos = (np.array([] if id is None else [id], np.uint32) for id in (tokenizer.bos_id, tokenizer.eos_id))
     bytes_of = tokenizer.token_bytes()
@@ -133,6 +166,8 @@ def _copy(documents: Documents, writer: StoreWriter, tokenizer: Tokenizer, advan
                 told = f"document {number:,} has the token {wrong}"
                 problem = f"{path}: {told}, but the tokenizer has the ids 0 to {vocab_size - 1:,}"
                 raise DataError(problem, "Give the --tokenizer that these tokens were made with.")
+            if number == 0:
+                opening = [*opening, *ids[:SHOWN].tolist()][:SHOWN]
             sizes = bytes_of[ids]
             size = int(sizes.sum(dtype=np.int64))
             if size and not text_bytes:
@@ -143,6 +178,7 @@ def _copy(documents: Documents, writer: StoreWriter, tokenizer: Tokenizer, advan
         if not ends:
             writer.extend(eos)
         writer.end_document(text_bytes)
+    return opening
 
 
 def _bytes_dropped(tokenizer: Tokenizer, opening: int) -> int:
