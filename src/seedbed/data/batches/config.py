@@ -9,6 +9,9 @@ from typing import Literal
 from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
 
+FARTHEST = 2**40
+"""Steps, tokens: beyond what any run comes to, and within what 64 bits count with."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MixturePart:
@@ -29,6 +32,8 @@ class MixturePart:
 
     def __post_init__(self) -> None:
         positive(self, "weight", "epochs", "token_budget")
+        between(self, 0, FARTHEST, "weight", "epochs")
+        between(self, 0, 2**60, "token_budget")
         if len(self.given) > 1:
             raise ConfigError(f"{self.given[1]} cannot stand beside {self.given[0]}: give one of them")
 
@@ -49,7 +54,9 @@ class MixturePhase:
     """One for each folder of the mixture, 0 or more."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "from_step")
+        between(self, 1, FARTHEST, "from_step")
+        if not all(0 <= weight <= FARTHEST for weight in self.weights) or not any(self.weights):
+            raise ConfigError(f"weights must be between 0 and {FARTHEST}, and not all 0, got {self.weights}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +70,7 @@ class LengthPhase:
     """Tokens of a row: a divisor of data.length."""
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "from_step")
+        between(self, 0, FARTHEST, "from_step")
         at_least(self, 2, "length")
 
 
@@ -103,7 +110,7 @@ class TrainingDataConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 2, "length")
-        at_least(self, 1, "stride")
+        between(self, 1, FARTHEST, "stride")
         at_least(self, 0, "workers")
         between(self, 0, 1, "infilling")
         if self.tokens is not None and self.mixture:
