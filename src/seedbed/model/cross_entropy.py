@@ -1,8 +1,8 @@
 """Cross-entropy of a large vocabulary without its logits.
 
-The logits of a batch are the largest tensor of a small model. Here they exist for a few rows at a time: their loss is
-taken, then their gradient, and both are added up before the next rows come (Wijmans et al. 2024, "Cut your losses",
-arXiv:2411.09009, §4; Hsu et al. 2024, Liger, arXiv:2410.10989, §3.2). A chunk's rows follow from the vocabulary alone.
+The logits of a batch are the largest tensor of a small model. Here they exist for a few rows at a time, as many as
+follow from the sizes of the head: their loss is taken, then their gradient, and both are added up before the next rows
+come (Wijmans et al. 2024, "Cut your losses", arXiv:2411.09009, §4; Hsu et al. 2024, Liger, arXiv:2410.10989, §3.2).
 
 With logits z, optionally capped to c = s·tanh(z/s) (Gemma Team 2024, arXiv:2408.00118, §2), the loss of target t is
 lse(c) − c_t + ζ·lse(c)². The last term keeps the normaliser near 1 (Chowdhery et al. 2022, arXiv:2204.02311, §5).
@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = 2**22
-"""Logits that exist at once: 16 MiB in fp32, and as much again for their softmax."""
+CHUNK = 2**20
+"""Logits that exist at once, and as many again for their softmax; as many as the head has weights, if that is more.
+Fewer would cost time, since the gradient of the head is read and written once a chunk."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _product_type(x_ND: Tensor) -> torch.dtype:
 
 def _chunks(x_ND: Tensor, weight_VD: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Where each chunk is, its hidden states (C, D) and the head (V, D), both as they are multiplied."""
-    dtype, rows = _product_type(x_ND), max(1, CHUNK // len(weight_VD))
+    dtype, rows = _product_type(x_ND), max(weight_VD.shape[1], CHUNK // len(weight_VD))
     head_VD = weight_VD.to(dtype)
     for first in range(0, len(x_ND), rows):
         part = slice(first, first + rows)
