@@ -38,7 +38,7 @@ def flash_attn_func(
 def flash_attn_varlen_func(q_NHK, k_NGK, v_NGK, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, **settings):
     """Documents one after the other; number d is cu_seqlens[d] … cu_seqlens[d + 1] − 1."""
     assert cu_seqlens_q.dtype is torch.int32 and torch.equal(cu_seqlens_q, cu_seqlens_k)
-    assert max_seqlen_q == max_seqlen_k == max(cu_seqlens_q.diff().tolist(), default=0)
+    assert max_seqlen_q == max_seqlen_k == cu_seqlens_q.diff().max()
     assert cu_seqlens_q[-1] == len(q_NHK)
     out_NHK = torch.zeros_like(q_NHK)
     for start, end in zip(cu_seqlens_q.tolist(), cu_seqlens_q.tolist()[1:], strict=False):

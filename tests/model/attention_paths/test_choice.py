@@ -86,6 +86,10 @@ def test_flash_says_what_masks_it_cannot_take(installed, rules):
     assert "knows no prefixes" in FlashAttention.obstacle(replace(ON_CUDA, **rules), HALF)
 
 
+def test_flex_says_what_heads_it_cannot_take():
+    assert "from 16 on, not of 8" in FlexAttention.obstacle(ON_CUDA, replace(HALF, width=8))
+
+
 def test_flex_leaves_dropout_and_caches_to_others():
     assert "dropout" in FlexAttention.obstacle(ON_CUDA, replace(HALF, dropout=0.1))
     assert "cache" in FlexAttention.obstacle(replace(ON_CUDA, slots_BT=torch.ones(1, 9)), HALF)

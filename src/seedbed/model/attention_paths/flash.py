@@ -68,14 +68,14 @@ class FlashAttention:
 
 
 class Documents:
-    """Where the documents of packed rows lie, when all that is no padding stands in one row."""
+    """Where documents lie when all that is no padding stands in one row. Not all of it may be padding."""
 
     def __init__(self, segments_BT: Tensor):
         is_first_BT = F.pad(segments_BT[:, 1:] != segments_BT[:, :-1], (1, 0), value=True)
         self.where = torch.nonzero(segments_BT >= 0, as_tuple=True)
         starts_D = torch.nonzero(is_first_BT[self.where])[:, 0]
         borders = F.pad(starts_D, (0, 1), value=len(self.where[0])).int()
-        longest = int(borders.diff().max()) if len(starts_D) else 0
+        longest = int(borders.diff().max())
         self.borders = {
             "cu_seqlens_q": borders,
             "cu_seqlens_k": borders,

@@ -17,6 +17,9 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from seedbed.model.attention_paths.path import Heads
 from seedbed.model.masks import AttentionMask
 
+NARROWEST = 16
+"""Head that its kernels are made for."""
+
 
 class FlexAttention:
     """Every mask; no dropout."""
@@ -41,6 +44,8 @@ class FlexAttention:
     def obstacle(mask: AttentionMask, heads: Heads) -> str | None:
         if mask.device.type != "cuda":
             return "FlexAttention needs a GPU of CUDA or ROCm; on a CPU it has no backward pass"
+        if heads.width < NARROWEST:
+            return f"FlexAttention takes heads from {NARROWEST} on, not of {heads.width}"
         if heads.dropout:
             return "FlexAttention has no dropout"
         if mask.slots_BT is not None:
