@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-import logging.handlers
 import shlex
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from seedbed.data.batch import BatchSource
 from seedbed.devices import choose_device, gemm_peak, peak_memory_mb, set_determinism
-from seedbed.errors import StorageError
 from seedbed.model.accounting import count_parameters, training_flops
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import TOKENIZER, save_model
@@ -27,7 +23,6 @@ from seedbed.runs import (
     input_hash,
     lock,
     seal,
-    storage_error,
     words,
     write_atomic,
     write_card,
@@ -40,6 +35,9 @@ from seedbed.training.chart import LOSS_PICTURE, loss_chart
 from seedbed.training.config import CheckpointConfig, StageConfig, TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.objective import Objective
+from seedbed.training.observers.building import build_observers
+from seedbed.training.observers.observer import Observer
+from seedbed.training.run_log import log_to
 from seedbed.training.settings import CONFIG, check_beginning, plain, settle
 from seedbed.training.trainer import Trainer
 
@@ -74,6 +72,8 @@ class Stage:
     """Folders and files that the run is made from."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """What the stage itself has to say, for its log and result."""
+    observers: Sequence[Observer] = ()
+    """What watches the run beside those that its settings ask for."""
     began: float = field(default_factory=time.perf_counter)
     """When the command set to work, on the clock of `time.perf_counter`: what it did since belongs to its minutes."""
 
@@ -90,16 +90,18 @@ def run_stage(stage: Stage, config: C) -> dict[str, Any]:
     `"finished": false`, and goes on when the same command is given again.
     """
     run = config.out
-    choose_device(config.train.device)  # refused, like a missing budget, before anything is written
+    # Refused, like a missing budget, before anything is written.
+    choose_device(config.train.device)
+    observers = [*build_observers(config, stage.tokenizer), *stage.observers]
     if not (run / CONFIG).exists():
         check_beginning(config)
-    with lock(run), _log_to(run / "training.log"):
+    with lock(run), log_to(run, config.log):
         config = settle(config, lambda settings: _counted(settings, stage))
-        return _run(stage, config, run)
+        return _run(stage, config, run, observers)
 
 
-def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
-    trainer = _trainer(stage, config)
+def _run(stage: Stage, config: C, run: Path, observers: Sequence[Observer]) -> dict[str, Any]:
+    trainer = _trainer(stage, config, observers)
     resumed_at = trainer.resume(config.resume) if config.resume != "never" else 0
     (run / MANIFEST).unlink(missing_ok=True)  # a complete run that is opened again is not complete until it ends
     _save_tokenizer(run / TOKENIZER, stage.tokenizer)
@@ -144,6 +146,7 @@ def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
             card["Loss"] = f"![Loss over the steps]({LOSS_PICTURE})"
         write_card(run, f"Run {run.name}", card)
         seal(run, "run", stage.hashes, plain(config))
+    result["used"] = trainer.meter.totals()
     result |= {"seconds": round(time.perf_counter() - stage.began, 2), "peak_rss_mb": round(peak_memory_mb(), 1)}
     write_result(run, result)
     return result
@@ -156,7 +159,7 @@ def _save_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     tokenizer.save(folder)
 
 
-def _trainer(stage: Stage, config: C, *, quiet: bool = False) -> Trainer[Any]:
+def _trainer(stage: Stage, config: C, observers: Sequence[Observer] = (), *, quiet: bool = False) -> Trainer[Any]:
     device = choose_device(config.train.device)
     set_determinism(config.train.deterministic)
     model = stage.model().to(device)
@@ -178,6 +181,7 @@ def _trainer(stage: Stage, config: C, *, quiet: bool = False) -> Trainer[Any]:
         run=config.out,
         display=display,
         inputs=stage.hashes,
+        observers=observers,
     )
 
 
@@ -247,37 +251,3 @@ def _card(stage: Stage, model: ModelConfig, result: Mapping[str, Any], run: Path
         "Use": f'`seedbed generate --model {shlex.quote(str(run))} --prompt "Once"`, or, in transformers, '
         f'`AutoModelForCausalLM.from_pretrained("{run / "model"}")`.',
     }
-
-
-class _RunLog(logging.handlers.RotatingFileHandler):
-    """Ends the run when the log cannot be written, as when metrics cannot; logging itself would print a traceback."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        error = sys.exception()
-        if isinstance(error, StorageError):  # ours, on its way through the handlers that this one is built on
-            raise error
-        if not isinstance(error, OSError):
-            return super().handleError(record)
-        self.stream = None  # what is buffered there would fail again when it is closed
-        raise storage_error(self.baseFilename, error) from error
-
-
-@contextlib.contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Everything that seedbed logs also goes to the run's own rotating log."""
-    handler = _RunLog(path, maxBytes=10_000_000, backupCount=3, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    package = logging.getLogger("seedbed")
-    # Warnings are for the person too: such as a checkpoint that had to be passed over.
-    aloud = logging.StreamHandler()
-    aloud.setLevel(logging.WARNING)
-    aloud.setFormatter(logging.Formatter("seedbed: %(message)s"))
-    package.addHandler(handler)
-    package.addHandler(aloud)
-    package.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        package.removeHandler(handler)
-        package.removeHandler(aloud)
-        handler.close()
