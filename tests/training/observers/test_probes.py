@@ -11,7 +11,7 @@ from seedbed.errors import ConfigError, TrainingError
 from seedbed.training.observers.config import ProbesConfig
 from seedbed.training.observers.probes import Probe, find_function
 from seedbed.training.pretrain import pretrain
-from tests.tiny import pretrain_config, random_rows, records, tiny_trainer
+from tests.tiny import pretrain_config, random_rows, records, tiny_run, tiny_trainer
 
 HERE = "tests.training.observers.test_probes"
 
@@ -53,7 +53,7 @@ def test_numbers_that_json_cannot_hold_are_left_out(tmp_path):
 @pytest.mark.parametrize("answer", [3, None, {"a": "many"}, {"a": None}])
 def test_an_answer_that_is_no_mapping_to_numbers_is_told_as_such(answer, tmp_path):
     probe = Probe("mine", 1, None, lambda model, tokenizer, batch: answer)
-    with pytest.raises(TrainingError, match="mine returned .*, which is not a mapping from names to numbers"):
+    with pytest.raises(TrainingError, match=r"mine returned .*, which is not a mapping from names to numbers"):
         tiny_trainer(tmp_path, random_rows(4), steps=1, observers=[probe]).train()
 
 
@@ -68,15 +68,11 @@ def test_functions_are_found_in_the_current_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("place", ["nowhere.at.all:f", f"{HERE}:missing"])
 def test_a_function_that_is_not_there_ends_the_run_before_it_begins(place, tokens, tmp_path):
     with pytest.raises(ConfigError, match="cannot be found"):
-        pretrain(
-            pretrain_config(
-                tokens, tmp_path / "run", "--train.steps=1", "--probes.every=1", f"--probes.functions=[{place}]"
-            )
-        )
+        tiny_run(*(tokens, tmp_path / "run", "--train.steps=1", "--probes.every=1", f"--probes.functions=[{place}]"))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("place", ["module", "module:", ":name", "a b:c", "m:f()", "os.system('x'):f"])
 def test_what_is_no_place_of_a_function_is_refused(place):
-    with pytest.raises(ConfigError, match="not of the form package.module:function"):
+    with pytest.raises(ConfigError, match=r"not of the form package\.module:function"):
         ProbesConfig(functions=[place])

@@ -24,6 +24,7 @@ POSITIONS = 256
 of a run."""
 
 
+@torch.no_grad()
 def activation_statistics(model: Transformer, forward: Callable[[], object]) -> dict[str, float]:
     """Numbers by name of one forward pass, which `forward` runs.
 
