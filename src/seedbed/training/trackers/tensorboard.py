@@ -46,6 +46,7 @@ class TensorBoard(Tracker):
 
     def graph(self, model: Transformer, tokens_BT: Tensor) -> None:
         with warnings.catch_warnings(action="ignore"), torch.no_grad():  # of all that tracing cannot follow
+            model(tokens_BT)  # tables that grow at first use have grown before they are traced
             self.writer.add_graph(model, tokens_BT)
 
     def close(self, finished: bool) -> None:
