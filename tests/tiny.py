@@ -25,6 +25,7 @@ from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.config import PretrainConfig, TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.objective import NextToken
+from seedbed.training.observers.observer import Observer
 from seedbed.training.pretrain import pretrain
 from seedbed.training.trainer import Trainer
 
@@ -133,6 +134,7 @@ def tiny_trainer(
     validation: Rows | None = None,
     model: ModelConfig = TINY,
     optimizer: OptimizerConfig | None = None,
+    observers: Sequence[Observer] = (),
     **train: Any,
 ) -> Trainer:
     """A trainer of `tiny_model`; keyword arguments are those of TrainConfig."""
@@ -147,4 +149,5 @@ def tiny_trainer(
         schedule=ScheduleConfig(),
         run=run,
         display=Display("test", flops_per_token=1, peak_flops=1, quiet=True),
+        observers=observers,
     )

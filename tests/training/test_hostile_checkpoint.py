@@ -14,7 +14,7 @@ from seedbed.model.folder import load_model
 from seedbed.runs import seal
 from seedbed.tokenizers import bytes as byte_tokenizer
 from seedbed.training.checkpoint import RunState
-from seedbed.training.trackers import JsonLines
+from seedbed.training.trackers.json_lines import JsonLines
 from tests.hostile import damage, damaged, memory_within
 from tests.tiny import tiny_trainer
 

@@ -318,21 +318,6 @@ def test_a_run_is_the_same_verified_or_not(run, tokens, tmp_path):
     assert tiny_run(tokens, tmp_path / "run", *given)["resumed_at"] == 8
 
 
-def test_a_log_that_cannot_be_written_is_one_storage_error(tmp_path, capsys):
-    with pytest.raises(StorageError, match=r"cannot write .*training\.log"), stage._log_to(tmp_path / "training.log"):
-        (tmp_path / "training.log").mkdir()
-        stage.logger.info("a step")
-    assert capsys.readouterr().err == ""
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_log_on_a_full_disk_is_one_storage_error(tmp_path, capsys):
-    (tmp_path / "training.log").symlink_to("/dev/full")
-    with pytest.raises(StorageError, match="no space left"), stage._log_to(tmp_path / "training.log"):
-        stage.logger.info("a step")
-    assert capsys.readouterr().err == ""
-
-
 @pytest.mark.parametrize("budget", ["steps=10**15", "epochs=1e308", "minutes=1e308", "checkpoint.epochs=1e308"])
 def test_a_budget_beyond_all_counting_is_refused(budget, tokens, tmp_path):
     key, _, value = budget.partition("=")

@@ -11,6 +11,15 @@ from seedbed.data.batches.config import TrainingDataConfig
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
+from seedbed.training.observers.config import (
+    AlertsConfig,
+    LogConfig,
+    ProbesConfig,
+    ProfileConfig,
+    SamplesConfig,
+    StatisticsConfig,
+    TrackerName,
+)
 
 LONGEST = 10**12
 """Of any budget: a million times what a person waits for, and far from where counting in floats ends."""
@@ -142,6 +151,28 @@ class StageConfig:
 
     train: TrainConfig = field(default_factory=TrainConfig)
     """Budget, batch, validation, checkpoints."""
+
+    track: list[TrackerName] = field(default_factory=list)
+    """Tools that are told of the run besides its own files. Addresses and keys are those of each tool's own variables
+    (WANDB_API_KEY, MLFLOW_TRACKING_URI, …) and are written nowhere."""
+
+    log: LogConfig = field(default_factory=LogConfig)
+    """How training.log is written."""
+
+    statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
+    """What the inside of the model looks like."""
+
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
+    """Texts that the model writes while it learns."""
+
+    probes: ProbesConfig = field(default_factory=ProbesConfig)
+    """Functions of your own that measure the model while it learns."""
+
+    alerts: AlertsConfig = field(default_factory=AlertsConfig)
+    """When the run calls for a person."""
+
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    """Where the time of a few steps goes."""
 
     resume: str = "auto"
     """auto: go on from the newest complete checkpoint, if there is one. never: refuse a folder that holds a run.

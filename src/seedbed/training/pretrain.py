@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ from seedbed.model.folder import find_model, load_model
 from seedbed.model.transformer import Transformer
 from seedbed.training.config import PretrainConfig
 from seedbed.training.objective import NextToken
+from seedbed.training.observers.observer import Observer
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 
 
-def pretrain(config: PretrainConfig) -> dict[str, Any]:
-    """Trains a model on the tokens of one folder or more; returns the result that `result.json` holds."""
+def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict[str, Any]:
+    """Trains a model on the tokens of one folder or more; returns the result that `result.json` holds.
+
+    `observers` watch it beside those that the config asks for.
+    """
     began = time.perf_counter()
     folders = open_folders(config.data, config.verify)
     tokenizer = folders[0].tokenizer
@@ -62,6 +67,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         phases=[phase.from_step for phase in config.data.lengths] or [0],
         inputs=inputs,
         notes=data.notes,
+        observers=observers,
         began=began,
     )
     return run_stage(stage, config)

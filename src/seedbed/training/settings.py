@@ -27,6 +27,9 @@ CONFIG = "config.yaml"
 FREE = ("device", "log_every", "recompute", "checkpoint")
 """Settings of `train` that a run may go on with differently: they move no weight, up to a device's rounding."""
 
+WATCHING = ("track", "log", "statistics", "samples", "probes", "alerts", "profile")
+"""Settings of a stage that only look on: a run may go on with others."""
+
 LENGTH = ("train.steps", "train.epochs", "train.minutes")
 """Settings by which a run can be made longer."""
 
@@ -79,7 +82,8 @@ def _begin(config: C, count: Callable[[C], TrainConfig]) -> C:
 def _go_on(config: C, earlier: C) -> C:
     """What the run began with, but for what may differ."""
     free = {key: getattr(config.train, key) for key in FREE}
-    return replace(earlier, out=config.out, resume=config.resume, train=replace(earlier.train, **free))
+    watching = {key: getattr(config, key) for key in WATCHING}
+    return replace(earlier, out=config.out, resume=config.resume, train=replace(earlier.train, **free), **watching)
 
 
 def _lengthen(config: C, earlier: C, count: Callable[[C], TrainConfig]) -> C:
@@ -125,7 +129,8 @@ def _differences(config: StageConfig, earlier: StageConfig) -> dict[str, tuple[A
     for key, value in plain(config, paths=True).items():
         counted = key in ("train.steps", "train.validate_every") and value is None  # counted out from epochs or minutes
         counted |= key == "train.compile" and value == "auto"  # as it was chosen when the run began
-        if not counted and not (key in free or key.startswith("train.checkpoint.")) and began.get(key) != value:
+        looks = key.partition(".")[0] in WATCHING
+        if not (counted or looks or key in free or key.startswith("train.checkpoint.")) and began.get(key) != value:
             found[key] = (began.get(key), value)
     return found
 

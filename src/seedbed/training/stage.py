@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-import logging.handlers
 import shlex
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from seedbed.data.batches.batch import BatchSource
 from seedbed.devices import choose_device, gemm_peak, peak_memory_mb, set_determinism
-from seedbed.errors import StorageError
 from seedbed.model.accounting import count_parameters, training_flops
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import TOKENIZER, save_model
@@ -28,7 +24,6 @@ from seedbed.runs import (
     input_hash,
     lock,
     seal,
-    storage_error,
     words,
     write_atomic,
     write_card,
@@ -42,7 +37,10 @@ from seedbed.training.compilation import check_compiler, pays
 from seedbed.training.config import CheckpointConfig, StageConfig, TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.objective import Objective
+from seedbed.training.observers.building import build_observers
+from seedbed.training.observers.observer import Observer
 from seedbed.training.precision import choose_precision
+from seedbed.training.run_log import log_to
 from seedbed.training.settings import CONFIG, check_beginning, plain, settle
 from seedbed.training.trainer import Trainer
 
@@ -79,6 +77,8 @@ class Stage:
     """What the stage itself has to say, for its log and result."""
     phases: Sequence[int] = (0,)
     """Steps from which on a step may cost something else, as those of a length curriculum do."""
+    observers: Sequence[Observer] = ()
+    """What watches the run beside those that its settings ask for."""
     began: float = field(default_factory=time.perf_counter)
     """When the command set to work, on the clock of `time.perf_counter`: what it did since belongs to its minutes."""
 
@@ -99,15 +99,16 @@ def run_stage(stage: Stage, config: C) -> dict[str, Any]:
     choose_precision(config.train.precision, device)
     if config.train.compile == "on":
         check_compiler(device)
+    observers = [*build_observers(config, stage.tokenizer), *stage.observers]
     if not (run / CONFIG).exists():
         check_beginning(config)
-    with lock(run), _log_to(run / "training.log"):
+    with lock(run), log_to(run, config.log):
         config = settle(config, lambda settings: _counted(_with_compile(settings, stage), stage))
-        return _run(stage, config, run)
+        return _run(stage, config, run, observers)
 
 
-def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
-    trainer = _trainer(stage, config)
+def _run(stage: Stage, config: C, run: Path, observers: Sequence[Observer]) -> dict[str, Any]:
+    trainer = _trainer(stage, config, observers)
     resumed_at = trainer.resume(config.resume) if config.resume != "never" else 0
     (run / MANIFEST).unlink(missing_ok=True)  # a complete run that is opened again is not complete until it ends
     _save_tokenizer(run / TOKENIZER, stage.tokenizer)
@@ -152,6 +153,7 @@ def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
             card["Loss"] = f"![Loss over the steps]({LOSS_PICTURE})"
         write_card(run, f"Run {run.name}", card)
         seal(run, "run", stage.hashes, plain(config))
+    result["used"] = trainer.meter.totals()
     result |= {"seconds": round(time.perf_counter() - stage.began, 2), "peak_rss_mb": round(peak_memory_mb(), 1)}
     write_result(run, result)
     return result
@@ -164,7 +166,7 @@ def _save_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     tokenizer.save(folder)
 
 
-def _trainer(stage: Stage, config: C, *, quiet: bool = False) -> Trainer[Any]:
+def _trainer(stage: Stage, config: C, observers: Sequence[Observer] = (), *, quiet: bool = False) -> Trainer[Any]:
     device = choose_device(config.train.device)
     set_determinism(config.train.deterministic)
     model = stage.model().to(device)
@@ -187,6 +189,7 @@ def _trainer(stage: Stage, config: C, *, quiet: bool = False) -> Trainer[Any]:
         run=config.out,
         display=display,
         inputs=stage.hashes,
+        observers=observers,
     )
 
 
@@ -277,37 +280,3 @@ def _card(stage: Stage, model: ModelConfig, result: Mapping[str, Any], run: Path
         "Made from": "\n".join(f"- {name}: `{path}`" for name, path in stage.inputs.items()),
         "Use": f"{use}.",
     }
-
-
-class _RunLog(logging.handlers.RotatingFileHandler):
-    """Ends the run when the log cannot be written, as when metrics cannot; logging itself would print a traceback."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        error = sys.exception()
-        if isinstance(error, StorageError):  # ours, on its way through the handlers that this one is built on
-            raise error
-        if not isinstance(error, OSError):
-            return super().handleError(record)
-        self.stream = None  # what is buffered there would fail again when it is closed
-        raise storage_error(self.baseFilename, error) from error
-
-
-@contextlib.contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Everything that seedbed logs also goes to the run's own rotating log."""
-    handler = _RunLog(path, maxBytes=10_000_000, backupCount=3, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    package = logging.getLogger("seedbed")
-    # Warnings are for the person too: such as a checkpoint that had to be passed over.
-    aloud = logging.StreamHandler()
-    aloud.setLevel(logging.WARNING)
-    aloud.setFormatter(logging.Formatter("seedbed: %(message)s"))
-    package.addHandler(handler)
-    package.addHandler(aloud)
-    package.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        package.removeHandler(handler)
-        package.removeHandler(aloud)
-        handler.close()

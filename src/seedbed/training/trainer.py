@@ -11,7 +11,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from seedbed.data.batches.batch import Batch, BatchSource
 from seedbed.data.batches.mixture import MixtureSource
-from seedbed.devices import peak_memory_mb, synchronise
+from seedbed.devices import synchronise
 from seedbed.errors import TrainingError
 from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
@@ -32,14 +32,19 @@ from seedbed.training.compilation import compile_blocks
 from seedbed.training.config import TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.interruption import Interruption
+from seedbed.training.meter import Meter
 from seedbed.training.objective import Objective, Tally
+from seedbed.training.observers.observer import Observer, Observers
 from seedbed.training.precision import Precision
 from seedbed.training.recompute import recompute_blocks
-from seedbed.training.trackers import JsonLines
+from seedbed.training.trackers.json_lines import JsonLines
 
 logger = logging.getLogger(__name__)
 
 B = TypeVar("B", bound=Batch)
+
+RECORDS = ("metrics", "statistics", "samples", "timings")
+"""What a run writes down, NAME.jsonl each. All but the timings are the same in every repetition."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,10 @@ class Trainer(Generic[B]):
         run: Path,
         display: Display,
         inputs: Mapping[str, str] | None = None,
+        observers: Sequence[Observer] = (),
     ):
         """`config.steps` is set, whichever budget was asked for; `run` is the folder of the run,
-        `inputs` the hashes of what it is made from."""
+        `inputs` the hashes of what it is made from; `observers` watch it and move nothing."""
         assert config.steps is not None
         self.model = model.train()
         self.objective = objective
@@ -94,8 +100,11 @@ class Trainer(Generic[B]):
             recompute_blocks(model, config.recompute)
         self.display = display
         self.checkpoints = Checkpoints(run, inputs)
-        self.metrics = JsonLines(run / "metrics.jsonl")
-        self.timings = JsonLines(run / "timings.jsonl")
+        self.run = run
+        self.records = {name: JsonLines(run / f"{name}.jsonl") for name in RECORDS}
+        self.metrics = self.records["metrics"]
+        self.meter = Meter(self.device)
+        self.observers = Observers(observers)
         self.progress = RunState()
         self.interrupted = False
         """Stopped by Ctrl-C."""
@@ -118,6 +127,7 @@ class Trainer(Generic[B]):
         overflowed = self.precision.overflowed(self.progress, tally.sum, norm)
         applied = math.isfinite(norm) and math.isfinite(tally.sum)
         if applied:
+            self.observers.before_update(self, norm)
             for optimizer in self.optimizers:
                 optimizer.step()
         for parameter in self.parameters:
@@ -136,7 +146,7 @@ class Trainer(Generic[B]):
         size = self.config.micro_batch or self.config.batch
         for first in range(0, self.config.batch, size):
             count = min(size, self.config.batch - first)
-            yield self.source.batch(step * self.config.batch + first, count).to(self.device)
+            yield self.meter.batch(self.source, step * self.config.batch + first, count).to(self.device)
 
     def normalise_gradients(self, units: float) -> float:
         """Divides by the units of the step times the scale of its loss, clips, and returns the norm before clipping."""
@@ -179,7 +189,8 @@ class Trainer(Generic[B]):
 
         Raises TrainingError when too many gradients in a row are not finite.
         """
-        with Interruption() as interruption, self.display.open(self.steps, self.progress.step):
+        progress = self.display.open(self.steps, self.progress.step)
+        with Interruption() as interruption, progress, self.observers.watching(self):
             begins = self.validation is not None and not self.progress.validated
             if begins and self.record_validation() and self.saves_improvements:
                 self.save()
@@ -206,6 +217,7 @@ class Trainer(Generic[B]):
         report = self.step()
         synchronise(self.device)
         self.record_step(report, time.perf_counter() - start)
+        self.observers.after_step(self, report)
         if self.progress.skipped_in_row >= self.config.nonfinite_limit:
             raise TrainingError(
                 f"no finite gradient {self.config.nonfinite_limit} times in a row, up to step {self.progress.step}",
@@ -239,7 +251,8 @@ class Trainer(Generic[B]):
 
     def save(self) -> None:
         """Writes a checkpoint once everything that it claims is on the disk, then removes old ones."""
-        self.metrics.sync()
+        for records in self.records.values():
+            records.sync()
         self.checkpoints.save(self.model, self.optimizers, self.progress, self.source.fingerprint)
         self.checkpoints.prune(self.config.checkpoint.keep, self.progress.best_step)
         logger.info("saved step %d", self.progress.step)
@@ -254,8 +267,8 @@ class Trainer(Generic[B]):
         self.progress = progress or RunState()
         # Checkpoints go first: one that is left must never claim steps whose records are gone.
         self.checkpoints.drop_after(self.progress.step if progress else -1)
-        self.metrics.cut(self.progress.step if progress else -1)
-        self.timings.cut(self.progress.step)
+        for records in self.records.values():
+            records.cut(self.progress.step if progress else -1)
         return self.progress.step
 
     def load_best(self) -> int | None:
@@ -268,24 +281,24 @@ class Trainer(Generic[B]):
 
     # Records ---------------------------------------------------------------------------------------------------------
 
+    def record(self, name: str, values: Mapping[str, Any]) -> None:
+        """One more line of NAME.jsonl, of the step that the run has come to; the observers hear of it."""
+        record = {"step": self.progress.step, **values}
+        self.records[name].append(record)
+        self.observers.recorded(self, name, record)
+
     def record_step(self, report: StepReport, seconds: float) -> None:
         """metrics.jsonl takes what is the same in every repetition, timings.jsonl what a clock says."""
         metrics = finite(self.objective.report(report.tally)) if report.applied else {}
         self.display.step(self.progress.step, metrics.get("loss"), report.tokens, seconds)
         if not report.applied:
             logger.warning("step %d left out: its gradient is not finite", self.progress.step)
-            self.metrics.append({"step": self.progress.step, "left_out": True})
+            self.record("metrics", {"left_out": True})
         elif self.due(self.config.log_every) or self.progress.step == 1:
-            self.metrics.append(
-                {
-                    "step": self.progress.step,
-                    **metrics,
-                    "gradient_norm": report.gradient_norm,
-                    "rate_multiple": report.rate_multiple,
-                    "units": self.progress.units,
-                }
-            )
-            self.timings.append({"step": self.progress.step, **self.display.speed(), "peak_rss_mb": peak_memory_mb()})
+            norm, multiple = report.gradient_norm, report.rate_multiple
+            counts = {"gradient_norm": norm, "rate_multiple": multiple, "units": self.progress.units}
+            self.record("metrics", {**metrics, **counts})
+            self.record("timings", {**self.display.speed(), **self.meter.read()})
 
     def record_validation(self) -> bool:
         """Validates and notes it; whether it is the best so far."""
@@ -297,7 +310,7 @@ class Trainer(Generic[B]):
         else:
             progress = replace(progress, validations_without_gain=progress.validations_without_gain + 1)
         self.progress = progress
-        self.metrics.append({"step": progress.step, **{f"val_{key}": value for key, value in finite(metrics).items()}})
+        self.record("metrics", {f"val_{key}": value for key, value in finite(metrics).items()})
         self.display.validation(metrics)
         return improved
 

@@ -27,6 +27,7 @@ from seedbed.progress import progress
 from seedbed.tokenizers.chat import Encoded, find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.objective import NextToken
+from seedbed.training.observers.observer import Observer
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 from seedbed.tuning.config import FinetuneConfig
 
@@ -34,8 +35,11 @@ MASTER = torch.float32
 """What is trained, whatever the model is stored in: a bf16 weight is too coarse to take up a small step."""
 
 
-def finetune(config: FinetuneConfig) -> dict[str, Any]:
-    """Fine-tunes every weight of a model; returns the result that `result.json` holds."""
+def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict[str, Any]:
+    """Fine-tunes every weight of a model; returns the result that `result.json` holds.
+
+    `observers` watch it beside those that the config asks for.
+    """
     began = time.perf_counter()
     tell_unfinished(config.model)
     model, tokenizer = load_model(config.model, dtype=MASTER)
@@ -79,6 +83,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         length=length,
         inputs=inputs,
         notes={"overlong": {fate: overlong[fate] for fate in ("dropped", "truncated")}},
+        observers=observers,
         began=began,
     )
     return run_stage(stage, config)
