@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from seedbed.errors import CorruptionError, DataError
 from seedbed.model.folder import FIRST_FIELDS, find_model, load_model
-from seedbed.model.names import QWEN3, from_huggingface, to_huggingface
 from seedbed.runs import MANIFEST, read_manifest, seal
 from seedbed.tokenizers import bytes as byte_tokenizer
 from tests.random_models import random_model, saved
@@ -129,7 +128,7 @@ def test_a_config_that_is_none_is_refused(folder, content):
 
 def test_a_missing_weight_is_named(folder):
     rewrite_weights(folder, lambda weights: weights.pop("model.layers.1.mlp.up_proj.weight"))
-    with pytest.raises(DataError, match=r"the weight blocks\.1\.feedforward\.up\.weight is missing"):
+    with pytest.raises(DataError, match=r"the weight model\.layers\.1\.mlp\.up_proj\.weight is missing"):
         load_model(folder)
 
 
@@ -142,7 +141,7 @@ def test_a_weight_of_another_architecture_is_named(folder, name):
 
 def test_a_weight_of_another_shape_is_named(folder):
     rewrite_weights(folder, lambda weights: weights.update({"model.norm.weight": torch.ones(31)}))
-    with pytest.raises(DataError, match=r"final_norm\.weight has shape \(31,\), the config promises \(32,\)"):
+    with pytest.raises(DataError, match=r"model\.norm\.weight has shape \(31,\), the config promises \(32,\)"):
         load_model(folder)
 
 
@@ -169,25 +168,6 @@ def test_the_exact_config_stands_beside_the_weights(folder):
     values = json.loads((folder / "seedbed.json").read_text())
     assert values["model"] == asdict(random_model(tokenizer=TOKENIZER).config)
     assert values["tokenizer"] == TOKENIZER.hash
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_names_go_to_the_other_framework_and_back(tied):
-    ours = [name for name, _ in random_model(layers=12, tied=tied).named_parameters()]
-    theirs = to_huggingface(ours)
-    assert len(set(theirs.values())) == len(ours)
-    assert theirs["blocks.11.attention.key_norm.weight"] == "model.layers.11.self_attn.k_norm.weight"
-    assert from_huggingface(theirs.values()) == {their: our for our, their in theirs.items()}
-
-
-def test_every_name_of_the_table_is_a_weight():
-    written = {name.replace(".0.", ".{n}.") for name, _ in random_model(layers=1).named_parameters()}
-    assert written == {ours for ours, _ in QWEN3}
-
-
-def test_a_name_without_a_place_stays_as_it_is():
-    names = ["model.layers.3.self_attn.q_proj.bias", "visual.patch.weight"]
-    assert from_huggingface(names) == {name: name for name in names}
 
 
 def test_a_model_folder_loads_without_the_machinery_of_checkpoints(folder):

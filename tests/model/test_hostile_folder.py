@@ -114,7 +114,7 @@ def test_a_damaged_manifest_is_told(original, folder):
         ("width", 10**7, "width must be between 1 and 1048576, got 10000000"),
         ("width", 2**20, "has shape .*, the config promises"),
         ("layers", 10**9, "layers must be between 1 and 10000, got 1000000000"),
-        ("layers", 10_000, r"blocks\.10\.attention\.key\.weight is missing"),
+        ("layers", 10_000, r"model\.layers\.10\.input_layernorm\.weight is missing"),
         ("context", 10**9, "context must be between 1 and 1048576"),
         ("vocab_size", 10**9, "vocab_size must be between"),
         ("head_width", 2**20, "the config promises"),
@@ -124,11 +124,11 @@ def test_a_damaged_manifest_is_told(original, folder):
         ("rope_base", 10**30, "model.rope_base must be a number, got 1000"),
         ("rope_base", None, "model.rope_base must be a number, got null"),
         ("tied", 1, "model.tied must be true or false, got 1"),
-        ("tied", True, r"head\.weight is not one of this architecture"),
+        ("tied", True, r"lm_head\.weight is not one of this architecture"),
         ("pad_id", 10**12, "pad_id is 1,000,000,000,000, but there are 263 ids"),
         ("pad_id", 100, "the model's pad_id is 100, the tokenizer's 256"),
         ("positions", "absolute", "model.positions must be one of rope, alibi"),
-        ("norm_place", "post", r"final_norm\.weight is not one of this architecture"),
+        ("norm_place", "post", r"blocks\.0\.attention\.key\.weight is missing"),
     ],
 )
 def test_a_size_that_the_weights_do_not_have_is_told_with_its_field(original, folder, field, value, said):

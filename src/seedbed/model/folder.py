@@ -1,6 +1,7 @@
-"""A model on disk: a Hugging Face folder of the class Qwen3, with our exact config beside it.
+"""A model on disk: a Hugging Face folder wherever a class there computes the architecture, with our exact config
+beside it.
 
-`AutoModelForCausalLM`, vLLM and lm-eval load the folder as it stands. Only safetensors and JSON are read.
+`AutoModelForCausalLM`, vLLM and lm-eval load such a folder as it stands. Only safetensors and JSON are read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.model.config import ModelConfig
-from seedbed.model.names import from_huggingface, to_huggingface
+from seedbed.model.huggingface import find_class, huggingface_config
+from seedbed.model.names import OWN, Table, shapes_of_theirs, to_ours, to_theirs
 from seedbed.model.transformer import Transformer, weight_shapes
 from seedbed.model.weights import (
     FLOATS,
@@ -55,6 +57,7 @@ CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints."""
 TOKENIZER = "tokenizer"
 """Folder of a run's tokenizer."""
+FOR_OTHER_TOOLS = ("config.json", "generation_config.json")
 SAMPLING = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p")
 """Of generation_config.json: what a person may prefer otherwise, and other tools alone read."""
 
@@ -70,11 +73,10 @@ def save_model(
 ) -> Manifest:
     """Writes the whole folder, or nothing. `inputs`: what the model was made of; `card`: sections of its README."""
     with new_folder(folder, "model", inputs=inputs, config=asdict(model.config), overwrite=overwrite) as staging:
-        own = dict(model.named_parameters())
-        names = to_huggingface(own)
-        write_weights(staging, {names[name]: weight for name, weight in own.items()})
-        write_json(staging / "config.json", huggingface_config(model.config, model.embedding.weight.dtype))
-        write_json(staging / "generation_config.json", generation_config(model.config, tokenizer))
+        own, config = dict(model.named_parameters()), model.config
+        write_weights(staging, to_theirs(own, _table(config), config.head_width))
+        for name, values in _for_other_tools(config, tokenizer, model.embedding.weight.dtype).items():
+            write_json(staging / name, values)
         lineage = {role: input_hash(source) for role, source in inputs.items()}
         write_config(staging, model.config, tokenizer=tokenizer.hash, inputs=lineage)
         tokenizer.save(staging, model.config.context)
@@ -112,8 +114,7 @@ def load_model(
     manifest = open_folder(folder, ("model", "checkpoint"), verify="all")
     config = read_config(folder)
     is_checkpoint = manifest.kind == "checkpoint"
-    stored, read = _checkpoint_weights(folder, manifest) if is_checkpoint else _huggingface_weights(folder)
-    check_shapes(weight_shapes(config), {name: tensor.shape for name, tensor in stored.items()}, folder)
+    stored, read = _checkpoint_weights(folder, manifest, config) if is_checkpoint else _weights(folder, config)
     stored_dtype = _one_dtype(folder, stored)
     tokenizer = Tokenizer.load(folder.parent.parent / TOKENIZER if is_checkpoint else folder)
     _check_token_ids(config, tokenizer, folder)
@@ -127,24 +128,28 @@ def load_model(
 
 
 Weights = tuple[dict[str, StoredTensor], Callable[[], dict[str, Tensor]]]
-"""What a folder says it holds, by our names, and what reads it."""
+"""What a folder says it holds, which is what the config promises, and what reads it, by our names."""
 
 
-def _checkpoint_weights(folder: Path, manifest: Manifest) -> Weights:
+def _checkpoint_weights(folder: Path, manifest: Manifest, config: ModelConfig) -> Weights:
     refuse_unlisted(folder, manifest, ".safetensors")  # its reader would read it too
     from seedbed.model import state  # brings torch.distributed.checkpoint, as slow to import as half of torch
 
     stored = state.weight_state(state.describe_state(folder))
+    check_shapes(weight_shapes(config), {name: tensor.shape for name, tensor in stored.items()}, folder)
     return stored, lambda: state.read_state(folder, stored)
 
 
-def _huggingface_weights(folder: Path) -> Weights:
-    headers = read_headers(folder)
-    names = from_huggingface(headers)
-    stored = {names[name]: tensor for name, tensor in headers.items()}
-    if len(stored) < len(headers):
-        raise DataError(f"{folder}: a weight is there under two names")
-    return stored, lambda: read_weights(stored)
+def _weights(folder: Path, config: ModelConfig) -> Weights:
+    stored, shapes, table = read_headers(folder), weight_shapes(config), _table(config)
+    promised = shapes_of_theirs(shapes, table, config.head_width)
+    check_shapes(promised, {name: tensor.shape for name, tensor in stored.items()}, folder)
+    return stored, lambda: to_ours(read_weights(stored), shapes, table, config.head_width)
+
+
+def _table(config: ModelConfig) -> Table:
+    peer = find_class(config)
+    return OWN if peer is None else peer.table
 
 
 def _one_dtype(folder: Path, stored: Mapping[str, StoredTensor]) -> torch.dtype:
@@ -160,10 +165,11 @@ def _check_promises(folder: Path, config: ModelConfig, tokenizer: Tokenizer, dty
     """DataError, naming file and key, when other tools would read another model from the folder than we do."""
     if read_json(folder / EXACT).get("tokenizer") != tokenizer.hash:
         raise DataError(f"{folder / EXACT}: the tokenizer beside it is not the one that tokenizer names")
-    for name, promised in (
-        ("config.json", huggingface_config(config, dtype)),
-        ("generation_config.json", generation_config(config, tokenizer)),
-    ):
+    promises = _for_other_tools(config, tokenizer, dtype)
+    for name in FOR_OTHER_TOOLS:
+        if name not in promises and (folder / name).exists():
+            raise DataError(f"{folder / name}: no other tool computes this architecture, so it must not be there")
+    for name, promised in promises.items():
         said = read_json(folder / name)
         for key, value in promised.items():
             if key not in said:
@@ -202,41 +208,12 @@ def _check_token_ids(config: ModelConfig, tokenizer: Tokenizer, where: Path) -> 
             raise DataError(f"{where}: {told}")
 
 
-def huggingface_config(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
-    """`config.json` of the Hugging Face class Qwen3ForCausalLM, with weights of `dtype`."""
-    stored = str(dtype).removeprefix("torch.")
-    return {
-        "architectures": ["Qwen3ForCausalLM"],
-        "model_type": "qwen3",
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        # Written twice, like the base of the rotary frequencies below: older tools read torch_dtype.
-        "dtype": stored,
-        "bos_token_id": config.bos_id,
-        "eos_token_id": config.eos_id,
-        "pad_token_id": config.pad_id,
-        "head_dim": config.head_width,
-        "hidden_act": "silu",
-        "hidden_size": config.width,
-        "initializer_range": 0.02,
-        "intermediate_size": config.ff_width,
-        "max_position_embeddings": config.context,
-        "max_window_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_hidden_layers": config.layers,
-        "num_key_value_heads": config.kv_heads,
-        "rms_norm_eps": config.norm_epsilon,
-        # Written twice: transformers 5 reads rope_parameters, everything older reads rope_theta.
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
-        "rope_scaling": None,
-        "rope_theta": config.rope_base,
-        "sliding_window": None,
-        "tie_word_embeddings": config.tied,
-        "torch_dtype": stored,
-        "use_cache": True,
-        "use_sliding_window": False,
-        "vocab_size": config.vocab_size,
-    }
+def _for_other_tools(config: ModelConfig, tokenizer: Tokenizer, dtype: torch.dtype) -> dict[str, dict[str, Any]]:
+    """The files that other tools read, by name; none where no class of theirs computes the architecture."""
+    described = huggingface_config(config, dtype)
+    if described is None:
+        return {}
+    return dict(zip(FOR_OTHER_TOOLS, (described, generation_config(config, tokenizer)), strict=True))
 
 
 def generation_config(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from seedbed.errors import ConfigError
 from seedbed.model.accounting import cache_bytes, count_parameters, forward_flops, training_bytes, training_flops
 from seedbed.model.config import InspectConfig, ModelConfig
 from seedbed.model.folder import find_model, read_config
+from seedbed.model.huggingface import describe_class
 from seedbed.runs import open_folder
 
 
@@ -22,6 +23,7 @@ def inspect_model(config: InspectConfig) -> dict[str, Any]:
     count = count_parameters(model)
     result = {
         "model": asdict(model),
+        "huggingface": describe_class(model),
         "parameters": {**asdict(count), "total": count.total, "without_embedding": count.total - count.embedding},
         "length": length,
         "forward_flops_per_token": forward_flops(model, length),
@@ -56,6 +58,7 @@ def _table(result: dict[str, Any], config: InspectConfig) -> str:
         f"{config.model}: {model['layers']} layers × {model['width']}, {model['heads']} heads of {model['head_width']}"
         f" ({model['kv_heads']} key/value), feed-forward {model['ff_width']}, vocabulary {model['vocab_size']:,},"
         f" context {model['context']:,}, head {'tied' if model['tied'] else 'its own'}",
+        result["huggingface"],
         "",
         "parameters",
         *(f"  {name.replace('_', ' '):<20}{number:>16,}" for name, number in result["parameters"].items()),

@@ -32,7 +32,7 @@ from seedbed.runs.manifest import (
     seal,
     verify_file,
 )
-from seedbed.runs.reading import check_number, json_name, parse_json, read_json, read_record
+from seedbed.runs.reading import check_number, json_name, make_record, parse_json, read_json, read_record
 
 __all__ = [
     "MANIFEST",
@@ -44,6 +44,7 @@ __all__ = [
     "input_hash",
     "json_name",
     "lock",
+    "make_record",
     "new_folder",
     "open_folder",
     "parse_json",

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import types
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -76,7 +76,6 @@ def read_record(
         values, prefix = values.get(key), f"{key}."
         if not isinstance(values, dict):
             raise CorruptionError(f"{path}: {key} must be an object, got {json_name(values)}")
-    hints = get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]  # a TypeVar cannot say "dataclass"
     for name in values:
         if name not in names:
@@ -84,7 +83,14 @@ def read_record(
     for name in names if required is None else required:
         if name not in values:
             raise CorruptionError(f"{path}: {prefix}{name} is missing")
-    return cls(**{name: _plain(hints[name], value, f"{path}: {prefix}{name}") for name, value in values.items()})
+    return make_record(cls, values, f"{path}: {prefix}")
+
+
+def make_record(cls: type[R], values: Mapping[str, Any], where: str) -> R:
+    """The dataclass `cls` with these fields; CorruptionError, naming the field after `where`, for a value that is not
+    of its type."""
+    hints = get_type_hints(cls)
+    return cls(**{name: _plain(hints[name], value, where + name) for name, value in values.items()})
 
 
 def check_number(values: Any, keys: Sequence[str], path: Path | str) -> None:

@@ -21,6 +21,7 @@ from seedbed.errors import StorageError
 from seedbed.model.accounting import count_parameters, training_flops
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import TOKENIZER, save_model
+from seedbed.model.huggingface import describe_class, find_class
 from seedbed.model.transformer import Transformer
 from seedbed.runs import (
     MANIFEST,
@@ -241,12 +242,15 @@ def _card(stage: Stage, model: ModelConfig, result: Mapping[str, Any], run: Path
         if key in ("steps", "units", "val_loss", "val_bits_per_byte")
     ]
     parameters = count_parameters(model).total
+    use = f'`seedbed generate --model {shlex.quote(str(run))} --prompt "Once"`'
+    if find_class(model) is not None:
+        use += f', or, in transformers, `AutoModelForCausalLM.from_pretrained("{run / "model"}")`'
+    what = f"A language model of {parameters:,} parameters, made by `seedbed {stage.name}`."
     return {
-        "What": f"A Qwen3-style language model of {parameters:,} parameters, made by `seedbed {stage.name}`.",
+        "What": f"{what} {describe_class(model)}",
         "Measured": "\n".join(lines),
         "Made from": "\n".join(f"- {name}: `{path}`" for name, path in stage.inputs.items()),
-        "Use": f'`seedbed generate --model {shlex.quote(str(run))} --prompt "Once"`, or, in transformers, '
-        f'`AutoModelForCausalLM.from_pretrained("{run / "model"}")`.',
+        "Use": f"{use}.",
     }
 
 
