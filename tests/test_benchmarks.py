@@ -125,6 +125,6 @@ def test_each_step_that_is_timed_is_a_step(tmp_path, monkeypatch):
     assert trainer.progress.step == train_throughput.WARM + 2 and trainer.progress.units == 4 * 2 * 8
     monkeypatch.setattr(train_throughput, "SIZES", sizes)
     monkeypatch.setattr(train_throughput, "SMALL", sizes)
-    for what in ("ours", "peer", "small", "muon", "adamw"):
+    for what in ("ours", "selective", "peer", "small", "muon", "adamw"):
         figures = train_throughput.measure(what, 1)
         assert all(value > 0 for value in figures.values()) and "seconds" in figures
