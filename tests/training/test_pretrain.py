@@ -12,6 +12,7 @@ from seedbed.configuration import from_arguments, load_config
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.folder import load_model, save_model
 from seedbed.runs import read_manifest
+from seedbed.tokenizers import bytes as byte_tokenizer
 from seedbed.tokenizers import characters
 from seedbed.training.config import PretrainConfig
 from seedbed.training.pretrain import pretrain
@@ -108,3 +109,14 @@ def test_a_mixture_names_its_folders_and_tells_what_packing_did(tokens, tmp_path
     assert read_manifest(tmp_path / "run").inputs == {"tokens 1": digest, "tokens 2": digest}
     assert result["best_fit"][str(tokens)]["cropped"] == 0 and result["val_bits_per_byte"] > 0
     assert "padding" in (tmp_path / "run" / "training.log").read_text()
+
+
+def test_the_vocabulary_grows_when_that_is_allowed_and_is_refused_otherwise(base, tmp_path):
+    larger = make_tokens(tmp_path, byte_tokenizer.build().with_tokens(["<tool>"]))
+    with pytest.raises(DataError, match="was made with a vocabulary of 264"):
+        run(larger, tmp_path / "refused", base)
+    out = tmp_path / "grown"
+    assert run(larger, out, base, "--resize_vocabulary=true")["finished"]
+    assert run(larger, out, base, "--resize_vocabulary=true")["resumed_at"] == 2
+    model, tokenizer = load_model(out)
+    assert model.config.vocab_size == tokenizer.vocab_size == load_model(base)[0].config.vocab_size + 1

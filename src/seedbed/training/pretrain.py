@@ -14,6 +14,8 @@ from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import find_model, load_model
 from seedbed.model.transformer import Transformer
+from seedbed.model.vocabulary import grow_vocabulary
+from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.config import PretrainConfig
 from seedbed.training.objective import NextToken
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
@@ -22,6 +24,8 @@ from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
     """Trains a model on the tokens of one folder or more; returns the result that `result.json` holds."""
     began = time.perf_counter()
+    if config.resize_vocabulary and config.init is None:
+        raise ConfigError("resize_vocabulary needs init", "A fresh model has the vocabulary of its tokens as it is.")
     folders = open_folders(config.data, config.verify)
     tokenizer = folders[0].tokenizer
     names = ["tokens"] if len(folders) == 1 else [f"tokens {number}" for number in range(1, len(folders) + 1)]
@@ -29,7 +33,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     if config.init is None:
         config = replace(config, model=config.model.with_tokenizer(tokenizer))
     else:
-        initial, tokenizer = load_model(config.init)
+        initial, tokenizer = _initial(config, tokenizer)
         folders[0].check(tokenizer)
         _refuse_architecture(config.model, initial.config, config.init)
         inputs["init"] = find_model(config.init)
@@ -47,7 +51,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
 
     def starting_model() -> Transformer:
         if config.init is not None:
-            return load_model(config.init)[0]
+            return _initial(config, tokenizer)[0]
         torch.manual_seed(config.train.seed)
         return Transformer(config.model)
 
@@ -64,6 +68,17 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         began=began,
     )
     return run_stage(stage, config)
+
+
+def _initial(config: PretrainConfig, tokenizer: Tokenizer) -> tuple[Transformer, Tokenizer]:
+    """The model that training starts from and its tokenizer, or, where its vocabulary grows, that of the tokens."""
+    assert config.init is not None
+    initial, own = load_model(config.init)
+    if not config.resize_vocabulary or tokenizer.vocab_size == own.vocab_size:
+        return initial, own
+    if tokenizer.chat_template is None and own.chat_template is not None:
+        tokenizer = tokenizer.with_template(own.chat_template)
+    return grow_vocabulary(initial, own, tokenizer), tokenizer
 
 
 def _refuse_architecture(asked: ModelConfig, own: ModelConfig, init: Path) -> None:
