@@ -195,3 +195,7 @@ class PretrainConfig(StageConfig):
     init: Path | None = None
     """Model folder, run or checkpoint whose weights training starts from (continued pretraining), with its tokenizer
     and architecture. Left out: fresh weights."""
+
+    resize_vocabulary: bool = False
+    """With init: whether the tokens may be those of a tokenizer that has more tokens than the initial model's, for
+    which embeddings and head then grow. Otherwise such a tokenizer is refused."""
