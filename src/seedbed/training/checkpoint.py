@@ -22,6 +22,7 @@ from seedbed.model.folder import CHECKPOINTS, read_config, write_config
 from seedbed.model.state import MODEL, describe_state, read_state, weight_state, write_state
 from seedbed.model.transformer import Transformer, weight_shapes
 from seedbed.model.weights import check_shapes
+from seedbed.optim.state import state_shapes
 from seedbed.runs import MANIFEST, new_folder, open_folder, read_record, refuse_unlisted, write_json, writing
 
 logger = logging.getLogger(__name__)
@@ -191,11 +192,19 @@ def _load_tensors(folder: Path, model: Transformer, optimizers: list[Optimizer])
     stored = describe_state(folder)
     own = dict(model.named_parameters())
     check_shapes(weight_shapes(model.config), {n: tensor.shape for n, tensor in weight_state(stored).items()}, folder)
+    places = {MODEL + name: (tuple(parameter.shape), parameter.device) for name, parameter in own.items()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in own.items()}
+    for optimizer in optimizers:
+        for parameter, shapes in state_shapes(optimizer).items():
+            kept = {f"{OPTIMIZER}{names[parameter]}:{key}": shape for key, shape in shapes.items()}
+            places |= {name: (shape, parameter.device) for name, shape in kept.items()}
+            if 0 < sum(name in stored for name in kept) < len(kept):
+                raise CorruptionError(f"{folder} holds a part of the optimizer's state of {names[parameter]}")
     devices: dict[str, torch.device] = {}
     for name, tensor in stored.items():
-        parameter = own.get(name.removeprefix(OPTIMIZER).removeprefix(MODEL).partition(":")[0])
-        if parameter is not None and tensor.shape in (tuple(parameter.shape), ()):  # a count of steps is a scalar
-            devices[name] = parameter.device
+        shape, device = places.get(name, (None, None))
+        if device is not None and tensor.shape == shape:
+            devices[name] = device
         elif name not in (f"{RANDOM}cpu", f"{RANDOM}cuda") or tensor.dtype != torch.uint8:
             raise CorruptionError(f"{folder} holds {name[:60]}, which is not of this model's training")
     loaded = read_state(folder, stored, devices)
@@ -207,7 +216,7 @@ def _load_tensors(folder: Path, model: Transformer, optimizers: list[Optimizer])
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                begin = OPTIMIZER + next(name for name, candidate in own.items() if candidate is parameter) + ":"
+                begin = f"{OPTIMIZER}{names[parameter]}:"
                 optimizer.state[parameter] = {
                     name.removeprefix(begin): tensor for name, tensor in loaded.items() if name.startswith(begin)
                 }
