@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.optim import AdamW
 
+from seedbed.configuration import load_config
 from seedbed.errors import ConfigError
 from seedbed.optim.adafactor import Adafactor
 from seedbed.optim.config import LIKE_MUON, USUAL, OptimizerConfig, ParameterGroup
@@ -190,14 +191,15 @@ def test_settings_that_do_not_go_together_are_refused(settings, problem):
 
 def test_settings_of_a_run_of_old_still_mean_the_same(tmp_path):
     """As they were written down when there were Muon and AdamW alone, every value in full."""
-    from seedbed.configuration import load_config
-
     path = tmp_path / "config.yaml"
     path.write_text(
         "name: adamw\nrate: null\nmatrix_rate: 0.02\nembedding_rate: 0.05\nhead_rate: 0.004\nvector_rate: 0.01\n"
         "weight_decay: 0.1\nmomentum: 0.95\nbeta1: null\nbeta2: 0.95\nepsilon: null\nnewton_schulz_steps: 5\n"
     )
-    for ((kind, group),) in moved_by(random_model(), load_config(path, OptimizerConfig)).values():
+    config = load_config(path, OptimizerConfig)
+    # So the command that began the run goes on with it.
+    assert config.resolve() == OptimizerConfig(name="adamw", weight_decay=0.1).resolve()
+    for ((kind, group),) in moved_by(random_model(), config).values():
         assert (kind, group["lr"], group["betas"], group["eps"]) == (AdamW, 1e-3, (0.9, 0.95), 1e-8)
 
 

@@ -179,5 +179,5 @@ def test_a_setting_of_another_schedule_is_refused(setting, name):
 
 
 def test_warmup_left_out_is_longer_for_one_cycle():
-    assert [ScheduleConfig(name=name).rising for name in ("cosine", "one_cycle")] == [0.02, 0.3]
-    assert ScheduleConfig(name="one_cycle", warmup=0.1).rising == 0.1
+    assert [ScheduleConfig(name=name).resolve().warmup for name in ("cosine", "one_cycle")] == [0.02, 0.3]
+    assert ScheduleConfig(name="one_cycle", warmup=0.1).resolve().warmup == 0.1

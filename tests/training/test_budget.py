@@ -8,7 +8,8 @@ import pytest
 
 from seedbed.training import budget
 from seedbed.training.budget import Costs, fit, measure
-from seedbed.training.config import CheckpointConfig, TrainConfig
+from seedbed.training.checkpoint import RunState
+from seedbed.training.config import BatchPhase, CheckpointConfig, TrainConfig
 
 STEP, VALIDATION, CHECKPOINT = 0.08, 0.4, 0.15
 
@@ -20,7 +21,7 @@ class Machine:
         self.now, self.step, self.steps = 100.0, step, 0
         monkeypatch.setattr(budget.time, "perf_counter", lambda: self.now)
         self.validation = object() if validation else None
-        self.model, self.optimizers, self.progress = None, [], None
+        self.model, self.optimizers, self.further, self.rows = None, [], {}, TrainConfig().rows
         self.source = SimpleNamespace(fingerprint="")
         self.checkpoints = SimpleNamespace(save=lambda *given: self.work(CHECKPOINT))
 
@@ -29,6 +30,7 @@ class Machine:
 
     def run_step(self) -> None:
         self.steps += 1
+        self.progress = RunState(step=self.steps)
         self.work(self.step * (0.8 if self.now < 101 else 1.01 if self.steps % 2 else 0.99))
 
     def validate(self) -> None:
@@ -80,8 +82,19 @@ def test_validation_takes_a_tenth_of_the_time_at_most():
 
 def test_frequent_checkpoints_leave_time_for_fewer_steps():
     often = TrainConfig(minutes=1, checkpoint=CheckpointConfig(steps=2))
-    assert fit(often, Costs(0.1, 0.0, 0.2), 60).steps == int((0.98 * 60 - 0.4) / 0.2)
+    assert fit(often, Costs(0.1, 0.0, 0.2), 60).steps == pytest.approx((0.98 * 60 - 0.4) / 0.2, abs=1)
 
 
 def test_where_nothing_fits_there_is_still_a_step():
     assert fit(TrainConfig(minutes=0.01), Costs(5.0, 9.0, 1.0), 0.6).steps == 1
+
+
+def test_a_batch_that_grows_leaves_time_for_fewer_steps():
+    growing = TrainConfig(minutes=1, batch=4, batches=[BatchPhase(from_step=100, batch=8)], validate_every=10)
+    assert fit(growing, Costs(0.1, 0.0, 0.0), 60 / 0.98).steps == pytest.approx(100 + 50 / 0.2, abs=1)
+
+
+def test_what_is_measured_is_a_step_of_the_first_batch(monkeypatch):
+    machine = Machine(monkeypatch)
+    machine.rows = TrainConfig(batch=4, batches=[BatchPhase(from_step=1, batch=8)]).rows
+    assert measure(machine, 600).step == pytest.approx(STEP / 2, rel=0.02)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Self, cast
 
 from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
+
+DERIVED = cast(float, None)
+"""A number that is left out: `resolve()` fills it in, so it is typed as what it then is."""
 
 LIKE_MUON = ("muon", "normuon")
 """Optimizers that move matrices by Muon and the rest by AdamW."""
@@ -14,12 +17,13 @@ LIKE_MUON = ("muon", "normuon")
 USUAL = {
     "muon": {"momentum": 0.95, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-10},
     "normuon": {"momentum": 0.95, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-10},
-    "adamw": {"rate": 1.0, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8},
+    "adamw": {"rate": 1.0, "momentum": 0.95, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8},
     "lion": {"rate": 0.1, "beta1": 0.9, "beta2": 0.99},
     "adafactor": {"rate": 1.0},
     "sgd": {"rate": 100.0, "momentum": 0.9},
 }
-"""What each optimizer has, and its value where it is left out; of `rate` the multiple of AdamW's."""
+"""What each optimizer has, and its value where it is left out; of `rate` the multiple of AdamW's. adamw has no
+momentum, but its runs had that setting when it could not be left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,17 +89,17 @@ class OptimizerConfig:
     """Decay only weights that the update makes smaller too (Chen et al. 2025). Not under adamw; under muon: the
     matrices."""
 
-    momentum: float | None = None
+    momentum: float = DERIVED
     """Momentum of Muon and sgd. Left out: 0.95 and 0.9."""
 
-    beta1: float | None = None
+    beta1: float = DERIVED
     """First AdamW moment's memory. Left out: 0.8, which suits Muon's pace, under muon; 0.9 under adamw and lion."""
 
-    beta2: float | None = None
+    beta2: float = DERIVED
     """Second AdamW moment's memory, of normuon also that of the size of rows. Left out: 0.95; 0.99 under lion, where it
     is the memory of the momentum."""
 
-    epsilon: float | None = None
+    epsilon: float = DERIVED
     """Added to AdamW's denominator. Left out: 1e-10 under muon, 1e-8 under adamw."""
 
     newton_schulz_steps: int = 5
@@ -126,17 +130,16 @@ class OptimizerConfig:
         if self.polynomial != "jordan" and self.name not in LIKE_MUON:
             raise ConfigError(f"polynomial is for the names muon and normuon, not {self.name}")
         for key in ("momentum", "beta1", "beta2", "epsilon"):
-            # Runs of old that AdamW moved have Muon's momentum among their settings.
-            if key not in USUAL[self.name] and getattr(self, key) is not None and self.name != "adamw":
+            if key not in USUAL[self.name] and getattr(self, key) is not None:
                 takes = " and ".join(taken for taken in USUAL[self.name] if taken != "rate") or "none of its kind"
                 raise ConfigError(f"{key} is {getattr(self, key)}, but {self.name} does not use it: it has {takes}")
 
-    def value(self, key: str) -> float:
-        """Of rate, momentum, beta1, beta2 or epsilon: what is given, else what is usual for the optimizer."""
-        given: float | None = getattr(self, key)
-        if given is not None:
-            return given
-        return USUAL[self.name][key] * (self.default_rate if key == "rate" else 1)
+    def resolve(self) -> Self:
+        """With every number filled in that is left out and that the optimizer has."""
+        usual: dict[str, Any] = {
+            key: value * self.default_rate if key == "rate" else value for key, value in USUAL[self.name].items()
+        }
+        return replace(self, **{key: value for key, value in usual.items() if getattr(self, key) is None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +152,7 @@ class ScheduleConfig:
     """warmup_stable_decay holds the peak, then falls. cosine, linear and polynomial fall all the way, along half a
     cosine, a line or a power. inverse_sqrt falls as 1/√step. one_cycle rises slowly, then falls. constant stays."""
 
-    warmup: float | None = None
+    warmup: float = DERIVED
     """Share of the steps over which the rate rises, from zero in a line; that of one_cycle from `begin` along half a
     cosine. Left out: 0.02, and 0.3 for one_cycle."""
 
@@ -175,11 +178,10 @@ class ScheduleConfig:
         for key, name in (("fall", "warmup_stable_decay"), ("power", "polynomial"), ("begin", "one_cycle")):
             if getattr(self, key) != type(self).__dataclass_fields__[key].default and self.name != name:
                 raise ConfigError(f"{key} is for the name {name}, not {self.name}")
-        together = self.rising + self.decay
+        together = self.resolve().warmup + self.decay
         if self.name == "warmup_stable_decay" and together > 1 + 1e-9:  # 0.7 + 0.3 may round to more than 1
             raise ConfigError(f"warmup and decay together must not exceed the run, 1; they take {together:g}")
 
-    @property
-    def rising(self) -> float:
-        """`warmup`, also where it is left out."""
-        return self.warmup if self.warmup is not None else 0.3 if self.name == "one_cycle" else 0.02
+    def resolve(self) -> Self:
+        """With the warmup filled in where it is left out."""
+        return self if self.warmup is not None else replace(self, warmup=0.3 if self.name == "one_cycle" else 0.02)

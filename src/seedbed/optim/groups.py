@@ -26,17 +26,18 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
     Each group carries its peak rate as `peak`; the trainer sets `lr` from it at every step. ConfigError when one of
     `config.groups` fits no parameter.
     """
+    config = config.resolve()
     matrices, others = _groups(model, config)
     optimizers: list[Optimizer] = []
     if matrices:
         optimizers.append(
             Muon(
                 matrices,
-                momentum=config.value("momentum"),
+                momentum=config.momentum,
                 cautious=config.cautious_decay,
                 steps=config.newton_schulz_steps,
                 polynomial=config.polynomial,
-                neuron_memory=config.value("beta2") if config.name == "normuon" else None,
+                neuron_memory=config.beta2 if config.name == "normuon" else None,
             )
         )
     if others:
@@ -50,14 +51,14 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
 def _optimizer_of_all(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
     """The one that moves whatever shape a parameter has."""
     if config.name == "lion":
-        return Lion(groups, betas=(config.value("beta1"), config.value("beta2")), cautious=config.cautious_decay)
+        return Lion(groups, betas=(config.beta1, config.beta2), cautious=config.cautious_decay)
     if config.name == "adafactor":
         return Adafactor(groups, relative=config.relative_step, cautious=config.cautious_decay)
     if config.name == "sgd":
-        return SGD(groups, momentum=config.value("momentum"), cautious=config.cautious_decay)
+        return SGD(groups, momentum=config.momentum, cautious=config.cautious_decay)
     fused = all(parameter.device.type in ("cpu", "cuda") for group in groups for parameter in group["params"])
-    betas = (config.value("beta1"), config.value("beta2"))
-    return AdamW(groups, betas=betas, eps=config.value("epsilon"), fused=fused)
+    betas = (config.beta1, config.beta2)
+    return AdamW(groups, betas=betas, eps=config.epsilon, fused=fused)
 
 
 def _groups(model: nn.Module, config: OptimizerConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -69,7 +70,7 @@ def _groups(model: nn.Module, config: OptimizerConfig) -> tuple[list[dict[str, A
     found: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
     for parameter, kind in kinds.items():
         name, by_muon = names[parameter], config.name in LIKE_MUON
-        rate = float(getattr(config, f"{kind}_rate")) if by_muon else config.value("rate")
+        rate: float = getattr(config, f"{kind}_rate" if by_muon else "rate")
         decay = config.weight_decay if kind in ("matrix", "head") else 0.0
         for own in config.groups:
             if _fits(own, name, kind):

@@ -18,7 +18,8 @@ from seedbed.optim.config import ScheduleConfig
 
 def rate_multiple(config: ScheduleConfig, step: int, steps: int) -> float:
     """What the peak rates are multiplied with at `step` of `steps`, counted from 0. In (0, 1]."""
-    warmup = round(config.rising * steps)
+    config = config.resolve()
+    warmup = round(config.warmup * steps)
     if step < warmup:
         risen = (step + 1) / (warmup + 1)
         return config.begin + (1 - config.begin) * _wave(risen) if config.name == "one_cycle" else risen

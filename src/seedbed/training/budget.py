@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from seedbed.training.config import TrainConfig
+from seedbed.training.config import LONGEST, TrainConfig
 from seedbed.training.trainer import Trainer
 
 WARM_UP_STEPS, WARM_UP_SECONDS = 3, 1.0
@@ -34,7 +35,7 @@ USED = 0.98
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of a step, a validation and a checkpoint on this machine."""
+    """Seconds of a step of the first batch, a validation and a checkpoint on this machine."""
 
     step: float
     validation: float
@@ -46,8 +47,11 @@ def measure(trainer: Trainer[Any], seconds: float) -> Costs:
     _, warming = _run(trainer, WARM_UP_STEPS, WARM_UP_SECONDS, seconds / 4)
     steps, taken = _run(trainer, MEASURED_STEPS, MEASURED_SECONDS, seconds - warming)
     validation = _seconds(trainer.validate) if trainer.validation is not None else 0.0
-    state = (trainer.model, trainer.optimizers, trainer.progress, trainer.source.fingerprint)
-    return Costs(taken / steps, validation, _seconds(lambda: trainer.checkpoints.save(*state)))
+    done = trainer.progress.step
+    rows = trainer.rows.first(done) - trainer.rows.first(done - steps)
+    state = (trainer.model, trainer.optimizers, trainer.progress, trainer.source.fingerprint, trainer.further)
+    checkpoint = _seconds(lambda: trainer.checkpoints.save(*state))
+    return Costs(taken / rows * trainer.rows.size(0), validation, checkpoint)
 
 
 def _run(trainer: Trainer[Any], steps: int, seconds: float, most: float) -> tuple[int, float]:
@@ -71,8 +75,10 @@ def fit(train: TrainConfig, costs: Costs, seconds: float) -> TrainConfig:
     of it."""
     # Before the first step and after the last a validation; at the end a checkpoint and the model, which is as large.
     seconds = USED * seconds - 2 * (costs.validation + costs.checkpoint)
+    rows, row = train.rows, costs.step / train.batch
     interval = train.validate_every or max(
-        math.ceil(9 * costs.validation / costs.step), int(seconds / costs.step / 20), 1
+        math.ceil(9 * costs.validation / costs.step), int(rows.steps_for(max(seconds, 0) / row) / 20), 1
     )
-    step = costs.step + costs.validation / interval + costs.checkpoint / (train.checkpoint.steps or interval)
-    return replace(train, steps=max(1, int(seconds / step)), validate_every=interval)
+    beside = costs.validation / interval + costs.checkpoint / (train.checkpoint.steps or interval)
+    fitting = bisect_right(range(1, LONGEST), seconds, key=lambda steps: row * rows.first(steps) + beside * steps)
+    return replace(train, steps=max(1, fitting), validate_every=interval)

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ STATE = "state.json"
 """In a checkpoint: all that is no tensor."""
 OPTIMIZER, RANDOM = "optimizer.", "random."
 """Before the names of tensors that are no weights: `optimizer.WEIGHT:KEY`, `random.DEVICE`."""
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class RunState:
     """Where a run stands: all of its state that is not a tensor."""
 
     step: int = 0
-    """Optimizer steps done; sample step × batch comes next."""
+    """Optimizer steps done; the sample that comes next follows from it."""
 
     units: int = 0
     """Units of loss seen, such as target tokens."""
@@ -89,18 +91,33 @@ class Checkpoints:
         names = ", ".join(self.path(step).name for step in self.steps()) or "none"
         raise DataError(f"{path} is no checkpoint of this run", f"Complete checkpoints in {self.folder}: {names}")
 
-    def save(self, model: Transformer, optimizers: list[Optimizer], progress: RunState, fingerprint: str) -> None:
-        """Writes the checkpoint of `progress.step`; StorageError, and nothing left behind, when that is impossible."""
+    def save(
+        self,
+        model: Transformer,
+        optimizers: list[Optimizer],
+        progress: RunState,
+        fingerprint: str,
+        further: Mapping[str, Tensor] = NOTHING,
+    ) -> None:
+        """Writes the checkpoint of `progress.step`, with `further` tensors by name; StorageError, and nothing left
+        behind, when that is impossible."""
         target = self.path(progress.step)
         if target.exists():
             return
         with new_folder(target, "checkpoint", inputs=self.inputs, config={"data": fingerprint}) as staging:
-            write_state(staging, _tensors(model, optimizers))
+            write_state(staging, _tensors(model, optimizers) | dict(further))
             write_config(staging, model.config)
             write_json(staging / STATE, asdict(progress))
 
-    def load(self, step: int, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> RunState:
-        """Puts model and optimizers where they were.
+    def load(
+        self,
+        step: int,
+        model: Transformer,
+        optimizers: list[Optimizer],
+        fingerprint: str,
+        further: Mapping[str, Tensor] = NOTHING,
+    ) -> RunState:
+        """Puts model, optimizers and the `further` tensors where they were.
 
         Raises CorruptionError when a byte has changed and DataError when the checkpoint belongs to other data or
         another architecture; the model is then untouched.
@@ -123,10 +140,16 @@ class Checkpoints:
         progress = read_record(RunState, folder / STATE)
         if progress.step != step:
             raise CorruptionError(f"{folder} holds the state of step {progress.step}: it was renamed")
-        _load_tensors(folder, model, optimizers)
+        _load_tensors(folder, model, optimizers, further)
         return progress
 
-    def newest(self, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> RunState | None:
+    def newest(
+        self,
+        model: Transformer,
+        optimizers: list[Optimizer],
+        fingerprint: str,
+        further: Mapping[str, Tensor] = NOTHING,
+    ) -> RunState | None:
         """Loads the newest whole checkpoint, passing over corrupt ones with a warning; None when there is none.
 
         CorruptionError when there are checkpoints and every one of them is corrupt: beginning anew would destroy what a
@@ -138,7 +161,7 @@ class Checkpoints:
                 logger.warning("passing over an incomplete checkpoint: %s has no manifest", self.path(step))
                 continue
             try:
-                return self.load(step, model, optimizers, fingerprint)
+                return self.load(step, model, optimizers, fingerprint, further)
             except CorruptionError as error:
                 logger.warning("passing over a corrupt checkpoint: %s", error.problem)
                 corrupt = error
@@ -187,7 +210,7 @@ def _tensors(model: Transformer, optimizers: list[Optimizer]) -> dict[str, Tenso
     return tensors
 
 
-def _load_tensors(folder: Path, model: Transformer, optimizers: list[Optimizer]) -> None:
+def _load_tensors(folder: Path, model: Transformer, optimizers: list[Optimizer], further: Mapping[str, Tensor]) -> None:
     """Puts every tensor where it was. What the files hold is compared with the model before memory is taken for it."""
     stored = describe_state(folder)
     own = dict(model.named_parameters())
@@ -200,6 +223,9 @@ def _load_tensors(folder: Path, model: Transformer, optimizers: list[Optimizer])
             places |= {name: (shape, parameter.device) for name, shape in kept.items()}
             if 0 < sum(name in stored for name in kept) < len(kept):
                 raise CorruptionError(f"{folder} holds a part of the optimizer's state of {names[parameter]}")
+    places |= {name: (tuple(tensor.shape), tensor.device) for name, tensor in further.items()}
+    if missing := [name for name in further if name not in stored]:
+        raise CorruptionError(f"{folder} does not hold {missing[0]}")
     devices: dict[str, torch.device] = {}
     for name, tensor in stored.items():
         shape, device = places.get(name, (None, None))
@@ -213,6 +239,8 @@ def _load_tensors(folder: Path, model: Transformer, optimizers: list[Optimizer])
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(loaded[MODEL + name])
+        for name, own_tensor in further.items():
+            own_tensor.copy_(loaded[name])
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for parameter in group["params"]:

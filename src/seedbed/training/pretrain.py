@@ -55,7 +55,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         name="pretrain",
         model=starting_model,
         tokenizer=tokenizer,
-        source=data.source(config.train.batch),
+        source=data.source(config.train.rows.first),
         validation=data.validation(VALIDATION_SEED),
         objective=NextToken(torch.from_numpy(tokenizer.token_bytes())),
         length=length,
