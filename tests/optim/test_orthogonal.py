@@ -79,6 +79,15 @@ def test_in_fp32_a_badly_conditioned_matrix_comes_out_as_in_fp64(seed, decades, 
     torch.testing.assert_close(orthogonalise(matrix.float(), polynomials(name, 5)).double(), exact, rtol=0, atol=1e-2)
 
 
+@pytest.mark.parametrize("shape", [(24, 24), (12, 40), (40, 12)], ids=str)
+def test_in_16_bits_an_oblong_matrix_comes_out_as_well_as_a_square_one(shape):
+    matrix = with_values(*shape, torch.logspace(0, -4, min(shape), dtype=torch.float64))
+    exact = orthogonalise(matrix, polynomials("jordan", 5))
+    got = orthogonalise(matrix.bfloat16(), polynomials("jordan", 5))
+    assert got.dtype == torch.bfloat16
+    assert (got.double() - exact).norm() < 0.4 * exact.norm()  # on the small side alone: 20,000 times
+
+
 def test_jordan_is_one_polynomial_and_polar_express_is_that_of_the_paper():
     """The first coefficients of the table in Amsel et al. 2025, §4, which is made for values from 0.001 up."""
     assert polynomials("jordan", 3) == ((3.4445, -4.7750, 2.0315),) * 3 == (JORDAN,) * 3

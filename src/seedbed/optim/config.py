@@ -110,7 +110,8 @@ class OptimizerConfig:
     of jordan do."""
 
     relative_step: bool = False
-    """Of adafactor: the rate is a share of each parameter's own size. Left out: it is what is said above."""
+    """Of adafactor: the rate is a share of each parameter's own size (Shazeer & Stern 2018, §8), not a step of its own;
+    a usual one is then 0.01."""
 
     def __post_init__(self) -> None:
         positive(self, "rate", "matrix_rate", "embedding_rate", "head_rate", "vector_rate", "epsilon")

@@ -39,8 +39,9 @@ def orthogonalise(matrix: Tensor, steps: Sequence[Polynomial]) -> Tensor:
     if matrix.shape[-2] > matrix.shape[-1]:
         return orthogonalise(matrix.mT, steps).mT
     x = matrix / (matrix.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    # From twice as many columns on it is cheaper to leave them out until the end, at four small products a step.
-    oblong = matrix.shape[-1] >= 2 * matrix.shape[-2]
+    # From twice as many columns on it is cheaper to leave them out until the end, at four small products a step. That
+    # squares the condition, which 16 bits would not bear.
+    oblong = matrix.shape[-1] >= 2 * matrix.shape[-2] and matrix.element_size() >= 4
     return _small_side(x, steps) if oblong else _whole(x, steps)
 
 
