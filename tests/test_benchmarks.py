@@ -9,7 +9,9 @@ import sys
 from types import ModuleType
 
 import pytest
-from benchmarks import loader, prepare, quickstart, startup, tokenize
+from benchmarks import checkpoint_stall, loader, prepare, quickstart, startup, tokenize
+
+from seedbed.model.config import ModelConfig
 
 GOOD = {
     quickstart: {
@@ -17,6 +19,7 @@ GOOD = {
         **{"val_bits_per_byte_first": 8.0, "val_bits_per_byte_last_step": 7.99},
     },
     startup: {"import_seconds": 0.299, "help_seconds": 0.499},
+    checkpoint_stall: {"fraction": 0.03},
     loader: {"tokens_per_s": 20e6},
     tokenize: {"mb_per_s_core": 3.0, "identical_ids": True, "train_seconds": 40.0, "train_rss_mb": 1499},
     prepare: {
@@ -32,6 +35,7 @@ BAD = [
     (quickstart, "at least 90% of copying exact", "copying", 0.899),
     (startup, "import under 0.3 s", "import_seconds", 0.3),
     (startup, "--help under 0.5 s", "help_seconds", 0.5),
+    (checkpoint_stall, "at most 3% of training time", "fraction", 0.0301),
     (loader, "at least 20 M tokens/s", "tokens_per_s", 19.9e6),
     (tokenize, "at least 3 MB/s a core", "mb_per_s_core", 2.99),
     (tokenize, "the ids of tokenizers", "identical_ids", False),
@@ -109,3 +113,13 @@ def test_the_quickstart_is_judged_by_what_it_wrote(copying, code, monkeypatch, c
     ended, printed = run(monkeypatch, capsys, quickstart, f"--out={out}")
     assert ended == code and printed["met"]["at least 90% of copying exact"] is (code == 0)
     assert printed["copying"] == copying and printed["val_bits_per_byte_first"] == 8.0
+
+
+@pytest.mark.parametrize(("holds", "code"), [(True, 0), (False, 1)])
+def test_the_stall_of_a_checkpoint_is_the_time_that_saves_add(holds, code, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoint_stall, "met", lambda figures: {"short": holds and figures["step_seconds"] >= 0})
+    small = ModelConfig(vocab_size=32, layers=1, width=16, heads=2, ff_width=32, context=8)
+    monkeypatch.setattr(checkpoint_stall, "MODEL", small)
+    ended, printed = run(monkeypatch, capsys, checkpoint_stall, "--runs=1", "--seconds=0.1", "--length=8")
+    assert ended == code and printed.pop("met") == {"short": holds}
+    assert printed["fraction"] == pytest.approx(printed["stall_seconds"] / 60, abs=1e-3)

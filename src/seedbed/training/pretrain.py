@@ -16,9 +16,11 @@ from seedbed.model.folder import find_model, load_model
 from seedbed.model.transformer import Transformer
 from seedbed.training.config import PretrainConfig
 from seedbed.training.objective import NextToken
+from seedbed.training.parallel.launch import in_parallel
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 
 
+@in_parallel
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
     """Trains a model on the tokens of one folder or more; returns the result that `result.json` holds."""
     began = time.perf_counter()

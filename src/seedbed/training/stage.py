@@ -40,6 +40,7 @@ from seedbed.training.chart import LOSS_PICTURE, loss_chart
 from seedbed.training.config import CheckpointConfig, StageConfig, TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.objective import Objective
+from seedbed.training.parallel.world import World
 from seedbed.training.settings import CONFIG, check_beginning, plain, settle
 from seedbed.training.trainer import Trainer
 
@@ -89,18 +90,42 @@ def run_stage(stage: Stage, config: C) -> dict[str, Any]:
     The folder is complete when its manifest is there. A run that was asked to stop is saved, returns with
     `"finished": false`, and goes on when the same command is given again.
     """
-    run = config.out
+    run, world = config.out, World.here()
     choose_device(config.train.device)  # refused, like a missing budget, before anything is written
+    if not world.leads:
+        return _follow(stage, world)
     if not (run / CONFIG).exists():
         check_beginning(config)
     with lock(run), _log_to(run / "training.log"):
         config = settle(config, lambda settings: _counted(settings, stage))
-        return _run(stage, config, run)
+        world.tell(config)
+        return world.tell(_run(stage, config, run))
+
+
+def _follow(stage: Stage, world: World) -> dict[str, Any]:
+    """What the other processes do: they measure with the leader when it does, then train by the settings it tells."""
+    logging.getLogger("seedbed").setLevel(logging.ERROR)  # the leader warns for all
+    told: Any = world.tell()
+    while isinstance(told, _Measuring):
+        _measured(told.config, stage, told.seconds)
+        told = world.tell()
+    trainer = _trainer(stage, told)
+    trainer.resume(told.resume)
+    if trainer.train():
+        _select(trainer)
+        trainer.parallel.whole_model()
+    return world.tell()
+
+
+def _select(trainer: Trainer[Any]) -> int:
+    """Puts the weights that become the model into it; their step."""
+    best = trainer.load_best() if trainer.config.select == "best" else None
+    return trainer.progress.step if best is None else best
 
 
 def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
     trainer = _trainer(stage, config)
-    resumed_at = trainer.resume(config.resume) if config.resume != "never" else 0
+    resumed_at = trainer.resume(config.resume)
     (run / MANIFEST).unlink(missing_ok=True)  # a complete run that is opened again is not complete until it ends
     _save_tokenizer(run / TOKENIZER, stage.tokenizer)
     logger.info("%s: step %d of %d on %s", stage.name, resumed_at, trainer.steps, trainer.device)
@@ -126,12 +151,13 @@ def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
         logger.warning("%s; the same command goes on", done)
         result["interrupted"] = trainer.interrupted
     if finished:
-        best = trainer.load_best() if config.train.select == "best" else None
-        selected = trainer.progress.step if best is None else best
+        selected = _select(trainer)
         result |= _metrics(trainer, selected)
+        whole = trainer.parallel.whole_model()
+        assert whole is not None  # this process leads
         save_model(
             run / "model",
-            trainer.model,
+            whole,
             stage.tokenizer,
             inputs=stage.hashes,
             card=_card(stage, trainer.model.config, result, run),
@@ -160,12 +186,13 @@ def _trainer(stage: Stage, config: C, *, quiet: bool = False) -> Trainer[Any]:
     device = choose_device(config.train.device)
     set_determinism(config.train.deterministic)
     model = stage.model().to(device)
+    world = World.here()
     display = Display(
         stage.name,
         flops_per_token=training_flops(model.config, stage.length),
-        peak_flops=gemm_peak(device),
+        peak_flops=gemm_peak(device) * world.size,
         shows_mfu=device.type != "cpu",
-        quiet=quiet,
+        quiet=quiet or not world.leads,
     )
     return Trainer(
         model,
@@ -190,11 +217,21 @@ def _counted(config: StageConfig, stage: Stage) -> TrainConfig:
     if train.epochs is not None:
         return replace(train, steps=max(1, round(train.epochs * stage.source.samples / train.batch)))
     assert train.minutes is not None  # one budget is given
-    costs = _measured(config, stage, 60 * train.minutes)
+    seconds = 60 * train.minutes
+    World.here().tell(_Measuring(config, seconds))
+    costs = _measured(config, stage, seconds)
     spent = max(time.perf_counter() - stage.began, 0.0)  # a clock may be set back
     train = fit(train, costs, 60 * train.minutes - spent)
     logger.info("%.4f s a step, %.3f s a validation: %d steps", costs.step, costs.validation, train.steps)
     return train
+
+
+@dataclass(frozen=True)
+class _Measuring:
+    """What the leader asks the others to do with it."""
+
+    config: StageConfig
+    seconds: float
 
 
 def _measured(config: StageConfig, stage: Stage, seconds: float) -> Costs:
@@ -203,7 +240,7 @@ def _measured(config: StageConfig, stage: Stage, seconds: float) -> Costs:
     unending = replace(config.train, steps=10**9, validate_every=None, checkpoint=CheckpointConfig())
     try:
         with writing(scratch):
-            scratch.mkdir()
+            scratch.mkdir(exist_ok=True)  # each process makes it, and takes it away, when it is there
         trainer = _trainer(stage, replace(config, out=scratch, train=unending), quiet=True)
         return measure(trainer, MEASURED_SHARE * seconds)
     finally:

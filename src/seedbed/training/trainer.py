@@ -7,6 +7,7 @@ no clock, no hidden counter, so that a run cut anywhere and taken up again ends 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -29,7 +30,9 @@ from seedbed.training.checkpoint import Checkpoints, RunState
 from seedbed.training.config import TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.interruption import Interruption
-from seedbed.training.objective import Objective, Tally
+from seedbed.training.objective import Loss, Objective, Tally
+from seedbed.training.parallel.arrangement import arrange
+from seedbed.training.parallel.parallel import Rows, local
 from seedbed.training.trackers import JsonLines
 
 logger = logging.getLogger(__name__)
@@ -78,11 +81,12 @@ class Trainer(Generic[B]):
         self.config = config
         self.steps = config.steps
         self.schedule = schedule
-        self.optimizers = build_optimizers(model, optimizer)
+        self.parallel = arrange(model, config)
+        self.optimizers = self.parallel.divide(build_optimizers(model, optimizer))
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.device = self.parameters[0].device
         self.display = display
-        self.checkpoints = Checkpoints(run, inputs)
+        self.checkpoints = Checkpoints(run, inputs, self.parallel)
         self.metrics = JsonLines(run / "metrics.jsonl")
         self.timings = JsonLines(run / "timings.jsonl")
         self.progress = RunState()
@@ -96,15 +100,16 @@ class Trainer(Generic[B]):
         multiple = rate_multiple(self.schedule, self.progress.step, self.steps)
         set_rates(self.optimizers, multiple)
         tally, tokens = Tally(), 0
-        for batch in self.micro_batches(self.progress.step):
-            loss = self.objective.loss(self.model, batch)
+        for rows, batch in self.micro_batches(self.progress.step):
+            loss = self.loss(rows, batch)
             loss.sum.backward()
-            tally, tokens = tally + loss, tokens + batch.tokens
+            tally, tokens = tally + loss, tokens + (0 if rows.spare else batch.tokens)
+        tally, tokens = self.parallel.total(tally, tokens)
+        self.parallel.sum_gradients()
         norm = self.normalise_gradients(tally.units)
         applied = math.isfinite(norm) and math.isfinite(tally.sum)
         if applied:
-            for optimizer in self.optimizers:
-                optimizer.step()
+            self.parallel.update(self.optimizers)
         for parameter in self.parameters:
             parameter.grad = None
         self.progress = replace(
@@ -115,20 +120,23 @@ class Trainer(Generic[B]):
         )
         return StepReport(tally, norm, multiple, tokens, applied)
 
-    def micro_batches(self, step: int) -> Iterator[B]:
-        """The rows of a step, as many at a time as fit."""
+    def micro_batches(self, step: int) -> Iterator[tuple[Rows, B]]:
+        """This process's rows of a step, as many at a time as fit."""
         size = self.config.micro_batch or self.config.batch
-        for first in range(0, self.config.batch, size):
-            count = min(size, self.config.batch - first)
-            yield self.source.batch(step * self.config.batch + first, count).to(self.device)
+        for rows in self.parallel.rows(step * self.config.batch, self.config.batch, size):
+            yield rows, self.source.batch(rows.first, rows.count).to(self.device)
+
+    def loss(self, rows: Rows, batch: B) -> Loss:
+        loss = self.objective.loss(self.model, batch)
+        return loss.nothing() if rows.spare else loss
 
     def normalise_gradients(self, units: int) -> float:
         """Divides by the units of the step, clips, and returns the norm before clipping."""
         gradients: list[Tensor] = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients)) / units if units else 0.0
+        norm = self.parallel.norm(gradients) / units if units else 0.0
         limit = self.config.clip or math.inf
         scale = min(1.0, limit / (norm + 1e-6)) / max(1, units)
-        torch._foreach_mul_(gradients, scale)
+        torch._foreach_mul_([local(gradient) for gradient in gradients], scale)
         return norm
 
     @torch.no_grad()
@@ -139,9 +147,10 @@ class Trainer(Generic[B]):
         rows = min(self.config.validation_rows, self.validation.samples)
         size = self.config.micro_batch or self.config.batch
         tally = Tally()
-        for first in range(0, rows, size):
-            batch = self.validation.batch(first, min(size, rows - first)).to(self.device)
-            tally = tally + self.objective.loss(self.model, batch)
+        for part in self.parallel.rows(0, rows, size):
+            tally = tally + self.loss(part, self.validation.batch(part.first, part.count).to(self.device))
+        self.parallel.rest()
+        tally, _ = self.parallel.total(tally, 0)
         self.model.train()
         return self.objective.report(tally)
 
@@ -152,20 +161,30 @@ class Trainer(Generic[B]):
 
         Raises TrainingError when too many gradients in a row are not finite.
         """
-        with Interruption() as interruption, self.display.open(self.steps, self.progress.step):
+        with Interruption() as interruption, self.display.open(self.steps, self.progress.step), self.saving():
             begins = self.validation is not None and not self.progress.validated
             if begins and self.record_validation() and self.saves_improvements:
                 self.save()
             while not self.finished:
                 self.run_step()
-                if interruption.requested:
+                if self.parallel.world.any(interruption.requested):
                     logger.info("asked to stop: saving step %d", self.progress.step)
                     self.save()
-                    self.interrupted = interruption.by_person and not self.finished
+                    self.interrupted = self.parallel.world.any(interruption.by_person) and not self.finished
                     return self.finished
-        if self.progress.step not in self.checkpoints.steps():
-            self.save()
+            if self.progress.step != self.checkpoints.current:
+                self.save()
         return True
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Whatever ends the block, a checkpoint that is being written is then on the disk."""
+        try:
+            yield
+        except BaseException:
+            self.checkpoints.abandon()
+            raise
+        self.checkpoints.wait()
 
     @property
     def finished(self) -> bool:
@@ -186,7 +205,7 @@ class Trainer(Generic[B]):
             )
         improved = self.validation is not None and self.due(self.validation_interval) and self.record_validation()
         if self.checkpoint_due(improved):
-            self.save()
+            self.save(background=self.config.checkpoint.background)
 
     def due(self, interval: int | None) -> bool:
         return interval is not None and (self.progress.step % interval == 0 or self.progress.step == self.steps)
@@ -210,31 +229,36 @@ class Trainer(Generic[B]):
             epochs = max(1, round(when.epochs * self.source.samples / self.config.batch))
         return self.due(when.steps) or self.due(epochs)
 
-    def save(self) -> None:
+    def save(self, *, background: bool = False) -> None:
         """Writes a checkpoint once everything that it claims is on the disk, then removes old ones."""
-        self.metrics.sync()
-        self.checkpoints.save(self.model, self.optimizers, self.progress, self.source.fingerprint)
-        self.checkpoints.prune(self.config.checkpoint.keep, self.progress.best_step)
-        logger.info("saved step %d", self.progress.step)
+        if self.parallel.world.leads:
+            self.metrics.sync()
+        state = (self.model, self.optimizers, self.progress, self.source.fingerprint)
+        self.checkpoints.save(*state, keep=self.config.checkpoint.keep, background=background)
 
     def resume(self, where: str | Path = "auto") -> int:
-        """Goes back to the newest whole checkpoint ("auto") or the given one, and cuts the records to it; the step."""
+        """Goes back to the newest whole checkpoint ("auto") or the given one, and cuts the records to it; the step.
+        "never": stays where it is."""
+        if where == "never":
+            return self.progress.step
         if where == "auto":
             progress = self.checkpoints.newest(self.model, self.optimizers, self.source.fingerprint)
         else:
             step = self.checkpoints.step_of(Path(where))
             progress = self.checkpoints.load(step, self.model, self.optimizers, self.source.fingerprint)
         self.progress = progress or RunState()
-        # Checkpoints go first: one that is left must never claim steps whose records are gone.
-        self.checkpoints.drop_after(self.progress.step if progress else -1)
-        self.metrics.cut(self.progress.step if progress else -1)
-        self.timings.cut(self.progress.step)
+        if self.parallel.world.leads:
+            # Checkpoints go first: one that is left must never claim steps whose records are gone.
+            self.checkpoints.drop_after(self.progress.step if progress else -1)
+            self.metrics.cut(self.progress.step if progress else -1)
+            self.timings.cut(self.progress.step)
+        self.parallel.world.wait()
         return self.progress.step
 
     def load_best(self) -> int | None:
         """Puts the weights of the lowest validation loss into the model; the step, or None when there is none."""
         best = self.progress.best_step
-        if best is None or best not in self.checkpoints.steps():
+        if best is None or best not in self.parallel.world.led(self.checkpoints.steps):
             return None
         self.checkpoints.load(best, self.model, self.optimizers, self.source.fingerprint)
         return best
@@ -243,6 +267,8 @@ class Trainer(Generic[B]):
 
     def record_step(self, report: StepReport, seconds: float) -> None:
         """metrics.jsonl takes what is the same in every repetition, timings.jsonl what a clock says."""
+        if not self.parallel.world.leads:
+            return
         metrics = finite(self.objective.report(report.tally)) if report.applied else {}
         self.display.step(self.progress.step, metrics.get("loss"), report.tokens, seconds)
         if not report.applied:
@@ -270,8 +296,9 @@ class Trainer(Generic[B]):
         else:
             progress = replace(progress, validations_without_gain=progress.validations_without_gain + 1)
         self.progress = progress
-        self.metrics.append({"step": progress.step, **{f"val_{key}": value for key, value in finite(metrics).items()}})
-        self.display.validation(metrics)
+        if self.parallel.world.leads:
+            self.metrics.append({"step": progress.step, **{f"val_{k}": value for k, value in finite(metrics).items()}})
+            self.display.validation(metrics)
         return improved
 
 
