@@ -17,9 +17,7 @@ def build_observers(config: StageConfig, tokenizer: Tokenizer) -> list[Observer]
     if World.here().size > 1 and (config.train.parallel == "fsdp" or config.train.tensor_parallel > 1):
         for name in ("statistics", "probes", "samples"):
             if getattr(config, name).every is not None:
-                raise ConfigError(
-                    f"{name}.every needs a process with all of the model, which fsdp and tensor_parallel divide"
-                )
+                raise ConfigError(f"{name}.every needs a whole model: no fsdp, no tensor_parallel")
     observers: list[Observer] = []
     if config.track:  # first, so that the trackers begin before all others and end after them: they hear of everything
         from seedbed.training.trackers.trackers import Trackers, require
