@@ -119,6 +119,7 @@ class TrainConfig:
     attention: Literal["auto", "reference", "sdpa", "flex", "flash"] = "auto"
     """How attention is computed: auto by device and mask. What cannot be had here is said, and sdpa is taken. Moves
     weights by rounding alone; docs/attention.md tells the ways apart."""
+
     devices: int = 1
     """Processes that this command starts, each with a GPU of this machine or its share of the CPU's cores. Under
     torchrun, which starts them itself, it is left out."""
