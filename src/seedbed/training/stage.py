@@ -198,7 +198,6 @@ def _trainer(stage: Stage, config: C, observers: Sequence[Observer] = (), *, qui
     device = choose_device(config.train.device)
     set_determinism(config.train.deterministic)
     model = stage.model().to(device)
-    model.attend_by(config.train.attention)
     world = World.here()
     display = Display(
         stage.name,

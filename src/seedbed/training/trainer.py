@@ -41,7 +41,7 @@ from seedbed.training.parallel.parallel import Rows, local
 from seedbed.training.precision import Precision
 from seedbed.training.recompute import recompute_blocks
 from seedbed.training.run_state import RunState
-from seedbed.training.trackers.json_lines import JsonLines
+from seedbed.training.trackers.json_lines import JsonLines, finite
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +100,7 @@ class Trainer(Generic[B]):
         self.device = self.parameters[0].device
         self.precision = Precision(config.precision, self.device)
         self.precision.prepare(model)
+        model.attend_by(config.attention)
         if config.compile == "on":
             compile_blocks(model)
         if config.recompute != "none":
@@ -356,8 +357,3 @@ class Trainer(Generic[B]):
         self.record("metrics", {f"val_{key}": value for key, value in finite(metrics).items()})
         self.display.validation(metrics)
         return improved
-
-
-def finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Those that are numbers: JSON has no NaN, and a step without any target has no mean loss."""
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
