@@ -39,6 +39,7 @@ READINGS = {
     "block-sparse": {"sparse_block": 3, "sparse_summary": 1},
     "ALiBi": {"positions": "alibi"},
     "ALiBi in windows": {"positions": "alibi", "window": 2},
+    "short convolutions": {"short_convolution": 3},
 }
 """What layers see."""
 
