@@ -183,6 +183,13 @@ class StageConfig:
 class PretrainConfig(StageConfig):
     """Trains a model on plain text, from fresh weights or from those of another model."""
 
+    objective: Literal["causal", "masked", "prefix"] = "causal"
+    """What is predicted. causal: each token from those before it. masked: hidden tokens from both sides; with
+    model.causal false. prefix: the rest of a row from a beginning that is read both ways. See docs/objectives.md."""
+
+    masked_share: float = 0.15
+    """Share of the tokens that `masked` hides."""
+
     data: TrainingDataConfig
     """The text that is learned from, and how it becomes rows."""
 
@@ -195,3 +202,10 @@ class PretrainConfig(StageConfig):
     init: Path | None = None
     """Model folder, run or checkpoint whose weights training starts from (continued pretraining), with its tokenizer
     and architecture. Left out: fresh weights."""
+
+    def __post_init__(self) -> None:
+        between(self, 0.01, 0.99, "masked_share")
+        if self.objective != "causal" and self.data.infilling:
+            raise ConfigError(f"data.infilling is for the objective causal, not {self.objective}")
+        if self.objective == "masked" and self.samples.every is not None:
+            raise ConfigError("samples.every needs a model that can go on with a text; one of hidden tokens cannot")

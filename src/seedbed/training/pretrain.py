@@ -1,4 +1,4 @@
-"""Pretraining: the next token of plain text."""
+"""Pretraining on plain text: the next token, hidden tokens, or what follows a prefix."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Any
 
 import torch
 
-from seedbed.data.batches.training_data import TrainingData, open_folders
+from seedbed.data.batches.masking import Masking
+from seedbed.data.batches.prefixes import Prefixes
+from seedbed.data.batches.training_data import Asking, TrainingData, next_tokens, open_folders
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import find_model, load_model
 from seedbed.model.transformer import Transformer
+from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.config import PretrainConfig
-from seedbed.training.objective import NextToken
+from seedbed.training.objective import NextToken, TargetTokens
 from seedbed.training.observers.observer import Observer
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 
@@ -39,6 +42,7 @@ def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict
         _refuse_architecture(config.model, initial.config, config.init)
         inputs["init"] = find_model(config.init)
         config = replace(config, model=initial.config)
+    _refuse_objective(config.objective, config.model)
     # Verifying has done its work: it is no part of what the run is, which goes on with or without.
     config = replace(config, verify=False)
     length = config.data.length or config.model.context
@@ -48,7 +52,10 @@ def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict
             "Shorten data.length or lengthen model.context.",
         )
 
-    data = TrainingData(config.data, folders, length, config.train.seed)
+    data = TrainingData(config.data, folders, length, config.train.seed, _asking(config, tokenizer))
+    # The bytes behind a few hidden tokens say nothing about a text: bits per byte are for those that predict it whole.
+    token_bytes = torch.from_numpy(tokenizer.token_bytes())
+    objective = TargetTokens() if config.objective == "masked" else NextToken(token_bytes)
 
     def starting_model() -> Transformer:
         if config.init is not None:
@@ -62,7 +69,7 @@ def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict
         tokenizer=tokenizer,
         source=data.source(config.train.batch),
         validation=data.validation(VALIDATION_SEED),
-        objective=NextToken(torch.from_numpy(tokenizer.token_bytes())),
+        objective=objective,
         length=length,
         phases=[phase.from_step for phase in config.data.lengths] or [0],
         inputs=inputs,
@@ -71,6 +78,27 @@ def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict
         began=began,
     )
     return run_stage(stage, config)
+
+
+def _asking(config: PretrainConfig, tokenizer: Tokenizer) -> Asking:
+    """What the objective does to rows."""
+    if config.objective == "masked":
+        return lambda source, seed: Masking(source, tokenizer, config.masked_share, seed)
+    return Prefixes if config.objective == "prefix" else next_tokens
+
+
+def _refuse_objective(objective: str, model: ModelConfig) -> None:
+    """ConfigError when a model cannot learn so."""
+    if objective == "masked" and model.causal:
+        raise ConfigError(
+            "the objective masked needs a model that reads both ways, and model.causal is true",
+            "Give --model.causal false; a causal model that training starts from stays causal.",
+        )
+    if objective != "masked" and not model.causal:
+        raise ConfigError(
+            f"the objective {objective} needs a causal model, and model.causal is false",
+            "Give --objective masked for a model that reads both ways.",
+        )
 
 
 def _refuse_architecture(asked: ModelConfig, own: ModelConfig, init: Path) -> None:
