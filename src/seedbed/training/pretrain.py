@@ -10,9 +10,13 @@ from typing import Any
 
 import torch
 
+from seedbed.data.batches.batch import TokenBatch
+from seedbed.data.batches.loader import WindowSource
 from seedbed.data.batches.masking import Masking
 from seedbed.data.batches.prefixes import Prefixes
 from seedbed.data.batches.training_data import Asking, TrainingData, next_tokens, open_folders
+from seedbed.data.tokens import open_tokens
+from seedbed.devices import choose_device
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import find_model, load_model
@@ -20,7 +24,8 @@ from seedbed.model.transformer import Transformer
 from seedbed.model.vocabulary import grow_vocabulary
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.config import PretrainConfig
-from seedbed.training.objective import NextToken, TargetTokens
+from seedbed.training.consolidation import Consolidated, OldText
+from seedbed.training.objective import NextToken, Objective, TargetTokens
 from seedbed.training.observers.observer import Observer
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 
@@ -55,16 +60,29 @@ def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict
             "Shorten data.length or lengthen model.context.",
         )
 
-    data = TrainingData(config.data, folders, length, config.train.seed, _asking(config, tokenizer))
+    asking = _asking(config, tokenizer)
+    data = TrainingData(config.data, folders, length, config.train.seed, asking)
     # The bytes behind a few hidden tokens say nothing about a text: bits per byte are for those that predict it whole.
     token_bytes = torch.from_numpy(tokenizer.token_bytes())
-    objective = TargetTokens() if config.objective == "masked" else NextToken(token_bytes)
+    objective: Objective[TokenBatch] = TargetTokens() if config.objective == "masked" else NextToken(token_bytes)
+    held = None
+    if config.consolidation.tokens is not None:
+        old = open_tokens(config.consolidation.tokens)
+        old.check(tokenizer)
+        rows = WindowSource(old.train, length, config.train.seed, isolate=config.data.packing != "concatenate")
+        inputs["consolidation"] = config.consolidation.tokens
+        roles = {role: inputs[role] for role in ("init", "consolidation")}
+        old_text = OldText(asking(rows, config.train.seed), config.consolidation.rows, config.train.seed, roles)
+        objective = held = Consolidated(objective, config.consolidation.strength)
 
     def starting_model() -> Transformer:
-        if config.init is not None:
-            return _initial(config, tokenizer)[0]
-        torch.manual_seed(config.train.seed)
-        return Transformer(config.model)
+        if config.init is None:
+            torch.manual_seed(config.train.seed)
+            return Transformer(config.model)
+        model = _initial(config, tokenizer)[0]
+        if held is not None:
+            held.hold(model.to(choose_device(config.train.device)), old_text.fisher(config.out, model))
+        return model
 
     stage = Stage(
         name="pretrain",
