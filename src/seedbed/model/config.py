@@ -271,7 +271,7 @@ class InspectConfig:
     """Model folder, run or checkpoint; or a preset or YAML file whose model is to be looked at before it is trained."""
 
     vocab_size: int | None = None
-    """Number of token ids, for a preset that leaves it to the tokenizer."""
+    """Number of token ids, for a file that leaves it to the tokenizer. Left out: what a preset is meant for."""
 
     length: int | None = None
     """Tokens of a sequence that the costs are told for. Left out: the model's context."""

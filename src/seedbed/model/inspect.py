@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from seedbed.configuration import from_arguments, options, read_group
+from seedbed.configuration import from_arguments, list_presets, options, read_group
 from seedbed.errors import ConfigError
 from seedbed.model.accounting import cache_bytes, count_parameters, forward_flops, training_bytes, training_flops
 from seedbed.model.config import InspectConfig, ModelConfig
@@ -47,6 +47,9 @@ def _find(config: InspectConfig) -> ModelConfig:
     for key in sizes.keys() - options(ModelConfig).keys():
         raise ConfigError(f"{config.model}: unknown key model.{key}")
     model = from_arguments(ModelConfig, [f"--{key}={value}" for key, value in sizes.items()])
+    if model.vocab_size is None:
+        usual = next((preset.vocabulary for preset in list_presets() if preset.name == config.model), None)
+        model = replace(model, vocab_size=usual)
     if model.vocab_size is None and config.vocab_size is None:
         raise ConfigError(f"{config.model} leaves the vocabulary to the tokenizer", "Give its size: --vocab_size 8192")
     return model
