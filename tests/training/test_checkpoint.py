@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from seedbed.errors import CorruptionError, DataError, SeedbedError
-from seedbed.optim.config import OptimizerConfig
+from seedbed.optim.config import USUAL, OptimizerConfig
 from seedbed.runs import MANIFEST
 from seedbed.training.config import CheckpointConfig
 from seedbed.training.trainer import Trainer
@@ -35,7 +35,7 @@ def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("name", ["muon", "adamw"])
+@pytest.mark.parametrize("name", USUAL)
 def test_a_checkpoint_gives_back_every_bit(name, tmp_path):
     optimizer = OptimizerConfig(name=name)
     one = tiny_trainer(tmp_path / "run", validation=random_rows(4, seed=1), optimizer=optimizer)

@@ -40,7 +40,13 @@ COMMON = (
 ARGUMENTS = {
     "muon": (*COMMON, "--optimizer.name=muon", "--optimizer.weight_decay=0.1"),
     "adamw": (*COMMON, "--optimizer.name=adamw", "--schedule.name=cosine", "--train.select=best"),
-}
+    "normuon": (*COMMON, "--optimizer.name=normuon", "--optimizer.polynomial=polar_express", "--train.select=average"),
+    "lion": (*COMMON, "--optimizer.name=lion", "--schedule.name=one_cycle", "--optimizer.layer_decay=0.9"),
+    "adafactor": (*COMMON, "--optimizer.name=adafactor", "--schedule.name=inverse_sqrt", "--train.average.decay=1",
+                  "--train.select=average", "--train.average.after=0.3"),
+    "sgd": (*COMMON, "--optimizer.name=sgd", "--optimizer.weight_decay=0.1", "--optimizer.cautious_decay=true",
+            "--train.batches=[{from_step: 7, batch: 6}]"),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +142,15 @@ def test_a_killed_run_resumes_to_the_same_bits(moment, whole, tokens, tmp_path):
     result = tiny_run(tokens, tmp_path / optimizer, *ARGUMENTS[optimizer])
     assert result["finished"] and result["resumed_at"] == newest  # it went on, it did not begin again
     assert same(tmp_path / optimizer, whole[optimizer])
+
+
+@pytest.mark.parametrize("optimizer", ["normuon", "lion", "adafactor", "sgd"])
+@pytest.mark.parametrize("moment", [("step", 4, 0.01), ("step", 17, 0.0), ("checkpoint", 8, 0.0)])
+def test_a_run_of_any_optimizer_killed_resumes_to_the_same_bits(optimizer, moment, whole, tokens, tmp_path):
+    assert train_and_kill(tokens, tmp_path / "run", ARGUMENTS[optimizer], moment)
+    newest = newest_checkpoint(tmp_path / "run")
+    assert tiny_run(tokens, tmp_path / "run", *ARGUMENTS[optimizer])["resumed_at"] == newest
+    assert same(tmp_path / "run", whole[optimizer])
 
 
 def test_a_run_killed_again_and_again_ends_in_the_same_bits(whole, tokens, tmp_path):
@@ -301,9 +316,14 @@ def mixed_config(tokens: Path, out: Path, place: Path, *arguments: str) -> Pretr
     return from_arguments(PretrainConfig, settings)
 
 
-@pytest.mark.parametrize("stop", [4, 9, 12])
-def test_a_mixture_with_curricula_stopped_anywhere_goes_on_to_the_same_bits(stop, tokens, tmp_path, monkeypatch):
-    """Also when it goes on with threads that make batches ahead."""
+GROWING = "--train.batches=[{from_step: 5, batch: 6}, {from_step: 11, batch: 7}]"
+
+
+@pytest.mark.parametrize(
+    ("stop", "given"), [(4, ()), (9, ()), (12, ()), (5, (GROWING,)), (9, (GROWING,)), (12, (GROWING,))]
+)
+def test_a_mixture_with_curricula_stopped_anywhere_goes_on_to_the_same_bits(stop, given, tokens, tmp_path, monkeypatch):
+    """Also when batches grow, and when it goes on with threads that make batches ahead."""
     step = Trainer.run_step
 
     def stopped(trainer: Trainer) -> None:
@@ -312,12 +332,30 @@ def test_a_mixture_with_curricula_stopped_anywhere_goes_on_to_the_same_bits(stop
             os.kill(os.getpid(), signal.SIGTERM)
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert pretrain(mixed_config(tokens, whole, tmp_path))["finished"]
+    assert pretrain(mixed_config(tokens, whole, tmp_path, *given))["finished"]
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "run_step", stopped)
-        assert not pretrain(mixed_config(tokens, broken, tmp_path))["finished"]
-    assert pretrain(mixed_config(tokens, broken, tmp_path, "--data.workers=2"))["resumed_at"] == stop
+        assert not pretrain(mixed_config(tokens, broken, tmp_path, *given))["finished"]
+    assert pretrain(mixed_config(tokens, broken, tmp_path, "--data.workers=2", *given))["resumed_at"] == stop
     assert same(broken, whole)
+
+
+def test_lengths_and_weights_of_data_change_at_their_steps_when_batches_grow(tokens, tmp_path, monkeypatch):
+    seen: list[tuple[int, int]] = []
+    changes: list[int] = []
+    step = Trainer.step
+
+    def look(trainer: Trainer) -> StepReport:
+        shapes = [batch.tokens_BT.shape for batch in trainer.micro_batches(trainer.progress.step)]
+        seen.append((sum(rows for rows, _ in shapes), shapes[0][1]))
+        changes[:] = [phase.first for phase in trainer.source.source.phases]
+        return step(trainer)
+
+    monkeypatch.setattr(Trainer, "step", look)
+    pretrain(mixed_config(tokens, tmp_path / "run", tmp_path, GROWING))
+    # Rows of 8 tokens are halves of rows, until step 9.
+    assert seen == [(8, 8)] * 5 + [(12, 8)] * 4 + [(6, 16)] * 2 + [(7, 16)] * 3
+    assert changes == [0, 5 * 4 + 5 * 6]  # the weights, at step 10
 
 
 def test_a_run_goes_on_with_no_other_mixture(tokens, tmp_path):
@@ -546,6 +584,24 @@ def test_a_checkpoint_cannot_be_resumed_where_there_is_no_run(tokens, tmp_path):
 def test_other_settings_than_the_run_began_with_are_refused_with_the_key(key, value, copied, tokens):
     with pytest.raises(ConfigError, match=rf"was begun with {key} .*, now it is {value}"):
         tiny_run(tokens, copied, *SHORT, f"--{key}={value}")
+
+
+def test_a_run_whose_settings_an_older_version_wrote_goes_on(tokens, tmp_path):
+    """It knew no optimizers but two and no schedules but two, and some numbers could not be left out then."""
+    new = ("groups", "layer_decay", "cautious_decay", "polynomial", "relative_step", "fall", "power", "begin")
+    for name in ("muon", "adamw"):
+        run = tmp_path / name
+        tiny_run(tokens, run, *SHORT, f"--optimizer.name={name}")
+        lines = [
+            line for line in (run / "config.yaml").read_text().splitlines() if line.split(":")[0].strip() not in new
+        ]
+        lines = [line for line in lines if line.split(":")[0].strip() not in ("batches", "average", "after")]
+        old = {"momentum": 0.95, "beta2": 0.95, "warmup": 0.02}
+        lines = [next((f"  {k}: {v}" for k, v in old.items() if line == f"  {k}: null"), line) for line in lines]
+        text = "\n".join(line for line in lines if line != "    decay: 0.99") + "\n"
+        assert text.count("0.95") == 2 and "null" in text and "average" not in text
+        (run / "config.yaml").write_text(text)
+        assert tiny_run(tokens, run, *SHORT, f"--optimizer.name={name}")["finished"]
 
 
 # Longer, or anew -----------------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from seedbed.data.batches.batch import IGNORE, TokenBatch
 from seedbed.devices import set_determinism
 from seedbed.errors import ConfigError, TrainingError
 from seedbed.model.transformer import Transformer
+from seedbed.optim.config import USUAL, OptimizerConfig
+from seedbed.optim.groups import build_optimizers as build
 from seedbed.training.config import CheckpointConfig, TrainConfig
 from seedbed.training.objective import Loss, NextToken, Tally
 from seedbed.training.trainer import StepReport, Trainer
@@ -55,6 +57,28 @@ def test_loss_and_gradients_do_not_depend_on_accumulation(micro_batch, tmp_path,
     for name, gradient in gradients.items():
         assert torch.allclose(gradient, expected[name], rtol=0, atol=1e-6), name
         assert gradient.abs().max() > 1e-5  # the comparison is one of numbers, not of noughts
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_under_no_optimizer_do_the_weights_depend_on_accumulation(name, tmp_path):
+    """In fp64, where gradients differ by so little that even their signs agree."""
+    moved = []
+    for micro_batch in (None, 5, 1):
+        rows = random_rows(32, targets=UNEVEN)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                "seedbed.training.trainer.build_optimizers", lambda model, config: build(model.double(), config)
+            )
+            patch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+            optimizer = OptimizerConfig(name=name, weight_decay=0.1)
+            trainer = tiny_trainer(tmp_path, rows, batch=32, micro_batch=micro_batch, optimizer=optimizer)
+            for _ in range(3):
+                trainer.step()
+        moved.append([weight.detach() for weight in trainer.model.parameters()])
+    for other in moved[1:]:
+        for weight, expected in zip(other, moved[0], strict=True):
+            assert weight.dtype == torch.float64
+            torch.testing.assert_close(weight, expected, rtol=0, atol=1e-9)
 
 
 def test_a_micro_batch_that_does_not_divide_the_batch_takes_every_row_once(tmp_path):

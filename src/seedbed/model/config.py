@@ -229,13 +229,16 @@ class ModelConfig:
                 f"vocab_size is {self.vocab_size:,}, but the tokenizer has {tokenizer.vocab_size:,} tokens",
                 "Leave model.vocab_size out: it is taken from the tokenizer.",
             )
-        return replace(
-            self,
-            vocab_size=tokenizer.vocab_size,
-            pad_id=tokenizer.pad_id,
-            bos_id=tokenizer.bos_id,
-            eos_id=tokenizer.eos_id,
-        ).resolve()
+        ids = {}
+        for name in ("pad_id", "bos_id", "eos_id"):
+            own, theirs = getattr(self, name), getattr(tokenizer, name)
+            if own not in (None, theirs):
+                raise ConfigError(
+                    f"{name} is {own}, but the tokenizer's is {theirs}",
+                    f"Leave model.{name} out: it is taken from the tokenizer, which marks texts with it.",
+                )
+            ids[name] = theirs
+        return replace(self, vocab_size=tokenizer.vocab_size, **ids).resolve()
 
     def resolve(self) -> ModelConfig:
         """Every derived size filled in. ConfigError when the sizes do not fit together or the vocabulary is unknown."""

@@ -35,7 +35,7 @@ USED = 0.98
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of a step, a validation and a checkpoint on this machine."""
+    """Seconds of a step of the first batch, a validation and a checkpoint on this machine."""
 
     step: float
     validation: float
@@ -60,7 +60,7 @@ def measure(trainer: Trainer[Any], seconds: float, phases: Sequence[int] = (0,))
         steps, taken = _run(trainer, MEASURED_STEPS, *each)
         costs.append((first, taken / steps))
     validation = _seconds(trainer.validate) if trainer.validation is not None else 0.0
-    state = (trainer.model, trainer.optimizers, trainer.progress, trainer.source.fingerprint)
+    state = (trainer.model, trainer.optimizers, trainer.progress, trainer.source.fingerprint, trainer.further)
     return Costs(costs[0][1], validation, _seconds(lambda: trainer.checkpoints.save(*state)), costs[1:])
 
 

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from seedbed.model.folder import CHECKPOINTS, read_config, write_config
 from seedbed.model.state import MODEL, describe_state, read_state, weight_state, write_state
 from seedbed.model.transformer import Transformer, weight_shapes
 from seedbed.model.weights import check_shapes
+from seedbed.optim.state import state_shapes
 from seedbed.runs import MANIFEST, new_folder, open_folder, read_record, refuse_unlisted, write_json, writing
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ FIRST_FIELDS = ("step", "units", "skipped_in_row", "best_step", "best_loss", "va
 """What the state of every run has; of fields that came later, files of earlier versions have the defaults."""
 OPTIMIZER, RANDOM = "optimizer.", "random."
 """Before the names of tensors that are no weights: `optimizer.WEIGHT:KEY`, `random.DEVICE`."""
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class RunState:
     """Where a run stands: all of its state that is not a tensor."""
 
     step: int = 0
-    """Optimizer steps done; sample step × batch comes next."""
+    """Optimizer steps done; the sample that comes next follows from it."""
 
     units: int = 0
     """Units of loss seen, such as target tokens."""
@@ -96,18 +99,33 @@ class Checkpoints:
         names = ", ".join(self.path(step).name for step in self.steps()) or "none"
         raise DataError(f"{path} is no checkpoint of this run", f"Complete checkpoints in {self.folder}: {names}")
 
-    def save(self, model: Transformer, optimizers: list[Optimizer], progress: RunState, fingerprint: str) -> None:
-        """Writes the checkpoint of `progress.step`; StorageError, and nothing left behind, when that is impossible."""
+    def save(
+        self,
+        model: Transformer,
+        optimizers: list[Optimizer],
+        progress: RunState,
+        fingerprint: str,
+        further: Mapping[str, Tensor] = NOTHING,
+    ) -> None:
+        """Writes the checkpoint of `progress.step`, with `further` tensors by name; StorageError, and nothing left
+        behind, when that is impossible."""
         target = self.path(progress.step)
         if target.exists():
             return
         with new_folder(target, "checkpoint", inputs=self.inputs, config={"data": fingerprint}) as staging:
-            write_state(staging, _tensors(model, optimizers))
+            write_state(staging, _tensors(model, optimizers) | dict(further))
             write_config(staging, model.config)
             write_json(staging / STATE, asdict(progress))
 
-    def load(self, step: int, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> RunState:
-        """Puts model and optimizers where they were.
+    def load(
+        self,
+        step: int,
+        model: Transformer,
+        optimizers: list[Optimizer],
+        fingerprint: str,
+        further: Mapping[str, Tensor] = NOTHING,
+    ) -> RunState:
+        """Puts model, optimizers and the `further` tensors where they were.
 
         Raises CorruptionError when a byte has changed and DataError when the checkpoint belongs to other data or
         another architecture; the model is then untouched.
@@ -130,10 +148,16 @@ class Checkpoints:
         progress = read_record(RunState, folder / STATE, required=FIRST_FIELDS)
         if progress.step != step:
             raise CorruptionError(f"{folder} holds the state of step {progress.step}: it was renamed")
-        _load_tensors(folder, model, optimizers)
+        _load_tensors(folder, model, optimizers, further)
         return progress
 
-    def newest(self, model: Transformer, optimizers: list[Optimizer], fingerprint: str) -> RunState | None:
+    def newest(
+        self,
+        model: Transformer,
+        optimizers: list[Optimizer],
+        fingerprint: str,
+        further: Mapping[str, Tensor] = NOTHING,
+    ) -> RunState | None:
         """Loads the newest whole checkpoint, passing over corrupt ones with a warning; None when there is none.
 
         CorruptionError when there are checkpoints and every one of them is corrupt: beginning anew would destroy what a
@@ -145,7 +169,7 @@ class Checkpoints:
                 logger.warning("passing over an incomplete checkpoint: %s has no manifest", self.path(step))
                 continue
             try:
-                return self.load(step, model, optimizers, fingerprint)
+                return self.load(step, model, optimizers, fingerprint, further)
             except CorruptionError as error:
                 logger.warning("passing over a corrupt checkpoint: %s", error.problem)
                 corrupt = error
@@ -194,16 +218,27 @@ def _tensors(model: Transformer, optimizers: list[Optimizer]) -> dict[str, Tenso
     return tensors
 
 
-def _load_tensors(folder: Path, model: Transformer, optimizers: list[Optimizer]) -> None:
+def _load_tensors(folder: Path, model: Transformer, optimizers: list[Optimizer], further: Mapping[str, Tensor]) -> None:
     """Puts every tensor where it was. What the files hold is compared with the model before memory is taken for it."""
     stored = describe_state(folder)
     own = dict(model.named_parameters())
     check_shapes(weight_shapes(model.config), {n: tensor.shape for n, tensor in weight_state(stored).items()}, folder)
+    places = {MODEL + name: (tuple(parameter.shape), parameter.device) for name, parameter in own.items()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in own.items()}
+    for optimizer in optimizers:
+        for parameter, shapes in state_shapes(optimizer).items():
+            kept = {f"{OPTIMIZER}{names[parameter]}:{key}": shape for key, shape in shapes.items()}
+            places |= {name: (shape, parameter.device) for name, shape in kept.items()}
+            if 0 < sum(name in stored for name in kept) < len(kept):
+                raise CorruptionError(f"{folder} holds a part of the optimizer's state of {names[parameter]}")
+    places |= {name: (tuple(tensor.shape), tensor.device) for name, tensor in further.items()}
+    if missing := [name for name in further if name not in stored]:
+        raise CorruptionError(f"{folder} does not hold {missing[0]}")
     devices: dict[str, torch.device] = {}
     for name, tensor in stored.items():
-        parameter = own.get(name.removeprefix(OPTIMIZER).removeprefix(MODEL).partition(":")[0])
-        if parameter is not None and tensor.shape in (tuple(parameter.shape), ()):  # a count of steps is a scalar
-            devices[name] = parameter.device
+        shape, device = places.get(name, (None, None))
+        if device is not None and tensor.shape == shape:
+            devices[name] = device
         elif name not in (f"{RANDOM}cpu", f"{RANDOM}cuda") or tensor.dtype != torch.uint8:
             raise CorruptionError(f"{folder} holds {name[:60]}, which is not of this model's training")
     loaded = read_state(folder, stored, devices)
@@ -212,10 +247,12 @@ def _load_tensors(folder: Path, model: Transformer, optimizers: list[Optimizer])
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(loaded[MODEL + name])
+        for name, own_tensor in further.items():
+            own_tensor.copy_(loaded[name])
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                begin = OPTIMIZER + next(name for name, candidate in own.items() if candidate is parameter) + ":"
+                begin = f"{OPTIMIZER}{names[parameter]}:"
                 optimizer.state[parameter] = {
                     name.removeprefix(begin): tensor for name, tensor in loaded.items() if name.startswith(begin)
                 }

@@ -11,6 +11,7 @@ from seedbed.data.batches.config import TrainingDataConfig
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
+from seedbed.training.batch_schedule import BatchSchedule
 from seedbed.training.observers.config import (
     AlertsConfig,
     LogConfig,
@@ -49,6 +50,36 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchPhase:
+    """From a step on, another batch."""
+
+    from_step: int
+    """The first step of the phase, above 0."""
+
+    batch: int
+    """Rows of each of its steps."""
+
+    def __post_init__(self) -> None:
+        between(self, 1, LONGEST, "from_step")
+        between(self, 1, 2**31, "batch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageConfig:
+    """The mean of the weights of all steps, which becomes the model with --train.select average."""
+
+    decay: float = 0.99
+    """What a step weighs beside the next one: 0.99 averages about the last hundred steps. 1: all weigh the same."""
+
+    after: float = 0.0
+    """Share of the steps after which the mean begins; with decay 1, 0.8 takes the mean of the last fifth."""
+
+    def __post_init__(self) -> None:
+        between(self, 0, 1, "decay")
+        between(self, 0, 0.999, "after")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """The budget of a run and how it is spent. Give one of steps, epochs and minutes."""
 
@@ -64,6 +95,9 @@ class TrainConfig:
 
     batch: int = 16
     """Rows of an optimizer step."""
+
+    batches: list[BatchPhase] = field(default_factory=list)
+    """Other batches from later steps on, such as {from_step: 1000, batch: 32}. Rates do not change with them."""
 
     micro_batch: int | None = None
     """Rows that pass through the model at once; the rest accumulates. Left out: the whole batch. Loss and gradients
@@ -109,8 +143,12 @@ class TrainConfig:
     patience: int | None = None
     """Stop after so many validations in a row without a lower loss. Left out: never."""
 
-    select: Literal["last", "best"] = "last"
-    """Which weights become the model: those of the last step, or those of the lowest validation loss."""
+    select: Literal["last", "best", "average"] = "last"
+    """Which weights become the model: those of the last step, those of the lowest validation loss, or the mean of the
+    steps; then it is this mean that is validated."""
+
+    average: AverageConfig = field(default_factory=AverageConfig)
+    """That mean."""
 
     nonfinite_limit: int = 5
     """A step whose gradient is not finite is left out; so many in a row end the run with an error."""
@@ -127,8 +165,18 @@ class TrainConfig:
         positive(self, "epochs", "minutes")
         at_least(self, 0, "clip")
         between(self, 0, LONGEST, "epochs", "minutes")
+        firsts = [phase.from_step for phase in self.batches]
+        if sorted(set(firsts)) != firsts:
+            raise ConfigError(f"batches must follow one another, got from_step {', '.join(map(str, firsts))}")
+        if self.select != "average" and self.average != AverageConfig():
+            raise ConfigError(f"average is for select average, not {self.select}")
         if self.epochs is not None and self.minutes is not None:
             raise ConfigError("give one of steps, epochs and minutes, got epochs and minutes")
+
+    @property
+    def rows(self) -> BatchSchedule:
+        """Of each step."""
+        return BatchSchedule([(0, self.batch), *((phase.from_step, phase.batch) for phase in self.batches)])
 
     @property
     def budgets(self) -> list[str]:
@@ -195,3 +243,7 @@ class PretrainConfig(StageConfig):
     init: Path | None = None
     """Model folder, run or checkpoint whose weights training starts from (continued pretraining), with its tokenizer
     and architecture. Left out: fresh weights."""
+
+    resize_vocabulary: bool = False
+    """With init: whether the tokens may be those of a tokenizer that has more tokens than the initial model's, for
+    which embeddings and head then grow. Otherwise such a tokenizer is refused."""

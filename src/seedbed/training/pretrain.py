@@ -15,6 +15,8 @@ from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import find_model, load_model
 from seedbed.model.transformer import Transformer
+from seedbed.model.vocabulary import grow_vocabulary
+from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.config import PretrainConfig
 from seedbed.training.objective import NextToken
 from seedbed.training.observers.observer import Observer
@@ -27,6 +29,8 @@ def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict
     `observers` watch it beside those that the config asks for.
     """
     began = time.perf_counter()
+    if config.resize_vocabulary and config.init is None:
+        raise ConfigError("resize_vocabulary needs init", "A fresh model has the vocabulary of its tokens as it is.")
     folders = open_folders(config.data, config.verify)
     tokenizer = folders[0].tokenizer
     names = ["tokens"] if len(folders) == 1 else [f"tokens {number}" for number in range(1, len(folders) + 1)]
@@ -34,7 +38,7 @@ def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict
     if config.init is None:
         config = replace(config, model=config.model.with_tokenizer(tokenizer))
     else:
-        initial, tokenizer = load_model(config.init)
+        initial, tokenizer = _initial(config, tokenizer)
         folders[0].check(tokenizer)
         _refuse_architecture(config.model, initial.config, config.init)
         inputs["init"] = find_model(config.init)
@@ -52,7 +56,7 @@ def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict
 
     def starting_model() -> Transformer:
         if config.init is not None:
-            return load_model(config.init)[0]
+            return _initial(config, tokenizer)[0]
         torch.manual_seed(config.train.seed)
         return Transformer(config.model)
 
@@ -60,7 +64,7 @@ def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict
         name="pretrain",
         model=starting_model,
         tokenizer=tokenizer,
-        source=data.source(config.train.batch),
+        source=data.source(config.train.rows.first),
         validation=data.validation(VALIDATION_SEED),
         objective=NextToken(torch.from_numpy(tokenizer.token_bytes())),
         length=length,
@@ -71,6 +75,17 @@ def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict
         began=began,
     )
     return run_stage(stage, config)
+
+
+def _initial(config: PretrainConfig, tokenizer: Tokenizer) -> tuple[Transformer, Tokenizer]:
+    """The model that training starts from and its tokenizer, or, where its vocabulary grows, that of the tokens."""
+    assert config.init is not None
+    initial, own = load_model(config.init)
+    if not config.resize_vocabulary or tokenizer.vocab_size == own.vocab_size:
+        return initial, own
+    if tokenizer.chat_template is None and own.chat_template is not None:
+        tokenizer = tokenizer.with_template(own.chat_template)
+    return grow_vocabulary(initial, own, tokenizer), tokenizer
 
 
 def _refuse_architecture(asked: ModelConfig, own: ModelConfig, init: Path) -> None:

@@ -119,20 +119,25 @@ def _refusal(config: StageConfig, key: str, began: Any, now: Any) -> ConfigError
     )
 
 
-def _differences(config: StageConfig, earlier: StageConfig) -> dict[str, tuple[Any, Any]]:
+def _differences(config: C, earlier: C) -> dict[str, tuple[Any, Any]]:
     """What a run was begun with and what is given now, by key, where they differ and may not.
 
     A path counts as the place it leads to, however it is written.
     """
     free = ("out", "resume", "data.workers", *(f"train.{key}" for key in FREE))
-    began, found = plain(earlier, paths=True), {}
-    for key, value in plain(config, paths=True).items():
+    began, found = plain(_resolved(earlier), paths=True), {}
+    for key, value in plain(_resolved(config), paths=True).items():
         counted = key in ("train.steps", "train.validate_every") and value is None  # counted out from epochs or minutes
         counted |= key == "train.compile" and value == "auto"  # as it was chosen when the run began
         looks = key.partition(".")[0] in WATCHING
         if not (counted or looks or key in free or key.startswith("train.checkpoint.")) and began.get(key) != value:
             found[key] = (began.get(key), value)
     return found
+
+
+def _resolved(config: C) -> C:
+    """With the numbers filled in that may be left out: whether they are makes no difference."""
+    return replace(config, optimizer=config.optimizer.resolve(), schedule=config.schedule.resolve())
 
 
 def plain(config: Any, prefix: str = "", *, paths: bool = False) -> dict[str, Any]:

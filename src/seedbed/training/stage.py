@@ -136,6 +136,8 @@ def _run(stage: Stage, config: C, run: Path, observers: Sequence[Observer]) -> d
         result["interrupted"] = trainer.interrupted
     if finished:
         best = trainer.load_best() if config.train.select == "best" else None
+        if trainer.average is not None:
+            trainer.average.exchange(trainer.progress.step)
         selected = trainer.progress.step if best is None else best
         result |= _metrics(trainer, selected)
         save_model(
@@ -200,7 +202,7 @@ def _counted(config: StageConfig, stage: Stage) -> TrainConfig:
     if train.steps is not None:
         return train
     if train.epochs is not None:
-        return replace(train, steps=max(1, round(train.epochs * stage.source.samples / train.batch)))
+        return replace(train, steps=max(1, round(train.rows.steps_for(train.epochs * stage.source.samples))))
     assert train.minutes is not None  # one budget is given
     costs = _measured(config, stage, 60 * train.minutes)
     spent = max(time.perf_counter() - stage.began, 0.0)  # a clock may be set back
@@ -235,7 +237,8 @@ def _measured(config: StageConfig, stage: Stage, seconds: float) -> Costs:
         with writing(scratch):
             scratch.mkdir()
         trainer = _trainer(stage, replace(config, out=scratch, train=unending), quiet=True)
-        return measure(trainer, MEASURED_SHARE * seconds, stage.phases)
+        phases = sorted({*stage.phases, *(phase.from_step for phase in config.train.batches)})
+        return measure(trainer, MEASURED_SHARE * seconds, phases)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -244,7 +247,7 @@ def few_steps(train: TrainConfig, length: int) -> str | None:
     """What to say of minutes that hold too few steps; None when they hold enough, or the steps were asked for."""
     if train.minutes is None or train.steps is None or train.steps >= FEW_STEPS:
         return None
-    speed = train.steps * train.batch * length / (60 * train.minutes)
+    speed = train.rows.first(train.steps) * length / (60 * train.minutes)
     return (
         f"{train.steps} steps fit into {train.minutes:.3g} minutes at {speed:,.0f} tokens/s: too few to learn; other "
         "programs use the cores? Try OMP_NUM_THREADS=1, or more minutes."

@@ -7,6 +7,7 @@ no clock, no hidden counter, so that a run cut anywhere and taken up again ends 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import random
@@ -27,6 +28,7 @@ from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 from seedbed.optim.groups import build_optimizers, set_rates
 from seedbed.optim.schedules import rate_multiple
+from seedbed.training.average import WeightAverage
 from seedbed.training.checkpoint import Checkpoints, RunState
 from seedbed.training.compilation import compile_blocks
 from seedbed.training.config import TrainConfig
@@ -88,6 +90,7 @@ class Trainer(Generic[B]):
         self.validation = validation
         self.config = config
         self.steps = config.steps
+        self.rows = config.rows
         self.schedule = schedule
         self.optimizers = build_optimizers(model, optimizer)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -98,6 +101,7 @@ class Trainer(Generic[B]):
             compile_blocks(model)
         if config.recompute != "none":
             recompute_blocks(model, config.recompute)
+        self.average = WeightAverage(model, config.average, self.steps) if config.select == "average" else None
         self.display = display
         self.checkpoints = Checkpoints(run, inputs)
         self.run = run
@@ -138,15 +142,17 @@ class Trainer(Generic[B]):
             units=self.progress.units + tally.units,
             skipped_in_row=0 if applied else self.progress.skipped_in_row + (not overflowed),
         )
+        if self.average is not None:
+            self.average.update(self.progress.step)
         self.progress = self.precision.adjusted(self.progress, overflowed=overflowed)
         return StepReport(tally, norm, multiple, tokens, applied)
 
     def micro_batches(self, step: int) -> Iterator[B]:
         """The rows of a step, as many at a time as fit."""
-        size = self.config.micro_batch or self.config.batch
-        for first in range(0, self.config.batch, size):
-            count = min(size, self.config.batch - first)
-            yield self.meter.batch(self.source, step * self.config.batch + first, count).to(self.device)
+        begin, end = self.rows.first(step), self.rows.first(step + 1)
+        size = self.config.micro_batch or end - begin
+        for first in range(begin, end, size):
+            yield self.meter.batch(self.source, first, min(size, end - first)).to(self.device)
 
     def normalise_gradients(self, units: float) -> float:
         """Divides by the units of the step times the scale of its loss, clips, and returns the norm before clipping."""
@@ -160,7 +166,8 @@ class Trainer(Generic[B]):
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """The objective's metrics over the first rows of the validation data, whose order makes them a sample of it; of
-        a mixture also those of each part, as loss/NAME."""
+        a mixture also those of each part, as loss/NAME. They are those of the average of the weights, if that is what
+        becomes the model."""
         assert self.validation is not None
         self.model.eval()
         rows = min(self.config.validation_rows, self.validation.samples)
@@ -169,12 +176,13 @@ class Trainer(Generic[B]):
             parts = self.validation.parts(rows)
         size = self.config.micro_batch or self.config.batch
         whole, tallies = Tally(), dict.fromkeys(parts, Tally())
-        for name, (source, count) in parts.items():
-            for first in range(0, count, size):
-                batch = source.batch(first, min(size, count - first)).to(self.device)
-                with self.precision.compute():
-                    loss = self.objective.loss(self.model, batch)
-                whole, tallies[name] = whole + loss, tallies[name] + loss
+        with self.average.in_model(self.progress.step) if self.average else contextlib.nullcontext():
+            for name, (source, count) in parts.items():
+                for first in range(0, count, size):
+                    batch = source.batch(first, min(size, count - first)).to(self.device)
+                    with self.precision.compute():
+                        loss = self.objective.loss(self.model, batch)
+                    whole, tallies[name] = whole + loss, tallies[name] + loss
         self.model.train()
         metrics = self.objective.report(whole)
         if len(parts) > 1:
@@ -239,31 +247,39 @@ class Trainer(Generic[B]):
         return self.config.checkpoint.on_improvement or self.config.select == "best"
 
     def checkpoint_due(self, improved: bool) -> bool:
-        when = self.config.checkpoint
+        when, step = self.config.checkpoint, self.progress.step
         if improved and self.saves_improvements:
             return True
         if when.steps is None and when.epochs is None and not self.saves_improvements:
             return self.due(self.validation_interval)
-        epochs = None
-        if when.epochs is not None:
-            epochs = max(1, round(when.epochs * self.source.samples / self.config.batch))
-        return self.due(when.steps) or self.due(epochs)
+        if self.due(when.steps):
+            return True
+        if when.epochs is None:
+            return False
+        # So many passes are full, which before this step they were not.
+        passes = [self.rows.first(step) // (when.epochs * self.source.samples) for step in (step - 1, step)]
+        return passes[0] != passes[1] or step == self.steps
+
+    @property
+    def further(self) -> dict[str, Tensor]:
+        """What a checkpoint holds beside model and optimizers."""
+        return self.average.tensors if self.average is not None else {}
 
     def save(self) -> None:
         """Writes a checkpoint once everything that it claims is on the disk, then removes old ones."""
         for records in self.records.values():
             records.sync()
-        self.checkpoints.save(self.model, self.optimizers, self.progress, self.source.fingerprint)
+        self.checkpoints.save(self.model, self.optimizers, self.progress, self.source.fingerprint, self.further)
         self.checkpoints.prune(self.config.checkpoint.keep, self.progress.best_step)
         logger.info("saved step %d", self.progress.step)
 
     def resume(self, where: str | Path = "auto") -> int:
         """Goes back to the newest whole checkpoint ("auto") or the given one, and cuts the records to it; the step."""
         if where == "auto":
-            progress = self.checkpoints.newest(self.model, self.optimizers, self.source.fingerprint)
+            progress = self.checkpoints.newest(self.model, self.optimizers, self.source.fingerprint, self.further)
         else:
             step = self.checkpoints.step_of(Path(where))
-            progress = self.checkpoints.load(step, self.model, self.optimizers, self.source.fingerprint)
+            progress = self.checkpoints.load(step, self.model, self.optimizers, self.source.fingerprint, self.further)
         self.progress = progress or RunState()
         # Checkpoints go first: one that is left must never claim steps whose records are gone.
         self.checkpoints.drop_after(self.progress.step if progress else -1)
@@ -276,7 +292,7 @@ class Trainer(Generic[B]):
         best = self.progress.best_step
         if best is None or best not in self.checkpoints.steps():
             return None
-        self.checkpoints.load(best, self.model, self.optimizers, self.source.fingerprint)
+        self.checkpoints.load(best, self.model, self.optimizers, self.source.fingerprint, self.further)
         return best
 
     # Records ---------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.folder import find_model, load_model, tell_unfinished
 from seedbed.model.transformer import Transformer
+from seedbed.model.vocabulary import grow_vocabulary
 from seedbed.progress import progress
 from seedbed.tokenizers.chat import Encoded, find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
@@ -42,7 +43,7 @@ def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict
     """
     began = time.perf_counter()
     tell_unfinished(config.model)
-    model, tokenizer = load_model(config.model, dtype=MASTER)
+    model, tokenizer = _initial(config)
     if config.template is not None:
         tokenizer = tokenizer.with_template(find_template(config.template))
     length = config.length or min(512, model.config.context)
@@ -62,6 +63,8 @@ def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict
 
     source: BatchSource[TokenBatch] = packed(train, config.data, config.train.seed)
     inputs = {"model": find_model(config.model), "data": config.data}
+    if config.tokenizer is not None:
+        inputs["tokenizer"] = config.tokenizer
     if config.validation is not None:
         inputs["validation"] = config.validation
     if config.replay.tokens is not None:
@@ -71,7 +74,7 @@ def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict
         inputs["replay"] = config.replay.tokens
 
     def starting_model() -> Transformer:
-        return load_model(config.model, dtype=MASTER)[0]
+        return _initial(config)[0]
 
     stage = Stage(
         name="finetune",
@@ -87,6 +90,23 @@ def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict
         began=began,
     )
     return run_stage(stage, config)
+
+
+def _initial(config: FinetuneConfig) -> tuple[Transformer, Tokenizer]:
+    """The model to begin with and the tokenizer to go on with. ConfigError for another one than the model's own, unless
+    its vocabulary may grow."""
+    model, own = load_model(config.model, dtype=MASTER)
+    if config.tokenizer is None:
+        return model, own
+    tokenizer = Tokenizer.load(config.tokenizer)
+    if tokenizer.chat_template is None and own.chat_template is not None:
+        tokenizer = tokenizer.with_template(own.chat_template)
+    if not config.resize_vocabulary and tokenizer.vocab_size != own.vocab_size:
+        raise ConfigError(
+            f"{config.tokenizer} has {tokenizer.vocab_size:,} tokens, but the model has {own.vocab_size:,}",
+            "Give --resize_vocabulary true, and embeddings and head grow for it.",
+        )
+    return grow_vocabulary(model, own, tokenizer), tokenizer
 
 
 def _with_replay(

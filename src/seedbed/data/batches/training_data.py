@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from seedbed.data.batches.batch import BatchSource, TokenBatch
@@ -38,14 +38,14 @@ class TrainingData:
         self.tokenizer = folders[0].tokenizer
         self._parts = [self._rows(tokens.train) for tokens in folders]
 
-    def source(self, batch: int) -> Source:
-        """What is learned from when a step takes so many rows."""
+    def source(self, first: Callable[[int], int]) -> Source:
+        """What is learned from when a step begins with the sample that `first` says."""
         config, seed = self.config, self.seed
-        source: Source = self._mixed(batch) if config.mixture else self._parts[0]
+        source: Source = self._mixed(first) if config.mixture else self._parts[0]
         if config.infilling:
             source = Infilling(source, self.tokenizer, config.infilling, seed)
         if config.lengths:
-            phases = [(phase.from_step * batch, phase.length) for phase in config.lengths]
+            phases = [(first(phase.from_step), phase.length) for phase in config.lengths]
             source = LengthCurriculum(source, self.length, phases)
         return Prefetch(source, config.workers) if config.workers else source
 
@@ -83,7 +83,7 @@ class TrainingData:
             raise ConfigError("data.packing best_fit needs a tokenizer with a padding token", "Choose isolate instead.")
         return BestFitSource(store, self.length, self.seed, self.tokenizer.pad_id)
 
-    def _mixed(self, batch: int) -> MixtureSource:
+    def _mixed(self, first: Callable[[int], int]) -> MixtureSource:
         parts, sizes = self.config.mixture, [rows.samples for rows in self._parts]
         if parts[0].weight is not None:
             weights = [part.weight or 0.0 for part in parts]
@@ -94,5 +94,5 @@ class TrainingData:
                 for part, size in zip(parts, sizes, strict=True)
             ]
             epoch = max(1, round(sum(weights)))
-        later = [Phase(phase.from_step * batch, tuple(phase.weights)) for phase in self.config.phases]
+        later = [Phase(first(phase.from_step), tuple(phase.weights)) for phase in self.config.phases]
         return MixtureSource(self._parts, [Phase(0, tuple(weights)), *later], epoch, self.seed)
