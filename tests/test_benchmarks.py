@@ -9,7 +9,9 @@ import sys
 from types import ModuleType
 
 import pytest
-from benchmarks import loader, prepare, quickstart, startup, tokenize, train_throughput
+from benchmarks import checkpoint_stall, loader, prepare, quickstart, startup, tokenize, train_throughput
+
+from seedbed.model.config import ModelConfig
 
 GOOD = {
     quickstart: {
@@ -18,6 +20,7 @@ GOOD = {
     },
     train_throughput: {"ratio": 1.1, "memory_ratio": 0.7, "gemm_fraction": 0.75, "muon_overhead": 0.15},
     startup: {"import_seconds": 0.299, "help_seconds": 0.499},
+    checkpoint_stall: {"fraction": 0.03},
     loader: {"tokens_per_s": 20e6},
     tokenize: {"mb_per_s_core": 3.0, "identical_ids": True, "train_seconds": 40.0, "train_rss_mb": 1499},
     prepare: {
@@ -37,6 +40,7 @@ BAD = [
     (train_throughput, "at most 0.7 of its memory", "memory_ratio", 0.701),
     (startup, "import under 0.3 s", "import_seconds", 0.3),
     (startup, "--help under 0.5 s", "help_seconds", 0.5),
+    (checkpoint_stall, "at most 3% of training time", "fraction", 0.0301),
     (loader, "at least 20 M tokens/s", "tokens_per_s", 19.9e6),
     (tokenize, "at least 3 MB/s a core", "mb_per_s_core", 2.99),
     (tokenize, "the ids of tokenizers", "identical_ids", False),
@@ -128,3 +132,13 @@ def test_each_step_that_is_timed_is_a_step(tmp_path, monkeypatch):
     for what in ("ours", "selective", "peer", "small", "muon", "adamw"):
         figures = train_throughput.measure(what, 1)
         assert all(value > 0 for value in figures.values()) and "seconds" in figures
+
+
+@pytest.mark.parametrize(("holds", "code"), [(True, 0), (False, 1)])
+def test_the_stall_of_a_checkpoint_is_the_time_that_saves_add(holds, code, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoint_stall, "met", lambda figures: {"short": holds and figures["step_seconds"] >= 0})
+    small = ModelConfig(vocab_size=32, layers=1, width=16, heads=2, ff_width=32, context=8)
+    monkeypatch.setattr(checkpoint_stall, "MODEL", small)
+    ended, printed = run(monkeypatch, capsys, checkpoint_stall, "--runs=1", "--seconds=0.1", "--length=8")
+    assert ended == code and printed.pop("met") == {"short": holds}
+    assert printed["fraction"] == pytest.approx(printed["stall_seconds"] / 60, abs=1e-3)

@@ -150,6 +150,16 @@ def describe_devices() -> list[dict[str, Any]]:
     return [*found, {"kind": "cpu", "name": describe_cpu()["name"], "memory_gb": describe_memory()["total_gb"]}]
 
 
+def describe_backends() -> list[str]:
+    """What this torch has for processes that train together: gloo between CPUs, nccl between GPUs."""
+    import torch.distributed as dist
+
+    if not dist.is_available():
+        return []
+    there = {"gloo": dist.is_gloo_available(), "nccl": dist.is_nccl_available()}
+    return [name for name, is_there in there.items() if is_there]
+
+
 def describe_choice() -> dict[str, Any]:
     """The device that `--device auto` takes, and what it does at best."""
     device = choose_device("auto")

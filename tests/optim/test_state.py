@@ -17,7 +17,7 @@ def test_shapes_are_those_of_the_state_after_a_step(name):
     optimizers = build_optimizers(model, OptimizerConfig(name=name))
     told = {}
     for optimizer in optimizers:
-        told |= state_shapes(optimizer)
+        told |= state_shapes(optimizer, {parameter: parameter.shape for parameter in model.parameters()})
         assert not optimizer.state  # nothing is begun by asking
     model(torch.arange(20)[None]).square().mean().backward()
     for optimizer in optimizers:

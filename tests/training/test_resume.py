@@ -262,6 +262,7 @@ def test_ctrl_c_twice_at_any_call_of_a_save_leaves_no_half_checkpoint(stride, tw
 
     def interrupt_twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
+        wait_until(lambda: interruption.requested)  # the main thread hears it, and this may be the writing one
         os.kill(os.getpid(), signal.SIGINT)
 
     number, done = 0, False
@@ -270,7 +271,7 @@ def test_ctrl_c_twice_at_any_call_of_a_save_leaves_no_half_checkpoint(stride, tw
         run = tmp_path / str(number)
         shutil.copytree(two_steps, run)
         trainer = one_more(run)
-        with contextlib.suppress(KeyboardInterrupt), Interruption(), at_call(number, interrupt_twice):
+        with contextlib.suppress(KeyboardInterrupt), Interruption() as interruption, at_call(number, interrupt_twice):
             trainer.save()
             done = True
         assert not list((run / "checkpoints").glob(".*")), number

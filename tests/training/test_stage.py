@@ -277,7 +277,7 @@ def test_a_full_disk_ends_a_run_with_a_clear_error_and_no_half_checkpoint(tokens
 def test_a_disk_that_fills_up_while_the_model_is_saved_leaves_no_half_model(tokens, tmp_path, monkeypatch):
     from seedbed.training.checkpoint import Checkpoints
 
-    monkeypatch.setattr(Checkpoints, "save", lambda *given: None)
+    monkeypatch.setattr(Checkpoints, "save", lambda *given, **how: None)
     with small_disk(tmp_path / "small"):
         with pytest.raises(StorageError, match=r"no space left|larger than files may be"):
             tiny_run(tokens, tmp_path / "small" / "run", "--train.steps=1", "--model.width=192")

@@ -83,9 +83,9 @@ def test_under_no_optimizer_do_the_weights_depend_on_accumulation(name, tmp_path
 
 def test_a_micro_batch_that_does_not_divide_the_batch_takes_every_row_once(tmp_path):
     trainer = tiny_trainer(tmp_path, batch=16, micro_batch=5)
-    sizes = [len(batch.tokens_BT) for batch in trainer.micro_batches(0)]
+    sizes = [len(batch.tokens_BT) for _, batch in trainer.micro_batches(0)]
     assert sizes == [5, 5, 5, 1]
-    rows = torch.cat([batch.tokens_BT for batch in trainer.micro_batches(3)])
+    rows = torch.cat([batch.tokens_BT for _, batch in trainer.micro_batches(3)])
     assert torch.equal(rows, trainer.source.batch(48, 16).tokens_BT)
 
 
@@ -294,7 +294,7 @@ def test_a_run_killed_before_its_first_step_validates_once(tmp_path):
 def saved_steps(trainer: Trainer) -> list[int]:
     saved = []
     save = trainer.checkpoints.save
-    trainer.checkpoints.save = lambda *given: (saved.append(given[2].step), save(*given))  # type: ignore[method-assign]
+    trainer.checkpoints.save = lambda *given, **how: (saved.append(given[2].step), save(*given, **how))  # type: ignore[method-assign]
     trainer.train()
     return saved
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from seedbed.training.config import TrainConfig
+from seedbed.training.parallel.world import World
 from seedbed.training.trainer import Trainer
 
 WARM_UP_STEPS, WARM_UP_SECONDS = 3, 1.0
@@ -70,7 +71,8 @@ def _run(trainer: Trainer[Any], steps: int, seconds: float, most: float) -> tupl
     while True:
         trainer.run_step()
         done, taken = done + 1, time.perf_counter() - began
-        if (done >= steps and taken >= seconds) or taken >= most or done == MOST_STEPS:
+        enough = (done >= steps and taken >= seconds) or taken >= most or done == MOST_STEPS
+        if World.here().tell(enough):  # clocks differ, and all processes must do as many steps
             return done, max(taken, 1e-6 * done)
 
 

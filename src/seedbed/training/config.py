@@ -40,6 +40,10 @@ class CheckpointConfig:
     on_improvement: bool = False
     """Save whenever the validation loss is the lowest so far."""
 
+    background: bool = True
+    """Write while training goes on, from a copy of the state: training waits only for the copying. false needs no
+    memory for the copy."""
+
     keep: int = 2
     """How many of the newest stay on disk; the best one stays besides. Older ones are removed at each save."""
 
@@ -115,6 +119,21 @@ class TrainConfig:
     attention: Literal["auto", "reference", "sdpa", "flex", "flash"] = "auto"
     """How attention is computed: auto by device and mask. What cannot be had here is said, and sdpa is taken. Moves
     weights by rounding alone; docs/attention.md tells the ways apart."""
+    devices: int = 1
+    """Processes that this command starts, each with a GPU of this machine or its share of the CPU's cores. Under
+    torchrun, which starts them itself, it is left out."""
+
+    parallel: Literal["auto", "ddp", "zero1", "fsdp"] = "auto"
+    """How several processes divide the work; each takes a share of the rows. ddp: each has the whole model. zero1:
+    also, but divides the optimizer's state and work. fsdp: each has a piece of every weight, for models that do not fit
+    on one device. auto: ddp. Loss and weights are the same, up to rounding."""
+
+    shard_group: int | None = None
+    """Under fsdp, so many processes share one copy of the model, such as those of a machine, and the groups are
+    replicas (hybrid sharding). Left out: all processes share one."""
+
+    tensor_parallel: int = 1
+    """So many processes divide the heads and the inner width of each layer, and work on the same rows."""
 
     deterministic: bool = True
     """Only algorithms that give the same bits every time. false trades that for speed on some devices."""
@@ -158,10 +177,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "batch", "micro_batch", "log_every", "validate_every", "validation_rows", "patience")
-        at_least(self, 1, "nonfinite_limit")
+        at_least(self, 1, "nonfinite_limit", "devices", "shard_group", "tensor_parallel")
         between(self, 0, 2**63 - 1, "seed")
         between(self, 1, 2**31, "batch", "micro_batch")
         between(self, 1, LONGEST, "steps")
+        if self.shard_group is not None and self.parallel != "fsdp":
+            raise ConfigError("shard_group divides processes under fsdp", "Give --train.parallel fsdp.")
+        if self.parallel == "zero1" and self.tensor_parallel > 1:
+            raise ConfigError("zero1 divides whole weights, tensor_parallel has none", "Take --train.parallel fsdp.")
         positive(self, "epochs", "minutes")
         at_least(self, 0, "clip")
         between(self, 0, LONGEST, "epochs", "minutes")

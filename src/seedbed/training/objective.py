@@ -33,6 +33,10 @@ class Loss:
     totals: Mapping[str, float] = field(default_factory=dict)
     """Other sums, for `Objective.report`."""
 
+    def nothing(self) -> Loss:
+        """The same computation, counting for nothing."""
+        return Loss(0 * self.sum, 0, dict.fromkeys(self.totals, 0.0))
+
 
 @dataclass(frozen=True)
 class Tally:

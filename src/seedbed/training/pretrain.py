@@ -20,9 +20,11 @@ from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.config import PretrainConfig
 from seedbed.training.objective import NextToken
 from seedbed.training.observers.observer import Observer
+from seedbed.training.parallel.launch import in_parallel
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 
 
+@in_parallel
 def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict[str, Any]:
     """Trains a model on the tokens of one folder or more; returns the result that `result.json` holds.
 

@@ -24,7 +24,7 @@ C = TypeVar("C", bound=StageConfig)
 CONFIG = "config.yaml"
 """In a run's folder: its exact settings, its budget as a number of steps."""
 
-FREE = ("device", "log_every", "recompute", "checkpoint")
+FREE = ("device", "devices", "parallel", "shard_group", "tensor_parallel", "log_every", "recompute", "checkpoint")
 """Settings of `train` that a run may go on with differently: they move no weight, up to a device's rounding."""
 
 WATCHING = ("track", "log", "statistics", "samples", "probes", "alerts", "profile")

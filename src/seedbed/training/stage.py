@@ -39,6 +39,7 @@ from seedbed.training.display import Display
 from seedbed.training.objective import Objective
 from seedbed.training.observers.building import build_observers
 from seedbed.training.observers.observer import Observer
+from seedbed.training.parallel.world import World
 from seedbed.training.precision import choose_precision
 from seedbed.training.run_log import log_to
 from seedbed.training.settings import CONFIG, check_beginning, plain, settle
@@ -94,22 +95,48 @@ def run_stage(stage: Stage, config: C) -> dict[str, Any]:
     The folder is complete when its manifest is there. A run that was asked to stop is saved, returns with
     `"finished": false`, and goes on when the same command is given again.
     """
-    run = config.out
+    run, world = config.out, World.here()
     device = choose_device(config.train.device)  # refused, like a missing budget, before anything is written
     choose_precision(config.train.precision, device)
     if config.train.compile == "on":
         check_compiler(device)
+    if not world.leads:
+        return _follow(stage, world)
     observers = [*build_observers(config, stage.tokenizer), *stage.observers]
     if not (run / CONFIG).exists():
         check_beginning(config)
     with lock(run), log_to(run, config.log):
         config = settle(config, lambda settings: _counted(_with_compile(settings, stage), stage))
-        return _run(stage, config, run, observers)
+        world.tell(config)
+        return world.tell(_run(stage, config, run, observers))
+
+
+def _follow(stage: Stage, world: World) -> dict[str, Any]:
+    """What the other processes do: they measure with the leader when it does, then train by the settings it tells."""
+    logging.getLogger("seedbed").setLevel(logging.ERROR)  # the leader warns for all
+    told: Any = world.tell()
+    while isinstance(told, _Measuring):
+        _measured(told.config, stage, told.seconds)
+        told = world.tell()
+    trainer = _trainer(stage, told)
+    trainer.resume(told.resume)
+    if trainer.train():
+        _select(trainer)
+        trainer.parallel.whole_model()
+    return world.tell()
+
+
+def _select(trainer: Trainer[Any]) -> int:
+    """Puts the weights that become the model into it; their step."""
+    best = trainer.load_best() if trainer.config.select == "best" else None
+    if trainer.average is not None:
+        trainer.average.exchange(trainer.progress.step)
+    return trainer.progress.step if best is None else best
 
 
 def _run(stage: Stage, config: C, run: Path, observers: Sequence[Observer]) -> dict[str, Any]:
     trainer = _trainer(stage, config, observers)
-    resumed_at = trainer.resume(config.resume) if config.resume != "never" else 0
+    resumed_at = trainer.resume(config.resume)
     (run / MANIFEST).unlink(missing_ok=True)  # a complete run that is opened again is not complete until it ends
     _save_tokenizer(run / TOKENIZER, stage.tokenizer)
     logger.info("%s: step %d of %d on %s", stage.name, resumed_at, trainer.steps, trainer.device)
@@ -135,14 +162,13 @@ def _run(stage: Stage, config: C, run: Path, observers: Sequence[Observer]) -> d
         logger.warning("%s; the same command goes on", done)
         result["interrupted"] = trainer.interrupted
     if finished:
-        best = trainer.load_best() if config.train.select == "best" else None
-        if trainer.average is not None:
-            trainer.average.exchange(trainer.progress.step)
-        selected = trainer.progress.step if best is None else best
+        selected = _select(trainer)
         result |= _metrics(trainer, selected)
+        whole = trainer.parallel.whole_model()
+        assert whole is not None  # this process leads
         save_model(
             run / "model",
-            trainer.model,
+            whole,
             stage.tokenizer,
             inputs=stage.hashes,
             card=_card(stage, trainer.model.config, result, run),
@@ -173,12 +199,13 @@ def _trainer(stage: Stage, config: C, observers: Sequence[Observer] = (), *, qui
     set_determinism(config.train.deterministic)
     model = stage.model().to(device)
     model.attend_by(config.train.attention)
+    world = World.here()
     display = Display(
         stage.name,
         flops_per_token=training_flops(model.config, stage.length),
-        peak_flops=gemm_peak(device),
+        peak_flops=gemm_peak(device) * world.size,
         shows_mfu=device.type != "cpu",
-        quiet=quiet,
+        quiet=quiet or not world.leads,
     )
     return Trainer(
         model,
@@ -204,7 +231,9 @@ def _counted(config: StageConfig, stage: Stage) -> TrainConfig:
     if train.epochs is not None:
         return replace(train, steps=max(1, round(train.rows.steps_for(train.epochs * stage.source.samples))))
     assert train.minutes is not None  # one budget is given
-    costs = _measured(config, stage, 60 * train.minutes)
+    seconds = 60 * train.minutes
+    World.here().tell(_Measuring(config, seconds))
+    costs = _measured(config, stage, seconds)
     spent = max(time.perf_counter() - stage.began, 0.0)  # a clock may be set back
     train = fit(train, costs, 60 * train.minutes - spent)
     steps = ", ".join(f"{step:.4f} s a step from step {first:,} on" for first, step in costs.phases)
@@ -229,13 +258,21 @@ def _with_compile(config: C, stage: Stage) -> C:
     return replace(config, train=replace(train, compile=chosen))
 
 
+@dataclass(frozen=True)
+class _Measuring:
+    """What the leader asks the others to do with it."""
+
+    config: StageConfig
+    seconds: float
+
+
 def _measured(config: StageConfig, stage: Stage, seconds: float) -> Costs:
     """What steps cost, measured in a folder inside the run's, on the same disk, that is removed again."""
     scratch = config.out / MEASURING
     unending = replace(config.train, steps=10**9, validate_every=None, checkpoint=CheckpointConfig())
     try:
         with writing(scratch):
-            scratch.mkdir()
+            scratch.mkdir(exist_ok=True)  # each process makes it, and takes it away, when it is there
         trainer = _trainer(stage, replace(config, out=scratch, train=unending), quiet=True)
         phases = sorted({*stage.phases, *(phase.from_step for phase in config.train.batches)})
         return measure(trainer, MEASURED_SHARE * seconds, phases)

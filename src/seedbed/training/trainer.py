@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,8 +34,10 @@ from seedbed.training.config import TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.interruption import Interruption
 from seedbed.training.meter import Meter
-from seedbed.training.objective import Objective, Tally
+from seedbed.training.objective import Loss, Objective, Tally
 from seedbed.training.observers.observer import Observer, Observers
+from seedbed.training.parallel.arrangement import arrange
+from seedbed.training.parallel.parallel import Rows, local
 from seedbed.training.precision import Precision
 from seedbed.training.recompute import recompute_blocks
 from seedbed.training.trackers.json_lines import JsonLines
@@ -92,7 +93,8 @@ class Trainer(Generic[B]):
         self.steps = config.steps
         self.rows = config.rows
         self.schedule = schedule
-        self.optimizers = build_optimizers(model, optimizer)
+        self.parallel = arrange(model, config)
+        self.optimizers = self.parallel.divide(build_optimizers(model, optimizer))
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.device = self.parameters[0].device
         self.precision = Precision(config.precision, self.device)
@@ -103,7 +105,7 @@ class Trainer(Generic[B]):
             recompute_blocks(model, config.recompute)
         self.average = WeightAverage(model, config.average, self.steps) if config.select == "average" else None
         self.display = display
-        self.checkpoints = Checkpoints(run, inputs)
+        self.checkpoints = Checkpoints(run, inputs, self.parallel)
         self.run = run
         self.records = {name: JsonLines(run / f"{name}.jsonl") for name in RECORDS}
         self.metrics = self.records["metrics"]
@@ -120,20 +122,20 @@ class Trainer(Generic[B]):
         multiple = rate_multiple(self.schedule, self.progress.step, self.steps)
         set_rates(self.optimizers, multiple)
         # What dropout leaves out follows from the seed and the step, not from the steps before.
-        torch.manual_seed(random.Random(f"{self.config.seed}, {self.progress.step}").getrandbits(63))
+        self.parallel.seed(f"{self.config.seed}, {self.progress.step}")
         tally, tokens = Tally(), 0
-        for batch in self.micro_batches(self.progress.step):
-            with self.precision.compute():
-                loss = self.objective.loss(self.model, batch)
+        for rows, batch in self.micro_batches(self.progress.step):
+            loss = self.loss(rows, batch)
             self.precision.backward(loss.sum, self.progress)
-            tally, tokens = tally + loss, tokens + batch.tokens
+            tally, tokens = tally + loss, tokens + (0 if rows.spare else batch.tokens)
+        tally, tokens = self.parallel.total(tally, tokens)
+        self.parallel.sum_gradients()
         norm = self.normalise_gradients(tally.units * self.precision.scale(self.progress))
         overflowed = self.precision.overflowed(self.progress, tally.sum, norm)
         applied = math.isfinite(norm) and math.isfinite(tally.sum)
         if applied:
             self.observers.before_update(self, norm)
-            for optimizer in self.optimizers:
-                optimizer.step()
+            self.parallel.update(self.optimizers)
         for parameter in self.parameters:
             parameter.grad = None
         self.progress = replace(
@@ -147,20 +149,24 @@ class Trainer(Generic[B]):
         self.progress = self.precision.adjusted(self.progress, overflowed=overflowed)
         return StepReport(tally, norm, multiple, tokens, applied)
 
-    def micro_batches(self, step: int) -> Iterator[B]:
-        """The rows of a step, as many at a time as fit."""
-        begin, end = self.rows.first(step), self.rows.first(step + 1)
-        size = self.config.micro_batch or end - begin
-        for first in range(begin, end, size):
-            yield self.meter.batch(self.source, first, min(size, end - first)).to(self.device)
+    def micro_batches(self, step: int) -> Iterator[tuple[Rows, B]]:
+        """This process's rows of a step, as many at a time as fit."""
+        begin, count = self.rows.first(step), self.rows.size(step)
+        for rows in self.parallel.rows(begin, count, self.config.micro_batch or count):
+            yield rows, self.meter.batch(self.source, rows.first, rows.count).to(self.device)
+
+    def loss(self, rows: Rows, batch: B) -> Loss:
+        with self.precision.compute():
+            loss = self.objective.loss(self.model, batch)
+        return loss.nothing() if rows.spare else loss
 
     def normalise_gradients(self, units: float) -> float:
         """Divides by the units of the step times the scale of its loss, clips, and returns the norm before clipping."""
         gradients: list[Tensor] = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients)) / units if units else 0.0
+        norm = self.parallel.norm(gradients) / units if units else 0.0
         limit = self.config.clip or math.inf
         scale = min(1.0, limit / (norm + 1e-6)) / (units or 1)
-        torch._foreach_mul_(gradients, scale)
+        torch._foreach_mul_([local(gradient) for gradient in gradients], scale)
         return norm
 
     @torch.no_grad()
@@ -178,11 +184,12 @@ class Trainer(Generic[B]):
         whole, tallies = Tally(), dict.fromkeys(parts, Tally())
         with self.average.in_model(self.progress.step) if self.average else contextlib.nullcontext():
             for name, (source, count) in parts.items():
-                for first in range(0, count, size):
-                    batch = source.batch(first, min(size, count - first)).to(self.device)
-                    with self.precision.compute():
-                        loss = self.objective.loss(self.model, batch)
+                for rows_here in self.parallel.rows(0, count, size):
+                    loss = self.loss(rows_here, source.batch(rows_here.first, rows_here.count).to(self.device))
                     whole, tallies[name] = whole + loss, tallies[name] + loss
+            self.parallel.rest()
+        whole, _ = self.parallel.total(whole, 0)
+        tallies = {name: self.parallel.total(tally, 0)[0] for name, tally in tallies.items()}
         self.model.train()
         metrics = self.objective.report(whole)
         if len(parts) > 1:
@@ -198,20 +205,30 @@ class Trainer(Generic[B]):
         Raises TrainingError when too many gradients in a row are not finite.
         """
         progress = self.display.open(self.steps, self.progress.step)
-        with Interruption() as interruption, progress, self.observers.watching(self):
+        with Interruption() as interruption, progress, self.saving(), self.observers.watching(self):
             begins = self.validation is not None and not self.progress.validated
             if begins and self.record_validation() and self.saves_improvements:
                 self.save()
             while not self.finished:
                 self.run_step()
-                if interruption.requested:
+                if self.parallel.world.any(interruption.requested):
                     logger.info("asked to stop: saving step %d", self.progress.step)
                     self.save()
-                    self.interrupted = interruption.by_person and not self.finished
+                    self.interrupted = self.parallel.world.any(interruption.by_person) and not self.finished
                     return self.finished
-        if self.progress.step not in self.checkpoints.steps():
-            self.save()
+            if self.progress.step != self.checkpoints.current:
+                self.save()
         return True
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Whatever ends the block, a checkpoint that is being written is then on the disk."""
+        try:
+            yield
+        except BaseException:
+            self.checkpoints.abandon()
+            raise
+        self.checkpoints.wait()
 
     @property
     def finished(self) -> bool:
@@ -233,7 +250,7 @@ class Trainer(Generic[B]):
             )
         improved = self.validation is not None and self.due(self.validation_interval) and self.record_validation()
         if self.checkpoint_due(improved):
-            self.save()
+            self.save(background=self.config.checkpoint.background)
 
     def due(self, interval: int | None) -> bool:
         return interval is not None and (self.progress.step % interval == 0 or self.progress.step == self.steps)
@@ -265,32 +282,37 @@ class Trainer(Generic[B]):
         """What a checkpoint holds beside model and optimizers."""
         return self.average.tensors if self.average is not None else {}
 
-    def save(self) -> None:
+    def save(self, *, background: bool = False) -> None:
         """Writes a checkpoint once everything that it claims is on the disk, then removes old ones."""
-        for records in self.records.values():
-            records.sync()
-        self.checkpoints.save(self.model, self.optimizers, self.progress, self.source.fingerprint, self.further)
-        self.checkpoints.prune(self.config.checkpoint.keep, self.progress.best_step)
-        logger.info("saved step %d", self.progress.step)
+        if self.parallel.world.leads:
+            for records in self.records.values():
+                records.sync()
+        state = (self.model, self.optimizers, self.progress, self.source.fingerprint, self.further)
+        self.checkpoints.save(*state, keep=self.config.checkpoint.keep, background=background)
 
     def resume(self, where: str | Path = "auto") -> int:
-        """Goes back to the newest whole checkpoint ("auto") or the given one, and cuts the records to it; the step."""
+        """Goes back to the newest whole checkpoint ("auto") or the given one, and cuts the records to it; the step.
+        "never": stays where it is."""
+        if where == "never":
+            return self.progress.step
         if where == "auto":
             progress = self.checkpoints.newest(self.model, self.optimizers, self.source.fingerprint, self.further)
         else:
             step = self.checkpoints.step_of(Path(where))
             progress = self.checkpoints.load(step, self.model, self.optimizers, self.source.fingerprint, self.further)
         self.progress = progress or RunState()
-        # Checkpoints go first: one that is left must never claim steps whose records are gone.
-        self.checkpoints.drop_after(self.progress.step if progress else -1)
-        for records in self.records.values():
-            records.cut(self.progress.step if progress else -1)
+        if self.parallel.world.leads:
+            # Checkpoints go first: one that is left must never claim steps whose records are gone.
+            self.checkpoints.drop_after(self.progress.step if progress else -1)
+            for records in self.records.values():
+                records.cut(self.progress.step if progress else -1)
+        self.parallel.world.wait()
         return self.progress.step
 
     def load_best(self) -> int | None:
         """Puts the weights of the lowest validation loss into the model; the step, or None when there is none."""
         best = self.progress.best_step
-        if best is None or best not in self.checkpoints.steps():
+        if best is None or best not in self.parallel.world.led(self.checkpoints.steps):
             return None
         self.checkpoints.load(best, self.model, self.optimizers, self.source.fingerprint, self.further)
         return best
@@ -299,12 +321,16 @@ class Trainer(Generic[B]):
 
     def record(self, name: str, values: Mapping[str, Any]) -> None:
         """One more line of NAME.jsonl, of the step that the run has come to; the observers hear of it."""
+        if not self.parallel.world.leads:
+            return
         record = {"step": self.progress.step, **values}
         self.records[name].append(record)
         self.observers.recorded(self, name, record)
 
     def record_step(self, report: StepReport, seconds: float) -> None:
         """metrics.jsonl takes what is the same in every repetition, timings.jsonl what a clock says."""
+        if not self.parallel.world.leads:
+            return
         metrics = finite(self.objective.report(report.tally)) if report.applied else {}
         self.display.step(self.progress.step, metrics.get("loss"), report.tokens, seconds)
         if not report.applied:

@@ -29,6 +29,7 @@ from seedbed.tokenizers.chat import Encoded, find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.objective import NextToken
 from seedbed.training.observers.observer import Observer
+from seedbed.training.parallel.launch import in_parallel
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 from seedbed.tuning.config import FinetuneConfig
 
@@ -36,6 +37,7 @@ MASTER = torch.float32
 """What is trained, whatever the model is stored in: a bf16 weight is too coarse to take up a small step."""
 
 
+@in_parallel
 def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict[str, Any]:
     """Fine-tunes every weight of a model; returns the result that `result.json` holds.
 

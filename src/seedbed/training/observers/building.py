@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from seedbed.errors import ConfigError
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.config import StageConfig
 from seedbed.training.observers.observer import Observer
+from seedbed.training.parallel.world import World
 from seedbed.training.settings import plain
 
 # Each observer is imported where it is asked for: a run that nobody watches pays for none.
@@ -12,6 +14,10 @@ from seedbed.training.settings import plain
 
 def build_observers(config: StageConfig, tokenizer: Tokenizer) -> list[Observer]:
     """Everything that the settings ask for. ConfigError when a part of it is missing, such as a tracker's package."""
+    if World.here().size > 1 and (config.train.parallel == "fsdp" or config.train.tensor_parallel > 1):
+        for name in ("statistics", "probes", "samples"):
+            if getattr(config, name).every is not None:
+                raise ConfigError(f"{name}.every needs a whole model: no fsdp, no tensor_parallel")
     observers: list[Observer] = []
     if config.track:  # first, so that the trackers begin before all others and end after them: they hear of everything
         from seedbed.training.trackers.trackers import Trackers, require
