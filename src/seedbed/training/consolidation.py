@@ -23,6 +23,7 @@ from seedbed.model.weights import read_headers, read_weights, write_weights
 from seedbed.progress import progress
 from seedbed.runs import MANIFEST, input_hash, new_folder, open_folder
 from seedbed.training.objective import Loss, Objective, Tally
+from seedbed.training.parallel.world import World
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +126,8 @@ class OldText:
             if manifest.config == config and manifest.inputs == {k: input_hash(v) for k, v in self.inputs.items()}:
                 return read_weights(read_headers(folder))
         fisher = estimate_fisher(model, self.source, self.rows, self.seed)
+        if not World.here().leads:  # it writes, and the others come to the same numbers
+            return fisher
         with new_folder(folder, "fisher", inputs=self.inputs, config=config, overwrite=True) as staging:
             write_weights(staging, fisher)
         logger.info("Fisher information of %d rows of the old text: %s", self.rows, folder)
