@@ -146,5 +146,5 @@ def test_a_setting_that_makes_no_sense_is_refused(settings, said):
 
 def test_observers_of_this_process_are_refused_where_others_would_be_started(tokens, tmp_path):
     config = pretrain_config(tokens, tmp_path / "run", "--train.devices=2")
-    with pytest.raises(ConfigError, match="train.devices is 2, but this run is watched from the process"):
+    with pytest.raises(ConfigError, match=r"train\.devices is 2, but this run is watched from the process"):
         pretrain(config, [Observer()])
