@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from seedbed.configuration import at_least, between, positive
 from seedbed.data.batches.config import TrainingDataConfig
 from seedbed.errors import ConfigError
-from seedbed.model.config import ModelConfig
+from seedbed.model.config import DERIVED, ModelConfig
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 from seedbed.training.batch_schedule import BatchSchedule
 from seedbed.training.observers.config import (
@@ -97,8 +97,12 @@ class TrainConfig:
     """Time for all of it, from reading the data to saving the model. What fits in is measured first, then written into
     the run's config as a number of steps."""
 
-    batch: int = 16
-    """Rows of an optimizer step."""
+    horizon: float | None = None
+    """Tokens to learn from for each parameter that they are multiplied with, those of blocks and head: the budget where
+    none of steps, epochs and minutes is given. About 20 are compute-optimal. Left out: 20 under model.depth."""
+
+    batch: int = DERIVED
+    """Rows of an optimizer step. Left out: 16, or what model.depth makes of it."""
 
     batches: list[BatchPhase] = field(default_factory=list)
     """Other batches from later steps on, such as {from_step: 1000, batch: 32}. Rates do not change with them."""
@@ -186,9 +190,9 @@ class TrainConfig:
             raise ConfigError("shard_group divides processes under fsdp", "Give --train.parallel fsdp.")
         if self.parallel == "zero1" and self.tensor_parallel > 1:
             raise ConfigError("zero1 divides whole weights, tensor_parallel has none", "Take --train.parallel fsdp.")
-        positive(self, "epochs", "minutes")
+        positive(self, "epochs", "minutes", "horizon")
         at_least(self, 0, "clip")
-        between(self, 0, LONGEST, "epochs", "minutes")
+        between(self, 0, LONGEST, "epochs", "minutes", "horizon")
         firsts = [phase.from_step for phase in self.batches]
         if sorted(set(firsts)) != firsts:
             raise ConfigError(f"batches must follow one another, got from_step {', '.join(map(str, firsts))}")
@@ -196,6 +200,10 @@ class TrainConfig:
             raise ConfigError(f"average is for select average, not {self.select}")
         if self.epochs is not None and self.minutes is not None:
             raise ConfigError("give one of steps, epochs and minutes, got epochs and minutes")
+
+    def resolve(self) -> Self:
+        """With the batch filled in where it is left out."""
+        return self if self.batch is not None else replace(self, batch=16)
 
     @property
     def rows(self) -> BatchSchedule:
@@ -250,10 +258,61 @@ class StageConfig:
     """auto: go on from the newest complete checkpoint, if there is one. never: refuse a folder that holds a run.
     Otherwise the checkpoint to go on from."""
 
+    def resolve(self) -> Self:
+        """With the numbers filled in that may be left out: whether they are makes no difference."""
+        return replace(
+            self,
+            optimizer=self.optimizer.resolve(),
+            schedule=self.schedule.resolve(),
+            train=self.train.resolve(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsolidationConfig:
+    """Elastic weight consolidation: weights that an old text depends on move less while a new one is learned."""
+
+    tokens: Path | None = None
+    """Tokens folder of the old text, or of some of it, made with the model's tokenizer. Left out: nothing is held."""
+
+    strength: float = 1.0
+    """How many tokens of the old text weigh as much as one of the new: more holds firmer."""
+
+    rows: int = 256
+    """Rows of the old text that tell what it depends on. Estimated once and kept in the run's folder."""
+
+    def __post_init__(self) -> None:
+        positive(self, "strength")
+        between(self, 0, 10**12, "strength")
+        between(self, 1, 10**6, "rows")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """Learning from those rows of many that are worth it: not yet known, and no noise."""
+
+    reference: Path | None = None
+    """Model folder, run or checkpoint of the same tokenizer that has learned from other text of the same kind, and may
+    be smaller. A row is worth the model's loss less this one's. Left out: every row is learned from."""
+
+    candidates: int = 4
+    """Rows that are scored for each that is learned from. 4 make a step about 2.5 (with a small reference) to 3.7 times
+    as long; --train.epochs counts the candidates."""
+
+    def __post_init__(self) -> None:
+        between(self, 2, 1000, "candidates")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(StageConfig):
     """Trains a model on plain text, from fresh weights or from those of another model."""
+
+    objective: Literal["causal", "masked", "prefix"] = "causal"
+    """What is predicted. causal: each token from those before it. masked: hidden tokens from both sides; with
+    model.causal false. prefix: the rest of a row from a beginning that is read both ways. See docs/objectives.md."""
+
+    masked_share: float = 0.15
+    """Share of the tokens that `masked` hides."""
 
     data: TrainingDataConfig
     """The text that is learned from, and how it becomes rows."""
@@ -271,3 +330,18 @@ class PretrainConfig(StageConfig):
     resize_vocabulary: bool = False
     """With init: whether the tokens may be those of a tokenizer that has more tokens than the initial model's, for
     which embeddings and head then grow. Otherwise such a tokenizer is refused."""
+
+    consolidation: ConsolidationConfig = field(default_factory=ConsolidationConfig)
+    """With init: what the initial model knows is held fast."""
+
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    """Which of the rows are learned from."""
+
+    def __post_init__(self) -> None:
+        between(self, 0.01, 0.99, "masked_share")
+        if self.consolidation.tokens is not None and self.init is None:
+            raise ConfigError("consolidation.tokens needs init: a fresh model has nothing to forget")
+        if self.objective != "causal" and self.data.infilling:
+            raise ConfigError(f"data.infilling is for the objective causal, not {self.objective}")
+        if self.objective == "masked" and self.samples.every is not None:
+            raise ConfigError("samples.every needs a model that can go on with a text; one of hidden tokens cannot")

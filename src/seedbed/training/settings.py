@@ -16,6 +16,8 @@ from seedbed.optim.schedules import rate_multiple
 from seedbed.runs import MANIFEST
 from seedbed.training.checkpoint import Checkpoints
 from seedbed.training.config import StageConfig, TrainConfig
+from seedbed.training.consolidation import FISHER
+from seedbed.training.run_log import LOG
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +46,8 @@ def check_beginning(config: StageConfig) -> None:
         raise ConfigError(problem, "Give --train.steps, --train.epochs or --train.minutes.")
     if (config.out / CONFIG).exists() or not config.out.is_dir():
         return
-    if any(not entry.name.startswith(".") for entry in config.out.iterdir()):
+    # A run that died before it had settings may have begun its log, and found out what it owes to an old text.
+    if any(not entry.name.startswith(".") and entry.name not in (LOG, FISHER) for entry in config.out.iterdir()):
         raise ConfigError(f"{config.out} is not empty and holds no run", "Choose another --out.")
 
 
@@ -125,19 +128,14 @@ def _differences(config: C, earlier: C) -> dict[str, tuple[Any, Any]]:
     A path counts as the place it leads to, however it is written.
     """
     free = ("out", "resume", "data.workers", *(f"train.{key}" for key in FREE))
-    began, found = plain(_resolved(earlier), paths=True), {}
-    for key, value in plain(_resolved(config), paths=True).items():
+    began, found = plain(earlier.resolve(), paths=True), {}
+    for key, value in plain(config.resolve(), paths=True).items():
         counted = key in ("train.steps", "train.validate_every") and value is None  # counted out from epochs or minutes
         counted |= key == "train.compile" and value == "auto"  # as it was chosen when the run began
         looks = key.partition(".")[0] in WATCHING
         if not (counted or looks or key in free or key.startswith("train.checkpoint.")) and began.get(key) != value:
             found[key] = (began.get(key), value)
     return found
-
-
-def _resolved(config: C) -> C:
-    """With the numbers filled in that may be left out: whether they are makes no difference."""
-    return replace(config, optimizer=config.optimizer.resolve(), schedule=config.schedule.resolve())
 
 
 def plain(config: Any, prefix: str = "", *, paths: bool = False) -> dict[str, Any]:

@@ -85,6 +85,7 @@ class Trainer(Generic[B]):
     ):
         """`config.steps` is set, whichever budget was asked for; `run` is the folder of the run,
         `inputs` the hashes of what it is made from; `observers` watch it and move nothing."""
+        config = config.resolve()
         assert config.steps is not None
         self.model = model.train()
         self.objective = objective
