@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from seedbed.data.batch import TokenBatch
+from seedbed.data.batches.batch import TokenBatch
 from seedbed.model.config import ModelConfig
 from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig

@@ -30,7 +30,7 @@ from seedbed.training.interruption import Interruption
 from seedbed.training.pretrain import pretrain
 from seedbed.training.trainer import StepReport, Trainer
 from tests.deaths import at_call, killed_at_call
-from tests.tiny import TINY_ARGUMENTS, pretrain_config, records, tiny_run, tiny_trainer, weights
+from tests.tiny import TINY_ARGUMENTS, pretrain_config, records, same_bits, tiny_run, tiny_trainer, weights
 
 STEPS = 30
 COMMON = (
@@ -56,12 +56,6 @@ def whole(tokens, tmp_path_factory) -> dict[str, Path]:
     for name, arguments in ARGUMENTS.items():
         tiny_run(tokens, place / name, *arguments)
     return {name: place / name for name in ARGUMENTS}
-
-
-def same(run: Path, other: Path) -> bool:
-    """Every byte of the weights and of the metrics."""
-    lines = [(place / "metrics.jsonl").read_bytes() for place in (run, other)]
-    return weights(run) == weights(other) and lines[0] == lines[1]
 
 
 # Kill -9 -------------------------------------------------------------------------------------------------------------
@@ -141,7 +135,7 @@ def test_a_killed_run_resumes_to_the_same_bits(moment, whole, tokens, tmp_path):
     newest = newest_checkpoint(tmp_path / optimizer)
     result = tiny_run(tokens, tmp_path / optimizer, *ARGUMENTS[optimizer])
     assert result["finished"] and result["resumed_at"] == newest  # it went on, it did not begin again
-    assert same(tmp_path / optimizer, whole[optimizer])
+    assert same_bits(tmp_path / optimizer, whole[optimizer])
 
 
 @pytest.mark.parametrize("optimizer", ["normuon", "lion", "adafactor", "sgd"])
@@ -150,7 +144,7 @@ def test_a_run_of_any_optimizer_killed_resumes_to_the_same_bits(optimizer, momen
     assert train_and_kill(tokens, tmp_path / "run", ARGUMENTS[optimizer], moment)
     newest = newest_checkpoint(tmp_path / "run")
     assert tiny_run(tokens, tmp_path / "run", *ARGUMENTS[optimizer])["resumed_at"] == newest
-    assert same(tmp_path / "run", whole[optimizer])
+    assert same_bits(tmp_path / "run", whole[optimizer])
 
 
 def test_a_run_killed_again_and_again_ends_in_the_same_bits(whole, tokens, tmp_path):
@@ -162,7 +156,7 @@ def test_a_run_killed_again_and_again_ends_in_the_same_bits(whole, tokens, tmp_p
     assert kills >= 3
     newest = newest_checkpoint(run)
     assert tiny_run(tokens, run, *ARGUMENTS["adamw"])["resumed_at"] == newest > 0
-    assert same(run, whole["adamw"])
+    assert same_bits(run, whole["adamw"])
 
 
 def start(
@@ -194,7 +188,7 @@ def test_the_command_killed_then_asked_to_stop_goes_on_to_the_same_bits(whole, t
     assert process.wait(30) == 0, process.stderr.read()
     assert not (run / MANIFEST).exists()
     tiny_run(tokens, run, *ARGUMENTS["muon"])
-    assert same(run, whole["muon"])
+    assert same_bits(run, whole["muon"])
 
 
 # At the worst moment -------------------------------------------------------------------------------------------------
@@ -296,7 +290,7 @@ def test_killed_at_any_call_of_its_end_a_run_is_incomplete_or_whole_and_ends_whe
             open_folder(run / "model", "model", verify="all")
         assert tiny_run(tokens, run, *arguments)["finished"]
         open_folder(run, "run", verify="all")
-        assert same(run, tmp_path / "whole")
+        assert same_bits(run, tmp_path / "whole")
         assert not [path.name for path in run.rglob(".*") if "partial" in path.name or "replaced" in path.name]
     assert number > 30
 
@@ -338,7 +332,7 @@ def test_a_mixture_with_curricula_stopped_anywhere_goes_on_to_the_same_bits(stop
         patch.setattr(Trainer, "run_step", stopped)
         assert not pretrain(mixed_config(tokens, broken, tmp_path, *given))["finished"]
     assert pretrain(mixed_config(tokens, broken, tmp_path, "--data.workers=2", *given))["resumed_at"] == stop
-    assert same(broken, whole)
+    assert same_bits(broken, whole)
 
 
 def test_lengths_and_weights_of_data_change_at_their_steps_when_batches_grow(tokens, tmp_path, monkeypatch):
@@ -395,7 +389,7 @@ def test_a_clock_that_jumps_or_stands_still_moves_no_weight(jump, tokens, tmp_pa
         patch.setattr(Trainer, "run_step", stopped)
         assert not pretrain(config)["finished"]
     assert pretrain(config)["resumed_at"] == 7
-    assert same(run, whole["muon"])
+    assert same_bits(run, whole["muon"])
     assert (run / "training.log").read_text().count("pretrain: step 7 of 30") == 1
     assert [record["step"] for record in records(run, "timings.jsonl")] == list(range(1, STEPS + 1))
 
@@ -435,7 +429,7 @@ def test_the_preset_on_two_threads_killed_goes_on_to_the_same_bits(tokens, tmp_p
         process = begin(run)
         assert process.wait(240) == 0, process.stderr.read()
     assert load_config(runs[1] / "config.yaml", PretrainConfig).model.width == 128
-    assert same(*runs)
+    assert same_bits(*runs)
 
 
 # Asked to stop -------------------------------------------------------------------------------------------------------
@@ -457,7 +451,7 @@ def test_a_run_that_is_asked_to_stop_saves_ends_well_and_goes_on_to_the_same_bit
     saved = max(path.name for path in (run / "checkpoints").glob("step_*"))
     assert int(saved.removeprefix("step_")) == records(run)[-1]["step"] < STEPS  # nothing done is lost
     tiny_run(tokens, run, *ARGUMENTS["muon"])
-    assert same(run, whole["muon"])
+    assert same_bits(run, whole["muon"])
 
 
 def test_a_second_interrupt_stops_at_once():
@@ -498,7 +492,7 @@ def copied(short, tmp_path) -> Path:
 def test_a_finished_run_given_again_gives_its_result_without_training(copied, short, tokens):
     result = tiny_run(tokens, copied, *SHORT)
     assert result["resumed_at"] == result["steps"] == 6 and result["finished"]
-    assert same(copied, short)
+    assert same_bits(copied, short)
     assert open_folder(copied, "run", verify="all").hash == open_folder(short, "run").hash
 
 
@@ -508,7 +502,7 @@ def test_a_corrupt_newest_checkpoint_is_passed_over_with_a_warning(copied, short
     result = tiny_run(tokens, copied, *SHORT)
     assert result["resumed_at"] == 4
     assert "passing over a corrupt checkpoint" in caplog.text and "step_00000006" in caplog.text
-    assert same(copied, short)
+    assert same_bits(copied, short)
     open_folder(copied, "run", verify="all")  # the file of tensors may order its metadata otherwise: no equal hash
 
 
@@ -517,13 +511,13 @@ def test_a_checkpoint_without_its_manifest_is_passed_over_with_a_warning(copied,
     (copied / "checkpoints" / "step_00000006" / MANIFEST).unlink()
     assert tiny_run(tokens, copied, *SHORT)["resumed_at"] == 4
     assert "step_00000006" in caplog.text
-    assert same(copied, short)
+    assert same_bits(copied, short)
 
 
 def test_a_staging_folder_that_a_killed_process_left_is_ignored(copied, short, tokens):
     (copied / "checkpoints" / "step_00000006").rename(copied / "checkpoints" / ".step_00000006.partial-999999999")
     assert tiny_run(tokens, copied, *SHORT)["resumed_at"] == 4
-    assert same(copied, short)
+    assert same_bits(copied, short)
 
 
 def test_a_run_whose_checkpoints_are_all_corrupt_is_left_for_a_person_to_look_at(copied, tokens):
@@ -539,7 +533,7 @@ def test_a_run_goes_back_to_the_checkpoint_that_is_named(copied, short, tokens):
     where = copied / "checkpoints" / "step_00000002"
     result = tiny_run(tokens, copied, *SHORT, f"--resume={where}")
     assert result["resumed_at"] == 2
-    assert same(copied, short)
+    assert same_bits(copied, short)
 
 
 @pytest.mark.parametrize("where", ["nowhere", "step_00000002", "checkpoints/step_00000003", "checkpoints/step_x"])
@@ -615,7 +609,7 @@ def test_a_finished_run_given_more_steps_goes_on_as_if_it_had_been_given_them_at
     tiny_run(tokens, tmp_path / "longer", *CONSTANT, "--train.steps=6")
     result = tiny_run(tokens, tmp_path / "longer", *CONSTANT, "--train.steps=12", "--train.checkpoint.keep=3")
     assert result["resumed_at"] == 6 and result["steps"] == 12
-    assert same(tmp_path / "longer", tmp_path / "whole")
+    assert same_bits(tmp_path / "longer", tmp_path / "whole")
     open_folder(tmp_path / "longer", "run", verify="all")
     assert tiny_run(tokens, tmp_path / "longer", *CONSTANT, "--train.steps=12")["resumed_at"] == 12
 
@@ -634,7 +628,7 @@ def test_a_run_is_made_longer_before_its_rates_fall(tokens, tmp_path):
     where = tmp_path / "longer" / "checkpoints" / "step_00000004"
     result = tiny_run(tokens, tmp_path / "longer", *arguments, "--train.steps=16", f"--resume={where}")
     assert result["resumed_at"] == 4
-    assert same(tmp_path / "longer", tmp_path / "whole")
+    assert same_bits(tmp_path / "longer", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("schedule", ["warmup_stable_decay", "cosine"])
@@ -697,7 +691,7 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_anew_with_the_settin
     assert result["finished"] and result["resumed_at"] == 0
     said = [line for line in caplog.messages if "begins anew" in line]
     assert said == [f"{run} has no complete checkpoint: it begins anew, with the settings given now"]
-    assert same(run, whole["muon"])
+    assert same_bits(run, whole["muon"])
 
 
 def test_a_finished_run_that_lost_its_checkpoints_does_not_begin_anew_with_other_settings(copied, tokens):

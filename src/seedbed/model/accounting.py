@@ -1,8 +1,9 @@
 """What a model costs before it is built: parameters, floating-point operations, memory.
 
-A multiplication with an addition counts as two operations. Only matrix products are counted: norms, activations and the
-softmax are below one percent and bound by memory. Causal attention is counted in full, as in the common
-6·N + 12·L·H·K·T (Chowdhery et al. 2022, arXiv:2204.02311, appendix B), so that figures compare with published ones.
+A multiplication with an addition counts as two operations. Only matrix products are counted: norms, activations, short
+convolutions and the softmax are below one percent and bound by memory. Causal attention is counted in full, as in the
+common 6·N + 12·L·H·K·T (Chowdhery et al. 2022, arXiv:2204.02311, appendix B), so that figures compare with published
+ones.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class ParameterCount:
     biases: int
     """Of attention and feed-forward."""
     skips: int
+    convolutions: int
     head: int
 
     @property
@@ -52,6 +54,7 @@ def count_parameters(config: ModelConfig) -> ParameterCount:
         norms=_norm_parameters(config),
         biases=config.layers * bias_of_block,
         skips=2 * config.layers * config.embedding_skip,
+        convolutions=2 * config.layers * config.width * ((config.short_convolution or 1) - 1),
         head=0 if config.tied else config.vocab_size * config.width,
     )
 
@@ -90,8 +93,9 @@ def training_flops(config: ModelConfig, length: int) -> int:
 
 
 def cache_bytes(config: ModelConfig, positions: int, bytes_per_number: int = 4) -> int:
-    """Memory of the keys and values of `positions` tokens."""
-    return 2 * config.layers * config.kv_heads * config.head_width * positions * bytes_per_number
+    """Memory of the keys and values of `positions` tokens, and of what short convolutions were given."""
+    numbers = config.kv_heads * config.head_width + config.width * (config.short_convolution is not None)
+    return 2 * config.layers * numbers * positions * bytes_per_number
 
 
 def training_bytes(config: ModelConfig, tokens: int, *, optimizer_numbers: int = 2, bytes_per_number: int = 4) -> int:
@@ -102,6 +106,7 @@ def training_bytes(config: ModelConfig, tokens: int, *, optimizer_numbers: int =
     block = 10 * config.width + 4 * config.heads * config.head_width + 4 * config.kv_heads * config.head_width
     block += (4 if config.is_gated else 2) * config.ff_width + 2 * config.embedding_skip * config.width
     block += 2 * (config.norm_place == "sandwich") * config.width
+    block += 2 * (config.short_convolution or 0) * config.width
     logits = (3 if config.logit_softcap is None else 5) * config.vocab_size
     activations = config.layers * block + logits
     return (weights + tokens * activations) * bytes_per_number

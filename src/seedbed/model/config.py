@@ -20,6 +20,9 @@ GATED = ("swiglu", "geglu", "reglu")
 VALUE_GATE_INPUTS = 32
 """Coordinates of the residual stream that decide how much of its value embedding a token takes up."""
 
+LONGEST_CONVOLUTION = 64
+"""Positions of a convolution: far more than any paper's, and each costs a pass over the activations."""
+
 WIDTH_OF_LAYER, LAYERS_OF_WIDE_HEADS = 64, 16
 """Width for each layer of `depth` (nanochat, Karpathy 2025), and from how many layers on heads are of 128, not 64."""
 
@@ -120,6 +123,10 @@ class ModelConfig:
     """Whether every second block adds an embedding of the token itself, gated per head, to its values: knowledge about
     tokens at hardly any computation, for vocab_size × kv_heads × head_width parameters a block."""
 
+    short_convolution: int | None = None
+    """Positions that are mixed, channel by channel, before attention and feed-forward read them: 2 is a token and the
+    one before it, at hardly any cost. Left out: none."""
+
     causal: bool = True
     """Whether a position reads only itself and what came before. false: every position reads every other, for masked
     language models."""
@@ -172,6 +179,7 @@ class ModelConfig:
         between(self, 1, 10**6, "rope_factor")
         between(self, 1, LARGEST_CONTEXT, "rope_original_context")
         between(self, 0, 0.9, "dropout")
+        between(self, 2, LONGEST_CONVOLUTION, "short_convolution")
         positive(self, "norm_epsilon", "embedding_std", "initial_std", "logit_softcap")
         at_least(self, 0, "pad_id", "bos_id", "eos_id")
         if self.heads is not None and self.kv_heads is not None and self.heads % self.kv_heads:

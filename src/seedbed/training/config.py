@@ -268,8 +268,50 @@ class StageConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConsolidationConfig:
+    """Elastic weight consolidation: weights that an old text depends on move less while a new one is learned."""
+
+    tokens: Path | None = None
+    """Tokens folder of the old text, or of some of it, made with the model's tokenizer. Left out: nothing is held."""
+
+    strength: float = 1.0
+    """How many tokens of the old text weigh as much as one of the new: more holds firmer."""
+
+    rows: int = 256
+    """Rows of the old text that tell what it depends on. Estimated once and kept in the run's folder."""
+
+    def __post_init__(self) -> None:
+        positive(self, "strength")
+        between(self, 0, 10**12, "strength")
+        between(self, 1, 10**6, "rows")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """Learning from those rows of many that are worth it: not yet known, and no noise."""
+
+    reference: Path | None = None
+    """Model folder, run or checkpoint of the same tokenizer that has learned from other text of the same kind, and may
+    be smaller. A row is worth the model's loss less this one's. Left out: every row is learned from."""
+
+    candidates: int = 4
+    """Rows that are scored for each that is learned from. 4 make a step about 2.5 (with a small reference) to 3.7 times
+    as long; --train.epochs counts the candidates."""
+
+    def __post_init__(self) -> None:
+        between(self, 2, 1000, "candidates")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig(StageConfig):
     """Trains a model on plain text, from fresh weights or from those of another model."""
+
+    objective: Literal["causal", "masked", "prefix"] = "causal"
+    """What is predicted. causal: each token from those before it. masked: hidden tokens from both sides; with
+    model.causal false. prefix: the rest of a row from a beginning that is read both ways. See docs/objectives.md."""
+
+    masked_share: float = 0.15
+    """Share of the tokens that `masked` hides."""
 
     data: TrainingDataConfig
     """The text that is learned from, and how it becomes rows."""
@@ -287,3 +329,18 @@ class PretrainConfig(StageConfig):
     resize_vocabulary: bool = False
     """With init: whether the tokens may be those of a tokenizer that has more tokens than the initial model's, for
     which embeddings and head then grow. Otherwise such a tokenizer is refused."""
+
+    consolidation: ConsolidationConfig = field(default_factory=ConsolidationConfig)
+    """With init: what the initial model knows is held fast."""
+
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    """Which of the rows are learned from."""
+
+    def __post_init__(self) -> None:
+        between(self, 0.01, 0.99, "masked_share")
+        if self.consolidation.tokens is not None and self.init is None:
+            raise ConfigError("consolidation.tokens needs init: a fresh model has nothing to forget")
+        if self.objective != "causal" and self.data.infilling:
+            raise ConfigError(f"data.infilling is for the objective causal, not {self.objective}")
+        if self.objective == "masked" and self.samples.every is not None:
+            raise ConfigError("samples.every needs a model that can go on with a text; one of hidden tokens cannot")

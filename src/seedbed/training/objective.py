@@ -13,6 +13,8 @@ from typing import Protocol, TypeVar
 from torch import Tensor
 
 from seedbed.data.batches.batch import IGNORE, Batch, TokenBatch
+from seedbed.errors import ConfigError
+from seedbed.model.config import ModelConfig
 from seedbed.model.cross_entropy import Scores, summed_cross_entropy
 from seedbed.model.transformer import Transformer
 
@@ -64,8 +66,8 @@ class Objective(Protocol[B_contra]):
         """Metrics of what has been added up; "loss" among them."""
 
 
-class NextToken(Objective[TokenBatch]):
-    """Cross-entropy of each target token, in nats."""
+class TargetTokens(Objective[TokenBatch]):
+    """Cross-entropy of each target token at the position where the batch asks for it, in nats."""
 
     def __init__(self, token_bytes: Tensor | None = None):
         """`token_bytes` (V): bytes of text that each id stands for; with them the loss is also told in bits per byte,
@@ -73,7 +75,7 @@ class NextToken(Objective[TokenBatch]):
         self.token_bytes = token_bytes
 
     def loss(self, model: Transformer, batch: TokenBatch) -> Loss:
-        x_BTD = model.hidden(batch.tokens_BT, segments_BT=batch.segments_BT, positions_BT=batch.positions_BT)
+        x_BTD = model.hidden(batch.tokens_BT, **batch.where)
         counted_BT = batch.targets_BT != IGNORE
         targets_N = batch.targets_BT[counted_BT]
         scores = Scores(softcap=model.config.logit_softcap)
@@ -88,3 +90,20 @@ class NextToken(Objective[TokenBatch]):
         if tally.totals.get("bytes"):
             metrics["bits_per_byte"] = tally.sum / math.log(2) / tally.totals["bytes"]
         return metrics
+
+
+class NextToken(TargetTokens):
+    """Each token from those before it; ConfigError for a model that has read it when it is to predict it."""
+
+    def loss(self, model: Transformer, batch: TokenBatch) -> Loss:
+        refuse_both_ways(model.config)
+        return super().loss(model, batch)
+
+
+def refuse_both_ways(model: ModelConfig) -> None:
+    """ConfigError when a model reads both ways: next to each position it has seen the token that comes there."""
+    if not model.causal:
+        raise ConfigError(
+            "the model reads both ways (model.causal is false): it predicts hidden tokens, never the next one",
+            "Take a causal model, or train this one on: seedbed pretrain --objective masked --init MODEL …",
+        )

@@ -16,6 +16,8 @@ from seedbed.optim.schedules import rate_multiple
 from seedbed.runs import MANIFEST
 from seedbed.training.checkpoint import Checkpoints
 from seedbed.training.config import StageConfig, TrainConfig
+from seedbed.training.consolidation import FISHER
+from seedbed.training.run_log import LOG
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +46,8 @@ def check_beginning(config: StageConfig) -> None:
         raise ConfigError(problem, "Give --train.steps, --train.epochs or --train.minutes.")
     if (config.out / CONFIG).exists() or not config.out.is_dir():
         return
-    if any(not entry.name.startswith(".") for entry in config.out.iterdir()):
+    # A run that died before it had settings may have begun its log, and found out what it owes to an old text.
+    if any(not entry.name.startswith(".") and entry.name not in (LOG, FISHER) for entry in config.out.iterdir()):
         raise ConfigError(f"{config.out} is not empty and holds no run", "Choose another --out.")
 
 

@@ -331,7 +331,8 @@ def _card(stage: Stage, model: ModelConfig, result: Mapping[str, Any], run: Path
         if key in ("steps", "units", "val_loss", "val_bits_per_byte")
     ]
     parameters = count_parameters(model).total
-    use = f'`seedbed generate --model {shlex.quote(str(run))} --prompt "Once"`'
+    use = f"`seedbed {'generate' if model.causal else 'inspect'} --model {shlex.quote(str(run))}"
+    use += ' --prompt "Once"`' if model.causal else "`"
     if find_class(model) is not None:
         use += f', or, in transformers, `AutoModelForCausalLM.from_pretrained("{run / "model"}")`'
     what = f"A language model of {parameters:,} parameters, made by `seedbed {stage.name}`."

@@ -28,7 +28,7 @@ from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 from seedbed.optim.groups import build_optimizers, set_rates
 from seedbed.optim.schedules import rate_multiple
 from seedbed.training.average import WeightAverage
-from seedbed.training.checkpoint import Checkpoints, RunState
+from seedbed.training.checkpoint import Checkpoints
 from seedbed.training.compilation import compile_blocks
 from seedbed.training.config import TrainConfig
 from seedbed.training.display import Display
@@ -40,6 +40,7 @@ from seedbed.training.parallel.arrangement import arrange
 from seedbed.training.parallel.parallel import Rows, local
 from seedbed.training.precision import Precision
 from seedbed.training.recompute import recompute_blocks
+from seedbed.training.run_state import RunState
 from seedbed.training.trackers.json_lines import JsonLines
 
 logger = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from seedbed.model.vocabulary import grow_vocabulary
 from seedbed.progress import progress
 from seedbed.tokenizers.chat import Encoded, find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
-from seedbed.training.objective import NextToken
+from seedbed.training.objective import NextToken, refuse_both_ways
 from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.launch import in_parallel
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
@@ -46,6 +46,7 @@ def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict
     began = time.perf_counter()
     tell_unfinished(config.model)
     model, tokenizer = _initial(config)
+    refuse_both_ways(model.config)
     if config.template is not None:
         tokenizer = tokenizer.with_template(find_template(config.template))
     length = config.length or min(512, model.config.context)

@@ -19,6 +19,14 @@ from seedbed.errors import ConfigError
 
 Source = BatchSource[TokenBatch]
 
+Asking = Callable[[Source, int], Source]
+"""What an objective does to rows before it asks for their targets; called with a source and a seed."""
+
+
+def next_tokens(source: Source, seed: int) -> Source:
+    """Every token is asked for, from those before it: rows stay what they are."""
+    return source
+
 
 def open_folders(config: TrainingDataConfig, verify: bool = False) -> list[Tokens]:
     """The tokens folders of a config. DataError when they were not made with one tokenizer; the rest as `open_tokens`,
@@ -32,9 +40,16 @@ def open_folders(config: TrainingDataConfig, verify: bool = False) -> list[Token
 class TrainingData:
     """Rows of `length` tokens from opened folders, in an order that `seed` chooses."""
 
-    def __init__(self, config: TrainingDataConfig, folders: Sequence[Tokens], length: int, seed: int):
+    def __init__(
+        self,
+        config: TrainingDataConfig,
+        folders: Sequence[Tokens],
+        length: int,
+        seed: int,
+        asking: Asking = next_tokens,
+    ):
         """ConfigError when the tokenizer lacks what the packing needs."""
-        self.config, self.folders, self.length, self.seed = config, folders, length, seed
+        self.config, self.folders, self.length, self.seed, self.asking = config, folders, length, seed, asking
         self.tokenizer = folders[0].tokenizer
         self._parts = [self._rows(tokens.train) for tokens in folders]
 
@@ -47,13 +62,15 @@ class TrainingData:
         if config.lengths:
             phases = [(first(phase.from_step), phase.length) for phase in config.lengths]
             source = LengthCurriculum(source, self.length, phases)
+        source = self.asking(source, seed)
         return Prefetch(source, config.workers) if config.workers else source
 
     def validation(self, seed: int) -> Source:
         """Rows of the validation text of all folders, of each by its tokens. Documents are isolated where they are in
         training; stride, curricula and infilling are for training alone."""
         isolate = self.config.packing != "concatenate"
-        parts = [WindowSource(tokens.val, self.length, seed, isolate=isolate) for tokens in self.folders]
+        rows = [WindowSource(tokens.val, self.length, seed, isolate=isolate) for tokens in self.folders]
+        parts = [self.asking(part, seed) for part in rows]
         sizes = [part.samples for part in parts]
         if len(parts) == 1:
             return parts[0]
