@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from seedbed.errors import TrainingError
+from seedbed.training.config import CheckpointConfig
 from seedbed.training.observers.observer import Observer, undisturbed
 from tests.tiny import random_rows, records, tiny_run, tiny_trainer, weights
 
