@@ -100,6 +100,8 @@ def run(config: PretrainConfig, seed: int) -> dict[str, Any]:
     train = replace(train, checkpoint=CheckpointConfig(steps=train.steps))
     watch = Stopwatch()
     result = pretrain(replace(config, out=config.out / str(seed), train=train), observers=[watch])
+    if not result["finished"]:
+        raise SystemExit(f"stopped at step {result['steps']}: there is nothing to tell")
     return {
         "seed": seed,
         "val_loss": round(result["val_loss"], 4),

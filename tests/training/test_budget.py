@@ -9,8 +9,8 @@ import pytest
 
 from seedbed.training import budget
 from seedbed.training.budget import Costs, fit, measure
-from seedbed.training.checkpoint import RunState
 from seedbed.training.config import CheckpointConfig, TrainConfig
+from seedbed.training.run_state import RunState
 
 STEP, VALIDATION, CHECKPOINT = 0.08, 0.4, 0.15
 

@@ -16,8 +16,8 @@ from seedbed.model.state import write_state
 from seedbed.optim.config import OptimizerConfig
 from seedbed.runs import new_folder, seal, write_json
 from seedbed.tokenizers import bytes as byte_tokenizer
-from seedbed.training import checkpoint
-from seedbed.training.checkpoint import RunState
+from seedbed.training.run_state import RunState
+from seedbed.training.tensors import tensors_of
 from seedbed.training.trackers.json_lines import JsonLines
 from tests.hostile import damage, damaged, memory_within
 from tests.tiny import tiny_trainer
@@ -151,7 +151,7 @@ def test_state_that_the_optimizer_would_not_have_is_refused(name, state, shape, 
     """A kernel that trusts its shape would read beyond it."""
     trainer = tiny_trainer(tmp_path / "run", optimizer=OptimizerConfig(name=name))
     trainer.train()
-    tensors = checkpoint._tensors(trainer.model, trainer.optimizers)
+    tensors = tensors_of(trainer.model, trainer.optimizers, trainer.parallel)
     folder = rewrite(trainer, tensors | {f"optimizer.{state}": torch.zeros(shape)})
     fresh = tiny_trainer(tmp_path / "run", optimizer=OptimizerConfig(name=name))
     assert f"holds optimizer.{state}, which is not of this model's training" in outcome(folder, fresh)
@@ -160,7 +160,7 @@ def test_state_that_the_optimizer_would_not_have_is_refused(name, state, shape, 
 def test_a_part_of_a_state_is_refused(tmp_path):
     trainer = tiny_trainer(tmp_path / "run")
     trainer.train()
-    tensors = checkpoint._tensors(trainer.model, trainer.optimizers)
+    tensors = tensors_of(trainer.model, trainer.optimizers, trainer.parallel)
     del tensors["optimizer.final_norm.weight:exp_avg_sq"]
     problem = outcome(rewrite(trainer, tensors), tiny_trainer(tmp_path / "run"))
     assert "holds a part of the optimizer's state of final_norm.weight" in problem

@@ -11,9 +11,9 @@ import torch
 from seedbed.errors import ConfigError, TrainingError
 from seedbed.runs import read_record, write_json
 from seedbed.training import precision as module
-from seedbed.training.checkpoint import RunState
 from seedbed.training.config import CheckpointConfig
 from seedbed.training.precision import FIRST_SCALE, GROW_AFTER, LEAST_SCALE, Precision, choose_precision
+from seedbed.training.run_state import RunState
 from tests.tiny import random_rows, records, tiny_model, tiny_trainer
 
 CPU = torch.device("cpu")

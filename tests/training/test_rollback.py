@@ -9,9 +9,9 @@ import torch
 
 from seedbed.configuration import from_arguments
 from seedbed.errors import ConfigError, TrainingError
-from seedbed.training.checkpoint import RunState
 from seedbed.training.config import CheckpointConfig, PretrainConfig, RollbackConfig, TrainConfig
 from seedbed.training.rollback import ENOUGH, WINDOW, exceeded_median, past_trouble
+from seedbed.training.run_state import RunState
 from seedbed.training.trainer import Trainer
 from tests.tiny import Rows, random_rows, records, tiny_run, tiny_trainer
 

@@ -15,12 +15,15 @@ PRESETS = Path(__file__).parents[1] / "presets"
 
 @dataclass(frozen=True)
 class Preset:
-    """A YAML file that comes with the package. Its first line reads `# COMMAND: what it is for`."""
+    """A YAML file that comes with the package. Its first line reads `# COMMAND: what it is for`; the second one may
+    read `# vocabulary: N`."""
 
     name: str
     path: Path
     command: str
     about: str
+    vocabulary: int | None = None
+    """Token ids that a model is meant for which leaves their number to the tokenizer."""
 
 
 def list_presets() -> list[Preset]:
@@ -31,7 +34,9 @@ def list_presets() -> list[Preset]:
 def _read_preset(path: Path) -> Preset:
     with path.open(encoding="utf-8") as lines:
         command, _, about = lines.readline().lstrip("# ").rstrip().partition(": ")
-    return Preset(path.relative_to(PRESETS).with_suffix("").as_posix(), path, command, about)
+        key, _, size = lines.readline().lstrip("# ").partition(": ")
+    vocabulary = int(size) if key == "vocabulary" else None
+    return Preset(path.relative_to(PRESETS).with_suffix("").as_posix(), path, command, about, vocabulary)
 
 
 def find_preset(name_or_path: str | Path) -> Path:

@@ -65,9 +65,14 @@ def _norm_parameters(config: ModelConfig) -> int:
     return (of_width * config.width + of_heads * config.head_width) * (1 + config.norm_bias)
 
 
+def multiplied_parameters(config: ModelConfig) -> int:
+    """Those that every token is multiplied with: the matrices of the blocks, and the head, tied or not."""
+    return count_parameters(config).matrices + config.vocab_size * config.width
+
+
 def forward_flops(config: ModelConfig, length: int) -> int:
     """Operations per token of a forward pass over sequences of `length` tokens."""
-    products = 2 * (count_parameters(config).matrices + config.vocab_size * config.width)
+    products = 2 * multiplied_parameters(config)
     attention = 4 * config.heads * config.head_width * sum(_keys(config, kind, length) for kind in config.layer_kinds)
     return products + attention
 

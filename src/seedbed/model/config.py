@@ -23,6 +23,9 @@ VALUE_GATE_INPUTS = 32
 LONGEST_CONVOLUTION = 64
 """Positions of a convolution: far more than any paper's, and each costs a pass over the activations."""
 
+WIDTH_OF_LAYER, LAYERS_OF_WIDE_HEADS = 64, 16
+"""Width for each layer of `depth` (nanochat, Karpathy 2025), and from how many layers on heads are of 128, not 64."""
+
 LARGEST_SIZE, LARGEST_CONTEXT, MOST_LAYERS, LARGEST_VOCABULARY = 2**20, 2**20, 10_000, 2**24
 """Far beyond any model, and small enough that no product of them overflows: a config may come from a stranger."""
 
@@ -37,14 +40,18 @@ class ModelConfig:
     vocab_size: int = DERIVED
     """Number of token ids. Left out: taken from the tokenizer."""
 
-    layers: int = 4
-    """Transformer blocks, one after the other."""
+    depth: int | None = None
+    """One knob for all sizes: so many layers, 64 times as wide, in heads of 64, from 16 layers on of 128. `pretrain`
+    takes batch, rates, decay and budget from it too. What is given itself wins; docs/presets.md tells the rules."""
 
-    width: int = 256
-    """Width of the residual stream."""
+    layers: int = DERIVED
+    """Transformer blocks, one after the other. Left out: depth, else 4."""
+
+    width: int = DERIVED
+    """Width of the residual stream. Left out: 64 for each layer of depth, else 256."""
 
     heads: int = DERIVED
-    """Query heads. Left out: one for every 64 of width."""
+    """Query heads. Left out: one for every 64 of width, or as depth says."""
 
     kv_heads: int = DERIVED
     """Key/value heads, shared by groups of query heads. Left out: as many as query heads."""
@@ -164,7 +171,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         between(self, 1, LARGEST_SIZE, "width", "heads", "kv_heads", "head_width", "ff_width")
         between(self, 1, LARGEST_CONTEXT, "context")
-        between(self, 1, MOST_LAYERS, "layers")
+        between(self, 1, MOST_LAYERS, "layers", "depth")
+        if self.depth is not None and self.layers not in (None, self.depth):
+            raise ConfigError(f"depth is {self.depth}, but layers is {self.layers}", "Depth is layers: give one.")
         between(self, 1, LARGEST_VOCABULARY, "vocab_size")
         between(self, 1, 10**12, "rope_base")
         between(self, 1, 10**6, "rope_factor")
@@ -255,16 +264,24 @@ class ModelConfig:
         for name in ("pad_id", "bos_id", "eos_id"):
             if (value := getattr(self, name)) is not None and value >= self.vocab_size:
                 raise ConfigError(f"{name} is {value:,}, but there are {self.vocab_size:,} ids, from 0 on")
-        heads = self.heads or max(1, self.width // 64)
-        if self.head_width is None and self.width % heads:
-            raise ConfigError(f"width must be a multiple of heads, got {self.width} and {heads}")
+        head_width = self.head_width or (128 if (self.depth or 0) >= LAYERS_OF_WIDE_HEADS else 64)
+        width = self.width or (
+            256 if self.depth is None else -(-WIDTH_OF_LAYER * self.depth // head_width) * head_width
+        )
+        heads = self.heads or max(1, width // (64 if self.depth is None else head_width))
+        if self.head_width is None and width % heads:
+            of_depth = f" (64 for each layer of depth {self.depth})" if self.depth and self.width is None else ""
+            raise ConfigError(f"width must be a multiple of heads, got {width}{of_depth} and {heads}")
         return replace(
             self,
+            depth=None,  # all that it says is said now
+            layers=self.layers or self.depth or 4,
+            width=width,
             heads=heads,
             kv_heads=self.kv_heads or heads,
-            head_width=self.head_width or self.width // heads,
-            ff_width=self.ff_width or (-(-self.width * 8 // 3 // 64) * 64 if self.is_gated else 4 * self.width),
-            embedding_std=self.embedding_std or self.initial_std or (self.width**-0.5 if self.tied else 1.0),
+            head_width=self.head_width or width // heads,
+            ff_width=self.ff_width or (-(-width * 8 // 3 // 64) * 64 if self.is_gated else 4 * width),
+            embedding_std=self.embedding_std or self.initial_std or (width**-0.5 if self.tied else 1.0),
             rope_original_context=self._original_context(),
         )
 
@@ -278,11 +295,14 @@ class ModelConfig:
 class InspectConfig:
     """Shows what a model is and what it costs: parameters, operations, memory."""
 
-    model: str
+    model: str | None = None
     """Model folder, run or checkpoint; or a preset or YAML file whose model is to be looked at before it is trained."""
 
+    depth: int | None = None
+    """In place of model: what --model.depth of pretrain makes of a model and of its training."""
+
     vocab_size: int | None = None
-    """Number of token ids, for a preset that leaves it to the tokenizer."""
+    """Number of token ids, for a file that leaves it to the tokenizer. Left out: what a preset is meant for."""
 
     length: int | None = None
     """Tokens of a sequence that the costs are told for. Left out: the model's context."""
@@ -292,5 +312,8 @@ class InspectConfig:
 
     def __post_init__(self) -> None:
         between(self, 1, LARGEST_VOCABULARY, "length", "batch", "vocab_size")
-        if not self.model:
+        between(self, 1, MOST_LAYERS, "depth")
+        if self.model == "":
             raise ConfigError("model must be a folder, a preset or a YAML file, got an empty text")
+        if (self.model is None) == (self.depth is None):
+            raise ConfigError("give one of model and depth", "As in --model pretrain/llama-tiny, or --depth 12.")

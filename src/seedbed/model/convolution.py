@@ -1,9 +1,9 @@
 """Short convolutions: each position takes up what stood just before it, channel by channel.
 
 y_t = x_t + Σ_i w_i ⊙ x_{t−i} over 1 ≤ i < taps. Pairs and triples of tokens then cost no head of attention that learns
-to look one back. Depthwise convolutions in Transformers: So et al. 2021, arXiv:2109.08668, §4 (Primer; on queries, keys
-and values); as a shift: Fu et al. 2023, arXiv:2212.14052, §3.1 (H3); on what attention and feed-forward read: Allen-Zhu
-2025, https://ssrn.com/abstract=5240330 (Canon layers A and C). It begins at w = 0: nothing changes.
+to look one back. Depthwise convolutions in Transformers: So et al. 2021, arXiv:2109.08668 (Primer; on queries, keys and
+values); as a shift: Fu et al. 2023, arXiv:2212.14052 (H3); on what attention and feed-forward read: Allen-Zhu 2025,
+arXiv:2512.17351 (Canon layers A and C). It begins at w = 0: nothing changes.
 
 Shape suffixes: B batch, T positions, D model width, S slots of the cache.
 """

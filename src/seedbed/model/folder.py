@@ -120,10 +120,7 @@ def load_model(
     _check_token_ids(config, tokenizer, folder)
     if not is_checkpoint:
         _check_promises(folder, config, tokenizer, stored_dtype)
-    weights = read()
-    with torch.device("meta"):  # drawing first weights would cost time, and move the generator
-        model = Transformer(config)
-    model.load_state_dict(weights, assign=True)
+    model = Transformer.of_weights(config, read())
     return model.to(device, None if dtype is None else find_dtype(dtype)).eval(), tokenizer
 
 

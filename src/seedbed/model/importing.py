@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import torch
-
 from seedbed.errors import DataError, SeedbedError
 from seedbed.model.huggingface import read_huggingface_config
 from seedbed.model.names import shapes_of_theirs, to_ours
@@ -40,7 +38,4 @@ def import_model(folder: Path) -> Transformer:
     }
     check_shapes(promised, {name: tensor.shape for name, tensor in stored.items()}, folder)
     weights = to_ours(read_weights(stored), shapes, peer.table, config.head_width)
-    with torch.device("meta"):  # drawing first weights would cost time, and move the generator
-        model = Transformer(config)
-    model.load_state_dict(weights, assign=True)
-    return model.eval()
+    return Transformer.of_weights(config, weights).eval()

@@ -6,19 +6,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from seedbed.configuration import from_arguments, options, read_group
+from seedbed.configuration import from_arguments, list_presets, options, read_group
 from seedbed.errors import ConfigError
 from seedbed.model.accounting import cache_bytes, count_parameters, forward_flops, training_bytes, training_flops
 from seedbed.model.config import InspectConfig, ModelConfig
+from seedbed.model.depth import Budget, derive_sizes, derive_training, table
 from seedbed.model.folder import find_model, read_config
 from seedbed.model.huggingface import describe_class
+from seedbed.optim.config import OptimizerConfig
 from seedbed.runs import open_folder
+
+USUAL_VOCABULARY = 32_768
+"""Of a depth that is told without a vocabulary."""
 
 
 def inspect_model(config: InspectConfig) -> dict[str, Any]:
     """Prints sizes, parameters by part, FLOPs a token and memory; returns the same numbers."""
-    model = _find(config)
-    model = replace(model, vocab_size=config.vocab_size or model.vocab_size).resolve()
+    given = _find(config)
+    model = replace(given, vocab_size=config.vocab_size or given.vocab_size).resolve()
     length = config.length or model.context
     count = count_parameters(model)
     result = {
@@ -33,11 +38,17 @@ def inspect_model(config: InspectConfig) -> dict[str, Any]:
         "training_bytes": training_bytes(model, config.batch * length),
     }
     print(_table(result, config))
+    if given.depth is not None:
+        derived = [*derive_sizes(given, model), *derive_training(model, length, OptimizerConfig(), Budget())]
+        result["derived"] = {item.key: item.value for item in derived}
+        print(f"\n{table(derived)}")
     return result
 
 
 def _find(config: InspectConfig) -> ModelConfig:
-    """The model of a folder, or the `model` part of a preset or YAML file."""
+    """The model of a folder, the `model` part of a preset or YAML file, or what a depth makes."""
+    if config.model is None:
+        return ModelConfig(depth=config.depth, vocab_size=config.vocab_size or USUAL_VOCABULARY)
     path = Path(config.model)
     if path.is_dir():
         folder = find_model(path)
@@ -47,6 +58,9 @@ def _find(config: InspectConfig) -> ModelConfig:
     for key in sizes.keys() - options(ModelConfig).keys():
         raise ConfigError(f"{config.model}: unknown key model.{key}")
     model = from_arguments(ModelConfig, [f"--{key}={value}" for key, value in sizes.items()])
+    if model.vocab_size is None:
+        usual = next((preset.vocabulary for preset in list_presets() if preset.name == config.model), None)
+        model = replace(model, vocab_size=usual)
     if model.vocab_size is None and config.vocab_size is None:
         raise ConfigError(f"{config.model} leaves the vocabulary to the tokenizer", "Give its size: --vocab_size 8192")
     return model
@@ -54,8 +68,9 @@ def _find(config: InspectConfig) -> ModelConfig:
 
 def _table(result: dict[str, Any], config: InspectConfig) -> str:
     model, length = result["model"], result["length"]
+    name = config.model or f"depth {config.depth}"
     lines = [
-        f"{config.model}: {model['layers']} layers × {model['width']}, {model['heads']} heads of {model['head_width']}"
+        f"{name}: {model['layers']} layers × {model['width']}, {model['heads']} heads of {model['head_width']}"
         f" ({model['kv_heads']} key/value), feed-forward {model['ff_width']}, vocabulary {model['vocab_size']:,},"
         f" context {model['context']:,}, head {'tied' if model['tied'] else 'its own'}",
         result["huggingface"],

@@ -1,10 +1,10 @@
 """The elementwise chains of a block, remembering only what they were given.
 
-Written as plain operations, every step of a chain would be kept for the backward pass: of a norm, a rotation and a gate
-together more than of all matrix products. Here a chain keeps its inputs and computes the rest a second time, which
+Written as plain operations, every step of a chain would be kept for the backward pass: of norms and gates together more
+than of all matrix products. Here a chain keeps its inputs and computes the rest a second time, which
 memory-bound steps hide (Chen et al. 2016, arXiv:1604.06174, at the grain of a formula).
 
-Shape suffixes: D the width that is normalised or rotated, always last; F inner width of the feed-forward.
+Shape suffixes: D the width that is normalised, always last; F inner width of the feed-forward.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ Shape suffixes: B batch, T positions, D model width, V vocabulary, E key/value h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -144,6 +145,14 @@ class Transformer(nn.Module):
         self.softcap = nn.Identity() if config.logit_softcap is None else SoftCap(config.logit_softcap)
         self.attention_path = "auto"
         self.initialise()
+
+    @classmethod
+    def of_weights(cls, config: ModelConfig, weights: Mapping[str, Tensor]) -> Transformer:
+        """The model whose weights are these very tensors, by name. No number is drawn."""
+        with torch.device("meta"):  # drawing first weights would cost time, and move the generator
+            model = cls(config)
+        model.load_state_dict(weights, assign=True)
+        return model
 
     def attend_by(self, path: str) -> None:
         """Computes attention by the named way from now on: auto, reference, sdpa, flex or flash."""

@@ -44,10 +44,7 @@ def grow_vocabulary(model: Transformer, own: Tokenizer, larger: Tokenizer) -> Tr
         name: _grown(weight.detach(), more, chance) if _has_a_row_for_each_token(name) else weight.detach()
         for name, weight in model.named_parameters()
     }
-    with torch.device("meta"):
-        grown = Transformer(config)
-    grown.load_state_dict(weights, assign=True)
-    return grown.train(model.training)
+    return Transformer.of_weights(config, weights).train(model.training)
 
 
 def _has_a_row_for_each_token(name: str) -> bool:

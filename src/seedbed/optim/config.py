@@ -14,6 +14,9 @@ DERIVED = cast(float, None)
 LIKE_MUON = ("muon", "normuon")
 """Optimizers that move matrices by Muon and the rest by AdamW."""
 
+RATES = {"matrix_rate": 0.02, "embedding_rate": 0.05, "head_rate": 0.004, "vector_rate": 0.01, "weight_decay": 0.0}
+"""Values of these where they are left out and no depth tells others."""
+
 USUAL = {
     "muon": {"momentum": 0.95, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-10},
     "normuon": {"momentum": 0.95, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-10},
@@ -62,17 +65,18 @@ class OptimizerConfig:
     """Peak learning rate of everything under adamw; left out: 0.001. muon has four rates instead, below. Others: left
     out, lion has a tenth of adamw's, adafactor the same, sgd a hundred times."""
 
-    matrix_rate: float = 0.02
-    """Peak learning rate of the matrices inside the blocks under Muon: the same value serves all sizes."""
+    matrix_rate: float = DERIVED
+    """Peak learning rate of the matrices inside the blocks under Muon: the same value serves all sizes. Left out: 0.02,
+    or, as the four below, what --model.depth makes of it."""
 
-    embedding_rate: float = 0.05
-    """Peak learning rate of the embedding under muon, where AdamW moves it."""
+    embedding_rate: float = DERIVED
+    """Peak learning rate of the embedding under muon, where AdamW moves it. Left out: 0.05."""
 
-    head_rate: float = 0.004
-    """Peak learning rate of an untied output head under muon, where AdamW moves it."""
+    head_rate: float = DERIVED
+    """Peak learning rate of an untied output head under muon, where AdamW moves it. Left out: 0.004."""
 
-    vector_rate: float = 0.01
-    """Peak learning rate of norm weights under muon, where AdamW moves them."""
+    vector_rate: float = DERIVED
+    """Peak learning rate of norm weights under muon, where AdamW moves them. Left out: 0.01."""
 
     groups: list[ParameterGroup] = field(default_factory=list)
     """Parameters with a rate or decay of their own, under any optimizer: {of: embedding, rate: 0.003} or {of: "*skip*",
@@ -82,8 +86,8 @@ class OptimizerConfig:
     """Rates fall towards the first layers: that of a block is multiplied by layer_decay for each block above it, that
     of the embedding by one more (Clark et al. 2020). For fine-tuning: 0.8 to 0.95."""
 
-    weight_decay: float = 0.0
-    """Decoupled decay of matrices; embeddings, norms, biases and other vectors have none."""
+    weight_decay: float = DERIVED
+    """Decoupled decay of matrices; embeddings, norms, biases and other vectors have none. Left out: 0."""
 
     cautious_decay: bool = False
     """Decay only weights that the update makes smaller too (Chen et al. 2025). Not under adamw; under muon: the
@@ -137,7 +141,7 @@ class OptimizerConfig:
 
     def resolve(self) -> Self:
         """With every number filled in that is left out and that the optimizer has."""
-        usual: dict[str, Any] = {
+        usual: dict[str, Any] = RATES | {
             key: value * self.default_rate if key == "rate" else value for key, value in USUAL[self.name].items()
         }
         return replace(self, **{key: value for key, value in usual.items() if getattr(self, key) is None})

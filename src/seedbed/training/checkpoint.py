@@ -9,82 +9,33 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from seedbed.errors import CorruptionError, DataError
 from seedbed.model.folder import CHECKPOINTS, read_config, write_config
-from seedbed.model.state import MODEL, describe_state, read_state, weight_state, write_state
-from seedbed.model.transformer import Transformer, weight_shapes
-from seedbed.model.weights import check_shapes
-from seedbed.optim.state import state_shapes
+from seedbed.model.state import write_state
+from seedbed.model.transformer import Transformer
 from seedbed.runs import MANIFEST, new_folder, open_folder, read_record, refuse_unlisted, write_json, writing
 from seedbed.training.background import Background
 from seedbed.training.parallel.parallel import Parallel, in_place_of, local
 from seedbed.training.parallel.world import PeerError, World
+from seedbed.training.run_state import FIRST_FIELDS, RunState
+from seedbed.training.tensors import load_tensors, tensors_of
 
 logger = logging.getLogger(__name__)
 
 STATE = "state.json"
 """In a checkpoint: all that is no tensor."""
-FIRST_FIELDS = ("step", "units", "skipped_in_row", "best_step", "best_loss", "validations_without_gain")
-"""What the state of every run has; of fields that came later, files of earlier versions have the defaults."""
-OPTIMIZER, RANDOM = "optimizer.", "random."
-"""Before the names of tensors that are no weights: `optimizer.WEIGHT:KEY`, `random.DEVICE`, in the second replica and
-those after it `random.DEVICE:REPLICA`."""
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class RunState:
-    """Where a run stands: all of its state that is not a tensor."""
-
-    step: int = 0
-    """Optimizer steps done; the sample that comes next follows from it."""
-
-    units: int = 0
-    """Units of loss seen, such as target tokens."""
-
-    skipped_in_row: int = 0
-    """Steps left out in a row because a gradient was not finite."""
-
-    best_step: int | None = None
-    """Step of the lowest validation loss so far."""
-
-    best_loss: float | None = None
-    """The lowest validation loss so far."""
-
-    validations_without_gain: int = 0
-    """Validations in a row that were not the best."""
-
-    loss_scale: float | None = None
-    """What the next step multiplies its loss with under fp16; None before the first step and in other precisions."""
-
-    steps_at_scale: int = 0
-    """Steps without overflow since the scale changed."""
-
-    recent_losses: tuple[float, ...] = ()
-    """Of the last steps: what a spike of the loss is measured against."""
-
-    skipped_batches: int = 0
-    """Batches left out when the run went back: step s takes what would have been the batch of this many steps later."""
-
-    rollbacks: int = 0
-    """How often the run has gone back."""
-
-    @property
-    def validated(self) -> bool:
-        """Whether there has been a validation."""
-        return self.best_step is not None or self.validations_without_gain > 0
 
 
 class Checkpoints:
@@ -145,7 +96,7 @@ class Checkpoints:
         self.current = progress.step
         if self.world.led(target.exists):
             return
-        tensors = _tensors(model, optimizers, self._parallel) | dict(further)
+        tensors = tensors_of(model, optimizers, self._parallel) | dict(further)
         if background:
             tensors = self._copied(tensors)
         if self.world.size > 1 and self._group is None:
@@ -229,7 +180,7 @@ class Checkpoints:
         another architecture; the model is then untouched.
         """
         progress = self.world.led(lambda: self._verified(step, model, fingerprint))
-        _load_tensors(self.path(step), model, optimizers, self._parallel, further)
+        load_tensors(self.path(step), model, optimizers, self._parallel, further)
         self.current = step
         return progress
 
@@ -307,106 +258,3 @@ def _refuse_architecture(folder: Path, model: Transformer) -> None:
     for key, value in own.items():
         if saved[key] != value:
             raise DataError(f"{folder} holds another architecture: its {key} is {saved[key]}, the model's is {value}")
-
-
-def _tensors(model: Transformer, optimizers: list[Optimizer], parallel: Parallel) -> dict[str, Tensor]:
-    """Everything of this process that has to be the same bit for bit after a resume, by name."""
-    tensors = {MODEL + name: parameter.detach() for name, parameter in model.named_parameters()}
-    for name, parameter in model.named_parameters():
-        moved = parallel.moved(parameter)
-        for optimizer in optimizers:
-            for key, value in (optimizer.state.get(moved, {}) if moved is not None else {}).items():
-                tensors[f"{OPTIMIZER}{name}:{key}"] = parallel.like(parameter, value)
-    for device, state in _generators().items():
-        tensors[_random(device, parallel)] = state
-    return tensors
-
-
-def _generators() -> dict[str, Tensor]:
-    """The state of each random generator of this process."""
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _random(device: str, parallel: Parallel) -> str:
-    """The name of a generator's state: of the first replica as of a process alone, of others with their number."""
-    return f"{RANDOM}{device}" + (f":{parallel.replica}" if parallel.replica else "")
-
-
-def _load_tensors(
-    folder: Path, model: Transformer, optimizers: list[Optimizer], parallel: Parallel, further: Mapping[str, Tensor]
-) -> None:
-    """Puts every tensor where it was. What the files hold is compared with the model before memory is taken for it."""
-    stored = describe_state(folder)
-    own = dict(model.named_parameters())
-    check_shapes(weight_shapes(model.config), {n: tensor.shape for n, tensor in weight_state(stored).items()}, folder)
-    if missing := [name for name in further if name not in stored]:
-        raise CorruptionError(f"{folder} does not hold {missing[0]}")
-    makers = {MODEL + name: _copy_of(parameter) for name, parameter in own.items()}
-    makers |= {name: _copy_of(tensor) for name, tensor in further.items()}
-    shapes = {MODEL + name: tuple(parameter.shape) for name, parameter in own.items()}
-    shapes |= {name: tuple(tensor.shape) for name, tensor in further.items()}
-    movers: dict[Tensor, nn.Parameter] = {
-        moved: parameter for parameter in own.values() if (moved := parallel.moved(parameter)) is not None
-    }
-    names = {parameter: name for name, parameter in own.items()}
-    for optimizer in optimizers:
-        whole = {moved: parameter.shape for moved, parameter in movers.items()}
-        for mover, kinds in state_shapes(optimizer, whole).items():
-            parameter = movers[mover]
-            kept = {f"{OPTIMIZER}{names[parameter]}:{key}": shape for key, shape in kinds.items()}
-            if 0 < sum(name in stored for name in kept) < len(kept):
-                raise CorruptionError(f"{folder} holds a part of the optimizer's state of {names[parameter]}")
-            shapes |= kept
-            makers |= {name: _state_of(parameter, mover, shape, parallel) for name, shape in kept.items()}
-    elsewhere = {name for name, parameter in own.items() if parallel.moved(parameter) is None}
-    places: dict[str, Tensor] = {}
-    for name, tensor in stored.items():
-        if name in shapes and tensor.shape == shapes[name]:
-            places[name] = makers[name](tensor.dtype)
-        elif name.startswith(OPTIMIZER) and name.removeprefix(OPTIMIZER).partition(":")[0] in elsewhere:
-            continue  # the process that moves it looks at it
-        elif not re.fullmatch(rf"{RANDOM}(cpu|cuda)(:\d+)?", name) or tensor.dtype != torch.uint8:
-            raise CorruptionError(f"{folder} holds {name[:60]}, which is not of this model's training")
-    generators = _generators()
-    if f"{RANDOM}cpu" not in stored:
-        raise CorruptionError(f"{folder} holds no state of this torch's random numbers")
-    for device, state in generators.items():  # a replica that was not there when it was saved goes on with its seed
-        if (found := stored.get(_random(device, parallel))) is not None:
-            if found.shape != tuple(state.shape):
-                raise CorruptionError(f"{folder} holds no state of this torch's random numbers")
-            places[found.name] = state
-    loaded = read_state(folder, {name: stored[name] for name in places}, places)
-    with torch.no_grad():
-        for name, parameter in own.items():
-            local(parameter).copy_(local(loaded[MODEL + name]))
-        for name, own_tensor in further.items():
-            local(own_tensor).copy_(local(loaded[name]))
-    states: dict[str, dict[str, Tensor]] = {}
-    for name, value in loaded.items():
-        if name.startswith(OPTIMIZER):
-            owner, _, key = name.removeprefix(OPTIMIZER).partition(":")
-            states.setdefault(owner, {})[key] = local(value)
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            for moved in group["params"]:
-                optimizer.state[moved] = states.get(names[movers[moved]], {})
-    if _random("cpu", parallel) in loaded:
-        torch.set_rng_state(generators["cpu"])
-    if _random("cuda", parallel) in loaded and torch.cuda.is_available():
-        torch.cuda.set_rng_state(generators["cuda"])
-
-
-def _copy_of(tensor: Tensor) -> Callable[[torch.dtype], Tensor]:
-    """Makes memory for what this process holds of a tensor."""
-    return lambda dtype: in_place_of(tensor, torch.empty_like(local(tensor), dtype=dtype))
-
-
-def _state_of(
-    parameter: nn.Parameter, moved: Tensor, shape: tuple[int, ...], parallel: Parallel
-) -> Callable[[torch.dtype], Tensor]:
-    """Makes memory for what an optimizer keeps here of a parameter; `shape`: of the whole of it."""
-    held = shape if not shape or parallel.moves_whole(parameter) else moved.shape
-    return lambda dtype: parallel.like(parameter, torch.empty(held, dtype=dtype, device=parameter.device))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from seedbed.configuration import at_least, between, positive
 from seedbed.data.batches.config import TrainingDataConfig
 from seedbed.errors import ConfigError
-from seedbed.model.config import ModelConfig
+from seedbed.model.config import DERIVED, ModelConfig
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 from seedbed.training.batch_schedule import BatchSchedule
 from seedbed.training.observers.config import (
@@ -117,8 +117,12 @@ class TrainConfig:
     """Time for all of it, from reading the data to saving the model. What fits in is measured first, then written into
     the run's config as a number of steps."""
 
-    batch: int = 16
-    """Rows of an optimizer step."""
+    horizon: float | None = None
+    """Tokens to learn from for each parameter that they are multiplied with, those of blocks and head: the budget where
+    none of steps, epochs and minutes is given. About 20 are compute-optimal. Left out: 20 under model.depth."""
+
+    batch: int = DERIVED
+    """Rows of an optimizer step. Left out: 16, or what model.depth makes of it."""
 
     batches: list[BatchPhase] = field(default_factory=list)
     """Other batches from later steps on, such as {from_step: 1000, batch: 32}. Rates do not change with them."""
@@ -139,6 +143,7 @@ class TrainConfig:
     attention: Literal["auto", "reference", "sdpa", "flex", "flash"] = "auto"
     """How attention is computed: auto by device and mask. What cannot be had here is said, and sdpa is taken. Moves
     weights by rounding alone; docs/attention.md tells the ways apart."""
+
     devices: int = 1
     """Processes that this command starts, each with a GPU of this machine or its share of the CPU's cores. Under
     torchrun, which starts them itself, it is left out."""
@@ -208,9 +213,9 @@ class TrainConfig:
             raise ConfigError("shard_group divides processes under fsdp", "Give --train.parallel fsdp.")
         if self.parallel == "zero1" and self.tensor_parallel > 1:
             raise ConfigError("zero1 divides whole weights, tensor_parallel has none", "Take --train.parallel fsdp.")
-        positive(self, "epochs", "minutes")
+        positive(self, "epochs", "minutes", "horizon")
         at_least(self, 0, "clip")
-        between(self, 0, LONGEST, "epochs", "minutes")
+        between(self, 0, LONGEST, "epochs", "minutes", "horizon")
         firsts = [phase.from_step for phase in self.batches]
         if sorted(set(firsts)) != firsts:
             raise ConfigError(f"batches must follow one another, got from_step {', '.join(map(str, firsts))}")
@@ -218,6 +223,10 @@ class TrainConfig:
             raise ConfigError(f"average is for select average, not {self.select}")
         if self.epochs is not None and self.minutes is not None:
             raise ConfigError("give one of steps, epochs and minutes, got epochs and minutes")
+
+    def resolve(self) -> Self:
+        """With the batch filled in where it is left out."""
+        return self if self.batch is not None else replace(self, batch=16)
 
     @property
     def rows(self) -> BatchSchedule:
@@ -271,6 +280,15 @@ class StageConfig:
     resume: str = "auto"
     """auto: go on from the newest complete checkpoint, if there is one. never: refuse a folder that holds a run.
     Otherwise the checkpoint to go on from."""
+
+    def resolve(self) -> Self:
+        """With the numbers filled in that may be left out: whether they are makes no difference."""
+        return replace(
+            self,
+            optimizer=self.optimizer.resolve(),
+            schedule=self.schedule.resolve(),
+            train=self.train.resolve(),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from seedbed.errors import ConfigError
 from seedbed.model.float8 import use_float8
-from seedbed.training.checkpoint import RunState
+from seedbed.training.run_state import RunState
 
 FIRST_SCALE, LEAST_SCALE = 2.0**8, 2.0**-10
 """The loss is a sum, not a mean: at a scale of 1 a gradient is already as large as a batch has targets."""

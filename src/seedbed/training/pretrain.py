@@ -19,15 +19,18 @@ from seedbed.data.tokens import Tokens, open_tokens
 from seedbed.devices import choose_device
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
+from seedbed.model.depth import table
 from seedbed.model.folder import find_model, load_model
 from seedbed.model.transformer import Transformer
 from seedbed.model.vocabulary import grow_vocabulary
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.config import PretrainConfig
 from seedbed.training.consolidation import Consolidated, OldText
+from seedbed.training.depth import follow_depth
 from seedbed.training.objective import NextToken, Objective, TargetTokens
 from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.launch import in_parallel
+from seedbed.training.parallel.world import World
 from seedbed.training.precision import Precision
 from seedbed.training.selection import Selected
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
@@ -46,8 +49,9 @@ def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict
     tokenizer = folders[0].tokenizer
     names = ["tokens"] if len(folders) == 1 else [f"tokens {number}" for number in range(1, len(folders) + 1)]
     inputs = dict(zip(names, (part.tokens for part in config.data.parts), strict=True))
+    asked = config.model
     if config.init is None:
-        config = replace(config, model=config.model.with_tokenizer(tokenizer))
+        config = replace(config, model=asked.with_tokenizer(tokenizer))
     else:
         initial, tokenizer = _initial(config, tokenizer)
         folders[0].check(tokenizer)
@@ -64,6 +68,9 @@ def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict
             f"data.length is {length}, longer than model.context {config.model.context}",
             "Shorten data.length or lengthen model.context.",
         )
+    config, derived = follow_depth(config, asked, folders, length)
+    if derived and World.here().leads:
+        print(table(derived))
 
     asking = _asking(config, tokenizer)
     data = TrainingData(config.data, folders, length, config.train.seed, asking)
@@ -112,7 +119,7 @@ def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict
         length=length,
         phases=[phase.from_step for phase in config.data.lengths] or [0],
         inputs=inputs,
-        notes=data.notes,
+        notes=data.notes | ({"derived": {item.key: item.value for item in derived}} if derived else {}),
         observers=observers,
         began=began,
     )

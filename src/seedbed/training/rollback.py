@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from seedbed.errors import TrainingError
-from seedbed.training.checkpoint import RunState
 from seedbed.training.config import TrainConfig
+from seedbed.training.run_state import RunState
 
 WINDOW, ENOUGH = 50, 10
 """Losses that the median is taken of, and how many there must be."""

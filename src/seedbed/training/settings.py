@@ -128,19 +128,14 @@ def _differences(config: C, earlier: C) -> dict[str, tuple[Any, Any]]:
     A path counts as the place it leads to, however it is written.
     """
     free = ("out", "resume", "data.workers", *(f"train.{key}" for key in FREE))
-    began, found = plain(_resolved(earlier), paths=True), {}
-    for key, value in plain(_resolved(config), paths=True).items():
+    began, found = plain(earlier.resolve(), paths=True), {}
+    for key, value in plain(config.resolve(), paths=True).items():
         counted = key in ("train.steps", "train.validate_every") and value is None  # counted out from epochs or minutes
         counted |= key == "train.compile" and value == "auto"  # as it was chosen when the run began
         looks = key.partition(".")[0] in WATCHING
         if not (counted or looks or key in free or key.startswith("train.checkpoint.")) and began.get(key) != value:
             found[key] = (began.get(key), value)
     return found
-
-
-def _resolved(config: C) -> C:
-    """With the numbers filled in that may be left out: whether they are makes no difference."""
-    return replace(config, optimizer=config.optimizer.resolve(), schedule=config.schedule.resolve())
 
 
 def plain(config: Any, prefix: str = "", *, paths: bool = False) -> dict[str, Any]:

@@ -59,6 +59,10 @@ FEW_STEPS = 100
 """Fewer than these teach nothing, whatever the model."""
 
 
+LONG_DAYS = 1
+"""More than so many are said before they begin."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """What a training stage brings to the one loop."""
@@ -142,7 +146,9 @@ def _run(stage: Stage, config: C, run: Path, observers: Sequence[Observer]) -> d
     logger.info("%s: step %d of %d on %s", stage.name, resumed_at, trainer.steps, trainer.device)
     for name, note in stage.notes.items():
         logger.info("%s: %s", name, note)
-    warning = few_steps(config.train, stage.length)
+    warning = few_steps(config.train, stage.length) or long_run(
+        _least_seconds(config.train, stage, trainer.model.config)
+    )
     if warning is not None:
         logger.warning(warning)
     finished = trainer.train()
@@ -198,7 +204,6 @@ def _trainer(stage: Stage, config: C, observers: Sequence[Observer] = (), *, qui
     device = choose_device(config.train.device)
     set_determinism(config.train.deterministic)
     model = stage.model().to(device)
-    model.attend_by(config.train.attention)
     world = World.here()
     display = Display(
         stage.name,
@@ -250,12 +255,17 @@ def _with_compile(config: C, stage: Stage) -> C:
     if train.minutes is not None:
         seconds = 60 * train.minutes
     else:
-        steps = train.steps or (train.epochs or 0.0) * stage.source.samples / train.batch
-        tokens = steps * train.batch * stage.length
-        seconds = tokens * training_flops(stage.model().config, stage.length) / gemm_peak(device)
+        seconds = _least_seconds(train, stage, stage.model().config)
     chosen: Literal["on", "off"] = "on" if pays(seconds, device) else "off"
     logger.info("compile: %s, for a run of about %.0f s or more", chosen, seconds)
     return replace(config, train=replace(train, compile=chosen))
+
+
+def _least_seconds(train: TrainConfig, stage: Stage, model: ModelConfig) -> float:
+    """What the steps or epochs take if nothing counts but matrix products at the measured speed of the devices."""
+    samples = train.rows.first(train.steps) if train.steps else (train.epochs or 0.0) * stage.source.samples
+    flops = samples * stage.length * training_flops(model, stage.length)
+    return flops / (gemm_peak(choose_device(train.device)) * World.here().size)
 
 
 @dataclass(frozen=True)
@@ -288,6 +298,16 @@ def few_steps(train: TrainConfig, length: int) -> str | None:
     return (
         f"{train.steps} steps fit into {train.minutes:.3g} minutes at {speed:,.0f} tokens/s: too few to learn; other "
         "programs use the cores? Try OMP_NUM_THREADS=1, or more minutes."
+    )
+
+
+def long_run(seconds: float) -> str | None:
+    """What to say of a run that takes days; None of a shorter one."""
+    if seconds < LONG_DAYS * 86_400:
+        return None
+    return (
+        f"the run takes {seconds / 86_400:,.1f} days or more on this device, by the measured speed of its matrix "
+        "products; --train.minutes makes it as long as you like."
     )
 
 

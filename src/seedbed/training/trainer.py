@@ -27,7 +27,7 @@ from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 from seedbed.optim.groups import build_optimizers, set_rates
 from seedbed.optim.schedules import rate_multiple
 from seedbed.training.average import WeightAverage
-from seedbed.training.checkpoint import Checkpoints, RunState
+from seedbed.training.checkpoint import Checkpoints
 from seedbed.training.compilation import compile_blocks
 from seedbed.training.config import TrainConfig
 from seedbed.training.display import Display
@@ -40,7 +40,8 @@ from seedbed.training.parallel.parallel import Rows, local
 from seedbed.training.precision import Precision
 from seedbed.training.recompute import recompute_blocks
 from seedbed.training.rollback import WINDOW, past_trouble, refuse_rollback, trouble
-from seedbed.training.trackers.json_lines import JsonLines
+from seedbed.training.run_state import RunState
+from seedbed.training.trackers.json_lines import JsonLines, finite
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class Trainer(Generic[B]):
     ):
         """`config.steps` is set, whichever budget was asked for; `run` is the folder of the run,
         `inputs` the hashes of what it is made from; `observers` watch it and move nothing."""
+        config = config.resolve()
         assert config.steps is not None
         self.model = model.train()
         self.objective = objective
@@ -99,6 +101,7 @@ class Trainer(Generic[B]):
         self.device = self.parameters[0].device
         self.precision = Precision(config.precision, self.device)
         self.precision.prepare(model)
+        model.attend_by(config.attention)
         if config.compile == "on":
             compile_blocks(model)
         if config.recompute != "none":
@@ -371,8 +374,3 @@ class Trainer(Generic[B]):
         self.record("metrics", {f"val_{key}": value for key, value in finite(metrics).items()})
         self.display.validation(metrics)
         return improved
-
-
-def finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Those that are numbers: JSON has no NaN, and a step without any target has no mean loss."""
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}

@@ -52,7 +52,7 @@ def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict
     length = config.length or min(512, model.config.context)
     if length > model.config.context:
         raise ConfigError(f"length is {length}, longer than the model's context {model.config.context}")
-    config = replace(config, length=length)
+    config = replace(config, length=length).resolve()
     train, held_out = _split(config)
 
     pad_id = tokenizer.pad_id or 0  # padding is a document of its own, which nobody sees: any id does

@@ -15,6 +15,7 @@ import pytest
 
 from seedbed.errors import ConfigError
 from seedbed.training.config import TrainConfig
+from seedbed.training.observers.observer import Observer
 from seedbed.training.pretrain import pretrain
 from seedbed.training.trainer import Trainer
 from tests.tiny import TINY_ARGUMENTS, pretrain_config, records, tiny_run, weights
@@ -141,3 +142,9 @@ def test_an_error_is_told_once(tokens, tmp_path):
 def test_a_setting_that_makes_no_sense_is_refused(settings, said):
     with pytest.raises(ConfigError, match=said):
         TrainConfig(**settings)
+
+
+def test_observers_of_this_process_are_refused_where_others_would_be_started(tokens, tmp_path):
+    config = pretrain_config(tokens, tmp_path / "run", "--train.devices=2")
+    with pytest.raises(ConfigError, match=r"train\.devices is 2, but this run is watched from the process"):
+        pretrain(config, [Observer()])

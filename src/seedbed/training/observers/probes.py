@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from seedbed.errors import ConfigError, TrainingError
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.observers.observer import Observer, sample_batch, undisturbed
+from seedbed.training.trackers.json_lines import finite
 
 if TYPE_CHECKING:
     from seedbed.training.trainer import StepReport, Trainer
@@ -42,7 +42,7 @@ class Probe(Observer):
         except (AttributeError, TypeError, ValueError):
             problem = f"{self.name} returned {type(found).__name__}, which is not a mapping from names to numbers"
             raise TrainingError(problem, "The last checkpoint is untouched: mend it and go on.") from None
-        trainer.record("statistics", {name: number for name, number in numbers.items() if math.isfinite(number)})
+        trainer.record("statistics", finite(numbers))
 
 
 def find_function(place: str) -> Measurement:

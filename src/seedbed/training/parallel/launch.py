@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
@@ -28,6 +28,7 @@ from seedbed import errors
 from seedbed.errors import Alarm, ConfigError, CutOffError, SeedbedError, TrainingError
 from seedbed.runs import read_json
 from seedbed.training.config import StageConfig
+from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.world import PeerError, World, local_rank
 
 C = TypeVar("C", bound=StageConfig)
@@ -44,19 +45,27 @@ FAILURES = "seedbed failures"
 GOES_ON = "The last checkpoint is whole: the same command goes on from it."
 
 
-def in_parallel(stage: Callable[[C], dict[str, Any]]) -> Callable[[C], dict[str, Any]]:
+def in_parallel(stage: Callable[[C, Sequence[Observer]], dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     """A training stage that runs in every process of a launcher, or in as many as `train.devices` asks for.
 
-    An error in one of them ends all, and is told once.
+    An error in one of them ends all, and is told once. Observers of this process cannot watch those it would start:
+    ConfigError.
     """
 
     @functools.wraps(stage)
-    def run(config: C) -> dict[str, Any]:
+    def run(config: C, observers: Sequence[Observer] = ()) -> dict[str, Any]:
         if "RANK" in os.environ:
             _check_devices(config)
             with _joined():
-                return stage(config)
-        return launch(run, config) if config.train.devices > 1 else stage(config)
+                return stage(config, observers)
+        if config.train.devices == 1:
+            return stage(config, observers)
+        if observers:
+            raise ConfigError(
+                f"train.devices is {config.train.devices}, but this run is watched from the process that starts it",
+                "Take train.devices 1, or start it by torchrun.",
+            )
+        return launch(run, config)
 
     return run
 

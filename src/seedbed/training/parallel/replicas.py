@@ -24,8 +24,6 @@ class Replicas(Parallel):
     def __init__(self, model: Transformer, world: World, replica: int, replicas: int):
         super().__init__(model, world)
         self.replica, self.replicas = replica, replicas
-        if replica:
-            torch.manual_seed(torch.initial_seed() + replica)  # each drops out other numbers of its rows
         for bucket in buckets([parameter.detach() for parameter in model.parameters()]):
             broadcast(bucket, 0)  # drawn alike everywhere; another kind of machine may round another way
 

@@ -148,12 +148,7 @@ class Sharded(Replicas):
             whole = held.full_tensor() if isinstance(held, DTensor) else held
             if self.world.leads:
                 weights[name] = whole.cpu()
-        if not self.world.leads:
-            return None
-        with torch.device("meta"):
-            model = Transformer(self.model.config)
-        model.load_state_dict(weights, assign=True)
-        return model
+        return Transformer.of_weights(self.model.config, weights) if self.world.leads else None
 
 
 def _is_piece(tensor: Tensor) -> bool:

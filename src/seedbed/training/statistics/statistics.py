@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -11,6 +10,7 @@ from seedbed.training.observers.config import StatisticsConfig
 from seedbed.training.observers.observer import Observer, sample_batch, undisturbed
 from seedbed.training.statistics.activations import activation_statistics
 from seedbed.training.statistics.parameters import gradient_norms, group_parameters, update_ratios
+from seedbed.training.trackers.json_lines import finite
 
 if TYPE_CHECKING:
     from seedbed.training.trainer import StepReport, Trainer
@@ -48,8 +48,3 @@ class Statistics(Observer):
         with undisturbed(trainer):
             found |= activation_statistics(trainer.model, lambda: trainer.objective.loss(trainer.model, batch))
         trainer.record("statistics", finite(found))
-
-
-def finite(numbers: dict[str, float]) -> dict[str, float]:
-    """Those that JSON can hold."""
-    return {name: number for name, number in numbers.items() if math.isfinite(number)}

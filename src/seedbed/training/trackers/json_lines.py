@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +50,8 @@ class JsonLines:
             return
         kept = [record for record in self.records() if record["step"] <= step]
         write_rows(self.path, kept)
+
+
+def finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Those that JSON can hold: it has no NaN, which a step without any target has for its mean loss."""
+    return {name: number for name, number in numbers.items() if math.isfinite(number)}
