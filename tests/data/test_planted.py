@@ -96,7 +96,8 @@ def test_rows_that_cannot_be_read_are_counted_by_reason_and_kept_in_a_file(prepa
 def test_more_bad_rows_than_the_plan_accepts_stop_it_with_the_reasons(prepared, tmp_path):
     place = prepared[0]
     with pytest.raises(DataError, match=r"records cannot be read: .*null: 1.*\n.*--reading.max_bad_fraction 0\.0"):
-        prepare(config(place, tmp_path / "corpus", "--reading.longest_row", str(LONGEST_ROW)))
+        rows = ("--source", str(place / "source" / "planted.jsonl"), "--reading.longest_row", str(LONGEST_ROW))
+        prepare(config(place, tmp_path / "corpus", *rows, "--reading.max_bad_fraction=0.001"))
     assert list(tmp_path.iterdir()) == []
 
 
