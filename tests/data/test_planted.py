@@ -98,7 +98,7 @@ def test_more_bad_rows_than_the_plan_accepts_stop_it_with_the_reasons(prepared, 
     with pytest.raises(DataError, match=r"records cannot be read: .*null: 1.*\n.*--reading.max_bad_fraction 0\.0"):
         rows = ("--source", str(place / "source" / "planted.jsonl"), "--reading.longest_row", str(LONGEST_ROW))
         prepare(config(place, tmp_path / "corpus", *rows, "--reading.max_bad_fraction=0.001"))
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".corpus.units"]  # what is done serves a plan that takes more
 
 
 def test_the_judge_sees_what_a_blind_prepare_would_leave():
