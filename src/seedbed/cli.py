@@ -110,7 +110,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code: 0 well, 1 `doctor` found something missing, 2 a mistake, 3 to 5 an alert,
-    130 Ctrl-C."""
+    75 a run that was cut off, 130 Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     _open_streams()
     try:

@@ -38,6 +38,14 @@ class TrainingError(SeedbedError):
     """A run that cannot go on, such as one whose loss is no longer a number."""
 
 
+class CutOffError(TrainingError):
+    """A run that something outside of it has cut off, such as another of its processes that was killed: the same
+    command goes on."""
+
+    exit_code = 75
+    """What sysexits.h calls EX_TEMPFAIL: try again."""
+
+
 class Alarm(TrainingError):
     """A run that an alert has ended, with an exit code of its own."""
 

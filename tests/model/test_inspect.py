@@ -51,7 +51,7 @@ def test_a_file_that_is_not_yaml_is_refused(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("model: {layers: 2001-01-01}", "layers must be a whole number, got '2001-01-01'"),
+        ("model: {context: 2001-01-01}", "context must be a whole number, got '2001-01-01'"),
         ("model: " + "[" * 3000, "nested more than 32 deep"),
         ("model: &a {layers: *a}", "nested more than 32 deep"),
         ("model: {layers: {a: b}}", "line 1: model.layers must be a single value"),

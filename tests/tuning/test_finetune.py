@@ -260,7 +260,7 @@ def test_an_overlong_conversation_ends_the_run_unless_told_otherwise(base, tmp_p
 
 
 def test_rates_are_a_tenth_of_those_of_pretraining_and_shown(base, tmp_path):
-    finetuning, pretraining = FinetuneConfig(model=base, data=base, out=tmp_path).optimizer, OptimizerConfig()
+    finetuning, pretraining = FinetuneConfig(model=base, data=base, out=tmp_path).optimizer, OptimizerConfig().resolve()
     for name in ("matrix_rate", "embedding_rate", "head_rate", "vector_rate", "default_rate"):
         assert getattr(finetuning, name) == pytest.approx(getattr(pretraining, name) / 10)
     shown = parser("finetune").read(["--print_config"]).text

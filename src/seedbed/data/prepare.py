@@ -187,14 +187,14 @@ class _Source:
     def refuse_unread(self) -> None:
         """Says aloud which files are broken. Too many of which nothing could be read are a DataError: one such file
         counts as one bad record, and may have held a million."""
-        for name, problem in self.broken.items():
-            print(f"seedbed: {name}: {problem}", file=sys.stderr)
         if len(self._unread) > self.config.reading.max_bad_fraction * self._files:
             name, share = self._unread[0], len(self._unread) / self._files
             raise DataError(
                 f"{name}: {self.broken[name]} ({len(self._unread):,} of {self._files:,} files like this)",
                 f"Copy them again, take them away, or accept so many: --reading.max_bad_fraction {share:.2g}",
             )
+        for name, problem in self.broken.items():
+            print(f"seedbed: {name}: {problem}", file=sys.stderr)
 
 
 # Units ---------------------------------------------------------------------------------------------------------------

@@ -105,6 +105,10 @@ def _plain(hint: Any, value: Any, where: str) -> Any:
         if value in get_args(hint) and isinstance(value, str):
             return value
         raise CorruptionError(f"{where} must be one of {', '.join(get_args(hint))}, got {json_name(value)}")
+    if get_origin(hint) is tuple:  # of any length, all of one type
+        if isinstance(value, list):
+            return tuple(_plain(get_args(hint)[0], item, where) for item in value)
+        raise CorruptionError(f"{where} must be a list, got {json_name(value)}")
     kinds = get_args(hint) or (hint,)
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
     if float in kinds and is_number and math.isfinite(value):

@@ -84,6 +84,26 @@ class AverageConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RollbackConfig:
+    """Going back to the last checkpoint when the loss spikes, and past the batches that it spiked on."""
+
+    spike: float | None = None
+    """A loss this many times the median of the last 50 steps is a spike, such as 2. Then, and when
+    train.nonfinite_limit is reached, the run goes back. Left out: never."""
+
+    skip: int = 200
+    """Batches after the checkpoint that are left out; more when the spike came later than that."""
+
+    most: int = 3
+    """How often a run goes back. In trouble once more, it ends with an error."""
+
+    def __post_init__(self) -> None:
+        positive(self, "spike")
+        at_least(self, 1, "spike", "skip", "most")
+        between(self, 1, 10**9, "skip")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """The budget of a run and how it is spent. Give one of steps, epochs and minutes."""
 
@@ -176,6 +196,9 @@ class TrainConfig:
 
     nonfinite_limit: int = 5
     """A step whose gradient is not finite is left out; so many in a row end the run with an error."""
+
+    rollback: RollbackConfig = field(default_factory=RollbackConfig)
+    """What happens when the loss spikes."""
 
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """When to save."""

@@ -36,6 +36,15 @@ class RunState:
     steps_at_scale: int = 0
     """Steps without overflow since the scale changed."""
 
+    recent_losses: tuple[float, ...] = ()
+    """Of the last steps: what a spike of the loss is measured against."""
+
+    skipped_batches: int = 0
+    """Batches left out when the run went back: step s takes what would have been the batch of this many steps later."""
+
+    rollbacks: int = 0
+    """How often the run has gone back."""
+
     @property
     def validated(self) -> bool:
         """Whether there has been a validation."""

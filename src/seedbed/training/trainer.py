@@ -22,7 +22,6 @@ from torch import Tensor
 from seedbed.data.batches.batch import Batch, BatchSource
 from seedbed.data.batches.mixture import MixtureSource
 from seedbed.devices import synchronise
-from seedbed.errors import TrainingError
 from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 from seedbed.optim.groups import build_optimizers, set_rates
@@ -40,6 +39,7 @@ from seedbed.training.parallel.arrangement import arrange
 from seedbed.training.parallel.parallel import Rows, local
 from seedbed.training.precision import Precision
 from seedbed.training.recompute import recompute_blocks
+from seedbed.training.rollback import WINDOW, past_trouble, refuse_rollback, trouble
 from seedbed.training.run_state import RunState
 from seedbed.training.trackers.json_lines import JsonLines, finite
 
@@ -147,6 +147,9 @@ class Trainer(Generic[B]):
             units=self.progress.units + tally.units,
             skipped_in_row=0 if applied else self.progress.skipped_in_row + (not overflowed),
         )
+        if applied and tally.units:
+            losses = (*self.progress.recent_losses, tally.sum / tally.units)
+            self.progress = replace(self.progress, recent_losses=losses[-WINDOW - 1 :])
         if self.average is not None:
             self.average.update(self.progress.step)
         self.progress = self.precision.adjusted(self.progress, overflowed=overflowed)
@@ -154,6 +157,7 @@ class Trainer(Generic[B]):
 
     def micro_batches(self, step: int) -> Iterator[tuple[Rows, B]]:
         """This process's rows of a step, as many at a time as fit."""
+        step += self.progress.skipped_batches
         begin, count = self.rows.first(step), self.rows.size(step)
         for rows in self.parallel.rows(begin, count, self.config.micro_batch or count):
             yield rows, self.meter.batch(self.source, rows.first, rows.count).to(self.device)
@@ -205,12 +209,14 @@ class Trainer(Generic[B]):
     def train(self) -> bool:
         """Runs to the last step, or until early stopping or a request to stop. True when the run is at its end.
 
-        Raises TrainingError when too many gradients in a row are not finite.
+        Raises TrainingError when too many gradients in a row are not finite, or the run would go back too often.
         """
         progress = self.display.open(self.steps, self.progress.step)
         with Interruption() as interruption, progress, self.saving(), self.observers.watching(self):
             begins = self.validation is not None and not self.progress.validated
-            if begins and self.record_validation() and self.saves_improvements:
+            improved = begins and self.record_validation()
+            nothing_to_go_back_to = self.config.rollback.spike is not None and self.checkpoints.current is None
+            if (improved and self.saves_improvements) or nothing_to_go_back_to:
                 self.save()
             while not self.finished:
                 self.run_step()
@@ -246,11 +252,8 @@ class Trainer(Generic[B]):
         synchronise(self.device)
         self.record_step(report, time.perf_counter() - start)
         self.observers.after_step(self, report)
-        if self.progress.skipped_in_row >= self.config.nonfinite_limit:
-            raise TrainingError(
-                f"no finite gradient {self.config.nonfinite_limit} times in a row, up to step {self.progress.step}",
-                "Lower the learning rates (optimizer.matrix_rate, optimizer.rate); the last checkpoint is untouched.",
-            )
+        if (problem := trouble(self.progress, self.config)) is not None:
+            return self.roll_back(problem)
         improved = self.validation is not None and self.due(self.validation_interval) and self.record_validation()
         if self.checkpoint_due(improved):
             self.save(background=self.config.checkpoint.background)
@@ -312,6 +315,17 @@ class Trainer(Generic[B]):
         self.parallel.world.wait()
         return self.progress.step
 
+    def roll_back(self, problem: str) -> None:
+        """Goes on from the last checkpoint, past the batches since. TrainingError when that is not wanted, or was done
+        often enough."""
+        troubled = self.progress
+        refuse_rollback(troubled, self.config, problem)
+        self.checkpoints.wait()
+        step = self.resume()
+        self.progress = past_trouble(troubled, self.progress, self.config)
+        skipped = self.progress.skipped_batches - troubled.skipped_batches
+        logger.warning("%s: back to step %d, past %d batches", problem, step, skipped)
+
     def load_best(self) -> int | None:
         """Puts the weights of the lowest validation loss into the model; the step, or None when there is none."""
         best = self.progress.best_step
@@ -342,6 +356,8 @@ class Trainer(Generic[B]):
         elif self.due(self.config.log_every) or self.progress.step == 1:
             norm, multiple = report.gradient_norm, report.rate_multiple
             counts = {"gradient_norm": norm, "rate_multiple": multiple, "units": self.progress.units}
+            if self.progress.rollbacks:
+                counts |= {"rollbacks": self.progress.rollbacks, "skipped_batches": self.progress.skipped_batches}
             self.record("metrics", {**metrics, **counts})
             self.record("timings", {**self.display.speed(), **self.meter.read()})
 

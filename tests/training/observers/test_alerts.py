@@ -14,8 +14,9 @@ import pytest
 from seedbed.cli import main
 from seedbed.errors import Alarm, ConfigError, SeedbedError
 from seedbed.training.objective import Tally
-from seedbed.training.observers.alerts import ENOUGH, Alerts
+from seedbed.training.observers.alerts import Alerts
 from seedbed.training.observers.config import AlertsConfig
+from seedbed.training.rollback import ENOUGH
 from seedbed.training.trainer import StepReport
 from tests.tiny import tiny_trainer
 

@@ -6,7 +6,6 @@ import http.client
 import json
 import logging
 import os
-import statistics
 import threading
 import time
 import urllib.request
@@ -17,14 +16,12 @@ from typing import TYPE_CHECKING, Any
 from seedbed.errors import Alarm, ConfigError
 from seedbed.training.observers.config import AlertsConfig
 from seedbed.training.observers.observer import Observer
+from seedbed.training.rollback import WINDOW, exceeded_median
 
 if TYPE_CHECKING:
     from seedbed.training.trainer import StepReport, Trainer
 
 logger = logging.getLogger(__name__)
-
-WINDOW, ENOUGH = 50, 10
-"""Losses that the median is taken of, and how many there must be."""
 
 SPIKE, STALL, NONFINITE = "spike", "stall", "nonfinite"
 
@@ -42,7 +39,7 @@ class Alerts(Observer):
             self.address = os.environ.get(config.webhook)
             if not (self.address or "").startswith(("http://", "https://")):
                 raise ConfigError(f"alerts.webhook: the variable {config.webhook} holds no http:// or https:// address")
-        self.losses: deque[float] = deque(maxlen=WINDOW)
+        self.losses: deque[float] = deque(maxlen=WINDOW + 1)
         self.in_trouble: set[str] = set()
         self.run, self.step = "", 0
         self.beat = time.monotonic()
@@ -73,11 +70,11 @@ class Alerts(Observer):
             self._check_loss(report.tally.sum / report.tally.units)
 
     def _check_loss(self, loss: float) -> None:
-        if self.config.spike is not None and len(self.losses) >= ENOUGH:
-            median = statistics.median(self.losses)
-            spiked = loss > self.config.spike * median > 0
-            self._check(SPIKE, spiked, f"the loss is {loss:.4g}, its median was {median:.4g}", self.config.on_spike)
         self.losses.append(loss)
+        if self.config.spike is not None:
+            median = exceeded_median(self.losses, self.config.spike)
+            said = f"the loss is {loss:.4g}, its median was {median or 0.0:.4g}"
+            self._check(SPIKE, median is not None, said, self.config.on_spike)
 
     def watch(self, seconds: float) -> None:
         """The watchdog: looks four times in each span until the run is over."""

@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 
 from seedbed import errors
-from seedbed.errors import ConfigError, SeedbedError, TrainingError
+from seedbed.errors import Alarm, ConfigError, CutOffError, SeedbedError, TrainingError
 from seedbed.runs import read_json
 from seedbed.training.config import StageConfig
 from seedbed.training.observers.observer import Observer
@@ -99,7 +99,7 @@ def _joined() -> Iterator[None]:
         if _lost_touch(error):
             if _failed(store):
                 raise SystemExit(2) from None
-            told = TrainingError("another process of this run ended without a word", GOES_ON)
+            told = CutOffError("another process of this run ended without a word", GOES_ON)
         first = True
         with contextlib.suppress(Exception):  # the store may be gone with its process
             first = store.add(FAILURES, 1) == 1
@@ -174,12 +174,12 @@ def launch(stage: Callable[[C], dict[str, Any]], config: C) -> dict[str, Any]:
     number, code = failed
     if code < 0:
         name = signal.Signals(-code).name
-        raise TrainingError(f"process {number} of {count} was ended by {name}; so the others were ended", GOES_ON)
+        raise CutOffError(f"process {number} of {count} was ended by {name}; so the others were ended", GOES_ON)
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     if not failures.empty():
-        kind, problem, fix = failures.get()
-        raise getattr(errors, kind)(problem, fix)
+        kind, *told = failures.get()
+        raise getattr(errors, kind)(*told)
     raise TrainingError(f"process {number} of {count} ended with code {code}; so the others were ended")
 
 
@@ -228,8 +228,9 @@ def _child(
     try:
         stage(config)
     except SeedbedError as error:
-        failures.put((type(error).__name__, error.problem, error.fix))
-        sys.exit(2)
+        alarm = (error.exit_code,) if isinstance(error, Alarm) else ()
+        failures.put((type(error).__name__, error.problem, error.fix, *alarm))
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:  # before there was anything to save
         sys.exit(INTERRUPTED)
 
