@@ -146,7 +146,11 @@ def write_source(folder: Path, rows: Sequence[Row]) -> dict[str, int]:
     folder.mkdir()
     lines = [json.dumps({"text": row.text}).encode() for row in rows]
     (folder / FILE).write_bytes(b"\n".join([*lines, *BAD.values(), b""]))
-    (folder / "cut.jsonl.zst").write_bytes(zstandard.compress(b'{"text": "Cut."}\n' * 9)[:-3])
+    stream = zstandard.ZstdCompressor().compressobj()
+    block = stream.compress(b'{"text": "Cut."}\n' * 9) + stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    (folder / "cut.jsonl.zst").write_bytes(
+        block
+    )  # without an end; what is before it can be read, or one file in two were lost
     return dict(sorted([*((reason, 1) for reason in BAD), ("broken file", 1)]))
 
 

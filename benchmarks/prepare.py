@@ -254,7 +254,7 @@ def planted(path: Path, folder: Path) -> dict[str, Any]:
         [
             *("--config", "data/web", "--clean.benchmarks", str(exam), "--workers", "1"),
             *("--source", str(folder / "planted"), "--out", str(folder / "planted-corpus")),
-            *("--reading.longest_row", str(LONGEST_ROW), "--reading.max_bad_fraction", "0.1"),
+            *("--reading.longest_row", str(LONGEST_ROW), "--reading.max_bad_fraction", "0.5"),
         ],
     )
     cleaner = Cleaner(config.clean)

@@ -134,7 +134,7 @@ def measure(what: str, steps: int) -> dict[str, float]:
         if what in ("muon", "adamw"):
             trainer, step = our_step({**SIZES, "context": 512}, 16, what, Path(folder))
             seconds = timed(step, steps)
-            for batch in trainer.micro_batches(0):
+            for _, batch in trainer.micro_batches(0):
                 trainer.objective.loss(trainer.model, batch).sum.backward()
             return {"seconds": seconds, "optimizer": timed(lambda: [part.step() for part in trainer.optimizers], steps)}
         trainer, step = our_step(SMALL, 4, "adamw", Path(folder))

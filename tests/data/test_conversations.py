@@ -150,7 +150,7 @@ def test_a_bad_row_is_named_with_what_is_wrong(tmp_path, row, problem, suffix):
         ("a.jsonl", b"", "holds no conversation"),
         ("a.jsonl", b"\x00\x01\n", "row 1: not valid JSON"),
         ("a.jsonl", lines([CHAT]) + b"\n" + lines([CHAT]), "row 2: not valid JSON"),
-        ("a.tsv", b"x", "holds no rows by its name"),
+        ("a.tab", b"x", "holds no rows by its name"),
         ("a.csv", b"", "holds no conversation"),
     ],
 )
@@ -162,11 +162,14 @@ def test_a_file_that_is_none_is_named(tmp_path, name, content, problem):
 
 
 def test_of_a_folder_its_files_of_rows_are_named(tmp_path):
-    with pytest.raises(DataError, match="is a folder; one file of rows is needed here\nKnown are"):
+    with pytest.raises(DataError, match="is a folder; files of rows are needed here\nKnown are"):
         list(read_conversations(tmp_path))
     for name in ("b.parquet", "a.jsonl.zst", "c.csv", "d.JSON", "manifest.json", "x.txt"):
         (tmp_path / name).touch()
-    with pytest.raises(DataError, match=r"Give one of the 4 in it \(a.jsonl.zst, b.parquet, c.csv …\), or join them"):
+    with pytest.raises(
+        DataError,
+        match=r"Give one of the 4 in it \(a.jsonl.zst, b.parquet, c.csv …\), or several as .*/\*\.jsonl\.zst'",
+    ):
         list(read_conversations(tmp_path))
 
 

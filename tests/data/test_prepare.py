@@ -393,13 +393,36 @@ def test_bad_records_are_counted_kept_apart_and_bounded(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
     with pytest.raises(DataError, match=r"a.jsonl:51.*3 of 53 records .*invalid JSON: 1, .*\n.*max_bad_fraction 0.057"):
         prepare(PrepareConfig(source=str(tmp_path / "a.jsonl"), out=tmp_path / "out"))
-    assert os.listdir(tmp_path) == ["a.jsonl"]
     reading = ReadingConfig(max_bad_fraction=0.06)
     stats = prepare(PrepareConfig(source=str(tmp_path / "a.jsonl"), out=tmp_path / "out", reading=reading))
     assert stats["bad"] == {"invalid JSON": 1, "no text field": 1, "null": 1}
     rejects = list(read_rows(tmp_path / "out" / "rejects.jsonl"))
     assert [reject["name"] for reject in rejects] == ["a.jsonl:51", "a.jsonl:52", "a.jsonl:53"]
     assert rejects[1]["excerpt"] == '{"txt": 1}'
+
+
+def test_the_advice_of_too_many_bad_records_is_enough_and_costs_no_unit_again(tmp_path, monkeypatch):
+    rows = [json.dumps({"text": text}) for text in different(40, 100)] + ["{"] * 20  # a third: 0.33 would not do
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    done: list[int] = []
+    real = units_module.work
+    monkeypatch.setattr(prepare_module, "work", lambda *a, **k: (done.append(a[0].number), real(*a, **k))[1])
+    config = PrepareConfig(source=str(tmp_path / "a.jsonl"), out=tmp_path / "out", unit_bytes=1024, workers=1)
+    with pytest.raises(DataError, match=r"go on from what is done: --reading.max_bad_fraction 0\.34$") as caught:
+        prepare(config)
+    assert len(done) > 3 and done == sorted(set(done))
+    share = float(caught.value.fix.split()[-1])
+    stats = prepare(replace(config, reading=ReadingConfig(max_bad_fraction=share)))
+    assert stats["records"] == 60 and len(done) == len(set(done))
+    assert sorted(os.listdir(tmp_path)) == ["a.jsonl", "out"]
+
+
+def test_a_source_of_bad_records_alone_leaves_nothing_and_no_share_is_offered(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"body_text": "a"}\n{"body_text": "b"}\n')
+    with pytest.raises(DataError, match="2 of 2 records") as caught:
+        prepare(PrepareConfig(source=str(tmp_path / "a.jsonl"), out=tmp_path / "out"))
+    assert caught.value.fix == "Mend the source, or name the field that holds its text: --reading.text_field FIELD."
+    assert os.listdir(tmp_path) == ["a.jsonl"]
 
 
 def test_a_file_that_breaks_off_is_named_aloud_with_what_was_read_of_it(tmp_path, capsys):

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from seedbed.data.rows import numbered_rows
+from seedbed.data.rows import numbered_rows, row_files
 from seedbed.errors import DataError
 
 ROWS = [{"prompt": 'He said "no",\nor so', "response": "ä 木"}, {"prompt": "b", "response": ""}]
@@ -25,13 +25,15 @@ def contents(tmp_path):
         "a.json": json.dumps(ROWS, indent=1).encode(),
         "a.jsonl": b"\xef\xbb\xbf" + lines,
         "A.CSV": TABLE,
+        "a.ndjson": lines,
+        "a.tsv": TABLE.replace(b"prompt,", b"prompt\t").replace(b'so",', b'so"\t').replace(b"b,", b"b\t"),
         "a.parquet": (tmp_path / "made").read_bytes(),
     }
     packed = {"zst": zstandard.compress, "gz": gzip.compress, "bz2": bz2.compress}
     return files | {f"{name}.{ending}": pack(raw) for name, raw in files.items() for ending, pack in packed.items()}
 
 
-PLAIN = ["a.json", "a.jsonl", "A.CSV", "a.parquet"]
+PLAIN = ["a.json", "a.jsonl", "a.ndjson", "A.CSV", "a.tsv", "a.parquet"]
 
 
 @pytest.mark.parametrize("name", [*PLAIN, "a.json.zst", "a.jsonl.gz", "A.CSV.bz2"])
@@ -80,6 +82,16 @@ def test_a_file_that_is_not_what_its_name_says_is_named(name, raw, problem, tmp_
     with pytest.raises(DataError, match=problem) as caught:
         list(numbered_rows(tmp_path / name))
     assert name in caught.value.problem
+
+
+def test_a_glob_names_the_files_it_matches_by_name_and_a_file_with_such_signs_itself(tmp_path):
+    for name in ("train-2.jsonl", "train-1.jsonl", "test-1.jsonl", "a[1].jsonl", "a1.jsonl"):
+        (tmp_path / name).touch()
+    assert row_files(tmp_path / "train-*.jsonl") == [tmp_path / "train-1.jsonl", tmp_path / "train-2.jsonl"]
+    assert row_files(tmp_path / "a[1].jsonl") == [tmp_path / "a[1].jsonl"]
+    assert row_files(tmp_path / "none.jsonl") == [tmp_path / "none.jsonl"]  # told by who reads it
+    with pytest.raises(DataError, match=r"val-\*.jsonl matches no file"):
+        row_files(tmp_path / "val-*.jsonl")
 
 
 @pytest.mark.parametrize("name", ["none.json", "none.csv", "none.parquet"])

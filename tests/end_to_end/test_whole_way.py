@@ -97,6 +97,8 @@ def test_a_report_can_be_traced_to_the_raw_text(way):
 def test_a_folder_that_is_there_is_never_overwritten(way, in_folder):
     place, _ = way
     before = (place / "corpus" / "manifest.json").read_bytes()
-    done = in_folder(place, *PREPARE)
-    assert done.returncode == 2 and "exists and is not empty" in done.stderr
+    again = in_folder(place, *PREPARE)
+    assert again.returncode == 0 and "nothing was done" in again.stdout
+    other = in_folder(place, *PREPARE, "--validation_fraction=0.5")
+    assert other.returncode == 2 and "exists and is not empty" in other.stderr
     assert (place / "corpus" / "manifest.json").read_bytes() == before

@@ -35,7 +35,7 @@ def test_the_first_sample_of_a_step_is_the_sum_of_all_batches_before(batch, late
 def test_steps_of_a_growing_batch_take_every_row_once_in_micro_batches_of_any_size(tmp_path):
     for micro_batch in (None, 4):
         trainer = tiny_trainer(tmp_path, random_rows(64), batch=4, batches=GROWING, micro_batch=micro_batch)
-        taken = [batch.tokens_BT for step in range(5) for batch in trainer.micro_batches(step)]
+        taken = [batch.tokens_BT for step in range(5) for _, batch in trainer.micro_batches(step)]
         rows = trainer.source.batch(0, 4 + 4 + 6 + 9 + 9).tokens_BT
         assert [row.tolist() for batch in taken for row in batch] == rows.tolist()
         assert [len(batch) for batch in taken] == (

@@ -341,7 +341,7 @@ def test_lengths_and_weights_of_data_change_at_their_steps_when_batches_grow(tok
     step = Trainer.step
 
     def look(trainer: Trainer) -> StepReport:
-        shapes = [batch.tokens_BT.shape for batch in trainer.micro_batches(trainer.progress.step)]
+        shapes = [batch.tokens_BT.shape for _, batch in trainer.micro_batches(trainer.progress.step)]
         seen.append((sum(rows for rows, _ in shapes), shapes[0][1]))
         changes[:] = [phase.first for phase in trainer.source.source.phases]
         return step(trainer)

@@ -207,6 +207,23 @@ def test_the_held_out_share_does_not_depend_on_the_order_of_the_file(base, tmp_p
     assert one == other and len(one) == 1
 
 
+def test_the_files_of_a_glob_are_learned_as_one_and_each_is_an_input(base, tmp_path, stages):
+    rows = [{"prompt": f"say {i}", "response": str(i)} for i in range(8)]
+    parts = [write_rows(tmp_path / f"part-{i}.jsonl", rows[i * 4 : i * 4 + 4]) for i in range(2)]
+    whole, glob = write_rows(tmp_path / "whole.jsonl", rows), tmp_path / "part-*.jsonl"
+    for data in (whole, glob):
+        finetune(config(base, data, tmp_path / f"out {data.stem[:4]}", f"--validation={glob}"))
+    one, other = (
+        [texts(stage, source, learned=False) for source in (stage.source, stage.validation)] for stage in stages
+    )
+    assert one == other
+    roles = {f"{role} {i}": part for role in ("data", "validation") for i, part in enumerate(parts, start=1)}
+    assert stages[1].inputs == {"model": base, **roles}
+    write_rows(parts[1], [*rows[4:6], {"prompt": "too long", "response": "x" * 200}])
+    with pytest.raises(DataError, match=r"part-1.jsonl, row 3 has "):
+        finetune(config(base, glob, tmp_path / "out"))
+
+
 def test_a_file_for_validation_leaves_all_the_data_to_training(base, tmp_path, stages):
     data, validation = facts(tmp_path / "d.jsonl"), facts(tmp_path / "v.jsonl", {"you?": "me"})
     finetune(config(base, data, tmp_path / "out", f"--validation={validation}"))

@@ -32,7 +32,7 @@ from seedbed.data.messages import (
     turns_of,
     with_system,
 )
-from seedbed.data.rows import naming, numbered_rows, row_name
+from seedbed.data.rows import naming, numbered_rows, row_files, row_name
 from seedbed.errors import DataError
 
 Useless = Literal["error", "drop"]
@@ -137,16 +137,16 @@ Kind = TypeVar("Kind", Preference, Judgement, Problem)
 def read_rows(
     kind: type[Kind], path: Path | str, *, useless: Useless = "error", counts: Counter[str] | None = None
 ) -> Iterator[Kind]:
-    """The rows of a file as one kind, in order: `read_rows(Preference, "pairs.jsonl")`.
+    """The rows of a file, or of those that a glob matches, in order, as one kind: `read_rows(Preference, "a.jsonl")`.
 
     Rows that teach nothing (equal answers, an empty answer) are errors, as others are; with `useless="drop"` they are
     left out, and counted by reason in `counts`. Raises DataError naming the file, the row and what is wrong with it,
     also when no row is left; CorruptionError for a broken compressed stream.
     """
-    path = Path(path)
     anything = False
-    for number, value in numbered_rows(path):
-        name = row_name(path, number)
+    for name, value in (
+        (row_name(file, i), value) for file in row_files(Path(path)) for i, value in numbered_rows(file)
+    ):
         with naming(name):
             try:
                 row = kind.read(row_of(value), name)

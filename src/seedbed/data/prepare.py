@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,10 @@ JUDGED_EARLY = 100_000
 """Records after which a source with too many bad ones is not read to its end."""
 
 
+class _TooManyBad(DataError):
+    """More of the source cannot be read than the plan accepts. Accepting more changes no unit that is finished."""
+
+
 def prepare(config: PrepareConfig) -> dict[str, Any]:
     """Makes the corpus folder `config.out`; returns what result.json says.
 
@@ -93,14 +98,16 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _kept(units_folder: Path) -> Iterator[None]:
-    """Holds the folder of units for this process. It outlives a stop and a full disk, not an error of the source or the
-    plan, after which nothing of it could be used."""
+    """Holds the folder of units for this process. It outlives a stop, a full disk and too many bad records, where the
+    same command goes on from it; not another error of the source or the plan, after which nothing of it could be
+    used."""
     try:
         with lock(units_folder):
             try:
                 yield
             except SeedbedError as error:
-                if isinstance(error, DataError | ConfigError) or not any(units_folder.glob("*.json")):
+                is_final = isinstance(error, DataError | ConfigError) and not isinstance(error, _TooManyBad)
+                if is_final or not any(units_folder.glob("*.json")):
                     for path in units_folder.iterdir():
                         if path.is_dir():
                             shutil.rmtree(path)
@@ -187,14 +194,20 @@ class _Source:
     def refuse_unread(self) -> None:
         """Says aloud which files are broken. Too many of which nothing could be read are a DataError: one such file
         counts as one bad record, and may have held a million."""
-        for name, problem in self.broken.items():
-            print(f"seedbed: {name}: {problem}", file=sys.stderr)
         if len(self._unread) > self.config.reading.max_bad_fraction * self._files:
             name, share = self._unread[0], len(self._unread) / self._files
-            raise DataError(
+            raise _TooManyBad(
                 f"{name}: {self.broken[name]} ({len(self._unread):,} of {self._files:,} files like this)",
-                f"Copy them again, take them away, or accept so many: --reading.max_bad_fraction {share:.2g}",
+                f"Copy them again, take them away, or {_accepting(share)}",
             )
+        for name, problem in self.broken.items():
+            print(f"seedbed: {name}: {problem}", file=sys.stderr)
+
+
+def _accepting(share: float) -> str:
+    """How to go on with this share of bad ones. Two figures, rounded up: what it says must be enough."""
+    enough = Context(prec=2, rounding=ROUND_CEILING).create_decimal_from_float(share)
+    return f"accept so many, and go on from what is done: --reading.max_bad_fraction {enough:f}"
 
 
 # Units ---------------------------------------------------------------------------------------------------------------
@@ -249,10 +262,11 @@ def _judge(config: PrepareConfig, units: list[UnitResult], folder: Path) -> tupl
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in bad.most_common())
         # A single file is its own name.
         where = f"{config.source}/{first['name']}" if os.path.isdir(config.source) else first["name"]
-        raise DataError(
-            f"{where}: {first['detail']} ({bad.total():,} of {records:,} records cannot be read: {reasons})",
-            f"Mend the source, or accept so many: --reading.max_bad_fraction {bad.total() / records:.2g}",
-        )
+        problem = f"{where}: {first['detail']} ({bad.total():,} of {records:,} records cannot be read: {reasons})"
+        if bad.total() == records:
+            field = ", or name the field that holds its text: --reading.text_field FIELD"
+            raise DataError(problem, f"Mend the source{field if 'no text field' in bad else ''}.")
+        raise _TooManyBad(problem, f"Mend the source, or {_accepting(bad.total() / records)}")
     if not bad:
         (folder / REJECTS).unlink()
     if records - bad.total() == counts["dropped: empty"]:

@@ -1,5 +1,5 @@
-"""The rows of a file, whatever its format: .json (a list), .jsonl (one a line), .csv (a header first), .parquet; the
-first three also as .zst, .gz or .bz2.
+"""The rows of a file, whatever its format: .json (a list), .jsonl or .ndjson (one a line), .csv and .tsv (a header
+first), .parquet; all but the last also as .zst, .gz or .bz2.
 
 What a row must hold is its reader's affair (`conversations`, `preferences`); here it is any JSON value.
 """
@@ -7,8 +7,10 @@ What a row must hold is its reader's affair (`conversations`, `preferences`); he
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import glob
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from seedbed.errors import DataError
 from seedbed.runs import parse_json
 from seedbed.shards import read_lines
 
-FORMATS = (".json", ".jsonl", ".csv", ".parquet")
+FORMATS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
 RECORDS = ("manifest.json", "result.json", "stats.json")
 """Files of our own folders that hold no rows."""
@@ -30,20 +32,30 @@ LONGEST_JSON = 256 << 20
 """Bytes of a .json file, which has to be read whole."""
 
 LONGEST_FIELD = 64 << 20
-"""Characters of a field in a .csv file."""
+"""Characters of a field in a table."""
+
+
+def row_files(path: Path) -> list[Path]:
+    """The files that a path names: itself, or in the order of their names those that it matches as a glob, such as the
+    shards of a data set. DataError when there are none."""
+    if not glob.has_magic(str(path)) or path.exists():
+        return [path]
+    found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+    if not found:
+        raise DataError(f"{path} matches no file", "It is read as a glob, in which * ? [ ] stand for other characters.")
+    return found
 
 
 def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """The rows of a file, numbered from 1, in order. In .csv every value is a text; a null of Parquet is None.
+    """The rows of a file, numbered from 1, in order. In a table every value is a text; a null of Parquet is None.
 
     Raises DataError, naming the file and the row, for what is not in the format the name promises, and for a file that
     cannot be read; CorruptionError for a broken compressed stream.
     """
     ending = Path(without_compression(path.name.lower())).suffix
-    reader = {".json": _array, ".jsonl": _lines, ".csv": _table, ".parquet": _parquet}.get(ending)
-    if reader is None or path.is_dir():
+    if ending not in FORMATS or path.is_dir():
         raise _no_rows(path)
-    yield from reader(path)
+    yield from READERS[ending](path)
 
 
 def json_rows(value: Any) -> list[Any]:
@@ -76,8 +88,10 @@ def _no_rows(path: Path) -> DataError:
         files = sorted(file.name for file in path.iterdir() if _is_rows(file) and file.name not in RECORDS)
         shown = f"{', '.join(files[:3])}{' …' if len(files) > 3 else ''}"
         return DataError(
-            f"{path} is a folder; one file of rows is needed here",
-            f"Give one of the {len(files):,} in it ({shown}), or join them." if files else known,
+            f"{path} is a folder; files of rows are needed here",
+            f"Give one of the {len(files):,} in it ({shown}), or several as a glob: '{path}/*{_ending(files[0])}'."
+            if files
+            else known,
         )
     if not path.exists():
         download = (
@@ -91,6 +105,11 @@ def _no_rows(path: Path) -> DataError:
 
 def _is_rows(path: Path) -> bool:
     return Path(without_compression(path.name.lower())).suffix in FORMATS
+
+
+def _ending(name: str) -> str:
+    """That of its format, and of its compression: .jsonl.zst."""
+    return name.removeprefix(Path(without_compression(name)).stem)
 
 
 def _whole(path: Path) -> bytes:
@@ -124,11 +143,12 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
         yield number, row
 
 
-def _table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _table(path: Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
     csv.field_size_limit(LONGEST_FIELD)
     number = 0
     try:
-        rows = csv.reader((line.decode("utf-8") + "\n" for _, line in read_lines(path)), strict=True)
+        lines = (line.decode("utf-8") + "\n" for _, line in read_lines(path))
+        rows = csv.reader(lines, delimiter=delimiter, strict=True)
         header = next(rows, [])
         if twice := next((name for place, name in enumerate(header) if name in header[:place]), None):
             raise DataError(f"{path}: two columns of its first line are called {twice[:60]!r}", "It must name them.")
@@ -136,7 +156,7 @@ def _table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             if len(fields) != len(header):
                 raise DataError(
                     f"{row_name(path, number)}: it has {len(fields)} fields, the header {len(header)}",
-                    'A comma or line end inside a field needs quotes around it: "like, this".',
+                    'A separator or line end inside a field needs quotes around it: "like, this".',
                 )
             yield number, dict(zip(header, fields, strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
@@ -159,3 +179,14 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
         raise DataError(f"{row_name(path, number + 1)}: not Parquet that can be read ({reason})") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+READERS: dict[str, Callable[[Path], Iterator[tuple[int, Any]]]] = {
+    ".json": _array,
+    ".jsonl": _lines,
+    ".ndjson": _lines,
+    ".csv": _table,
+    ".tsv": partial(_table, delimiter="\t"),
+    ".parquet": _parquet,
+}
+"""How the rows of a file are read, by the ending of its name."""

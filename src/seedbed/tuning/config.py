@@ -56,8 +56,9 @@ class FinetuneConfig(StageConfig):
     """Model folder, run or checkpoint to begin with."""
 
     data: Path
-    """Conversations, .json, .jsonl, .csv or .parquet: rows of messages, ShareGPT's conversations, prompt/response,
-    question/answer, instruction/input/output, Open Assistant's trees, or text, of which all is learned."""
+    """Conversations, .json, .jsonl, .csv, .tsv or .parquet, one file or those of a glob ('parts/train-*.parquet'): rows
+    of messages, ShareGPT's conversations, prompt/response, question/answer, instruction/input/output, Open Assistant's
+    trees, or text, of which all is learned."""
 
     validation: Path | None = None
     """Conversations to validate on. Left out: a share of the data is kept apart."""

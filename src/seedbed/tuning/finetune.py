@@ -18,7 +18,7 @@ from seedbed.data.batches.loader import WindowSource
 from seedbed.data.batches.mixture import MixtureSource, Phase
 from seedbed.data.batches.packing import PackedSource
 from seedbed.data.conversations import Example, read_conversations
-from seedbed.data.rows import naming, row_name
+from seedbed.data.rows import naming, row_files, row_name
 from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.folder import find_model, load_model, tell_unfinished
@@ -32,6 +32,9 @@ from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.launch import in_parallel
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 from seedbed.tuning.config import FinetuneConfig
+
+Named = tuple[str, Example]
+"""What is learned from, behind the name of its file and row."""
 
 MASTER = torch.float32
 """What is trained, whatever the model is stored in: a bf16 weight is too coarse to take up a small step."""
@@ -58,18 +61,18 @@ def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict
     pad_id = tokenizer.pad_id or 0  # padding is a document of its own, which nobody sees: any id does
     overlong: Counter[str] = Counter()
 
-    def packed(conversations: Sequence[Example], source: Path, seed: int) -> PackedSource:
+    def packed(conversations: Sequence[Named], source: Path, seed: int) -> PackedSource:
         encoded, names = _encode(conversations, tokenizer, source)
         if config.overlong != "error":
             encoded, names = _fit(encoded, names, length, config.overlong, overlong)
         return PackedSource(encoded, length, seed, pad_id, names)
 
     source: BatchSource[TokenBatch] = packed(train, config.data, config.train.seed)
-    inputs = {"model": find_model(config.model), "data": config.data}
+    inputs = {"model": find_model(config.model), **_inputs("data", config.data)}
     if config.tokenizer is not None:
         inputs["tokenizer"] = config.tokenizer
     if config.validation is not None:
-        inputs["validation"] = config.validation
+        inputs |= _inputs("validation", config.validation)
     if config.replay.tokens is not None:
         tokens = open_tokens(config.replay.tokens)
         tokens.check(tokenizer)
@@ -125,7 +128,13 @@ def _with_replay(
     return MixtureSource([new, old], [Phase(0, (1 - share, share))], epoch, config.train.seed)
 
 
-def _split(config: FinetuneConfig) -> tuple[list[Example], list[Example]]:
+def _inputs(role: str, path: Path) -> dict[str, Path]:
+    """The files of conversations that a run is made from, by role."""
+    files = row_files(path)
+    return {role: path} if files == [path] else {f"{role} {i}": file for i, file in enumerate(files, start=1)}
+
+
+def _split(config: FinetuneConfig) -> tuple[list[Named], list[Named]]:
     """Training and validation conversations."""
     conversations = _read(config.data)
     if config.validation is not None:
@@ -133,8 +142,8 @@ def _split(config: FinetuneConfig) -> tuple[list[Example], list[Example]]:
     if len(conversations) < 2:
         raise DataError(f"{config.data} holds one conversation: none is left to validate on", "Give --validation FILE.")
 
-    def place(conversation: Example) -> bytes:
-        return hashlib.sha256(repr(replace(conversation, row=0)).encode("utf-8", "surrogatepass")).digest()
+    def place(named: Named) -> bytes:
+        return hashlib.sha256(repr(replace(named[1], row=0)).encode("utf-8", "surrogatepass")).digest()
 
     ordered = sorted(conversations, key=place)
     kept = max(1, round(config.validation_fraction * len(ordered)))
@@ -160,21 +169,21 @@ def _fit(
     return fitting, kept
 
 
-def _read(path: Path) -> list[Example]:
+def _read(path: Path) -> list[Named]:
     found = []
     with progress(f"reading {path}", unit="rows") as advance:
-        for conversation in read_conversations(path):
-            found.append(conversation)
-            advance(1)
+        for file in row_files(path):
+            for conversation in read_conversations(file):
+                found.append((row_name(file, conversation.row), conversation))
+                advance(1)
     return found
 
 
-def _encode(conversations: Sequence[Example], tokenizer: Tokenizer, source: Path) -> tuple[list[Encoded], list[str]]:
+def _encode(conversations: Sequence[Named], tokenizer: Tokenizer, source: Path) -> tuple[list[Encoded], list[str]]:
     encoded: list[Encoded] = []
     names: list[str] = []
     with progress(f"encoding {source}", total=len(conversations), unit="rows") as advance:
-        for conversation in conversations:
-            name = row_name(source, conversation.row)
+        for name, conversation in conversations:
             with naming(name):
                 encoded.append(conversation.encode(tokenizer))
             names.append(name)

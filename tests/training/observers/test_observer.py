@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from seedbed.errors import TrainingError
+from seedbed.training.config import CheckpointConfig
 from seedbed.training.observers.observer import Observer, undisturbed
 from tests.tiny import random_rows, records, tiny_run, tiny_trainer, weights
 
@@ -105,7 +106,8 @@ def test_the_manifest_of_a_run_lists_its_records_and_not_what_other_tools_wrote(
 
 def test_observers_are_told_of_a_step_before_a_checkpoint_claims_it(tmp_path):
     diary = Diary()
-    tiny_trainer(tmp_path, steps=2, validation=random_rows(4), validate_every=1, observers=[diary]).train()
+    settings = {"steps": 2, "validate_every": 1, "checkpoint": CheckpointConfig(background=False)}
+    tiny_trainer(tmp_path, validation=random_rows(4), observers=[diary], **settings).train()
     step = ["metrics", "timings"]
     assert diary.told == [
         *("begin 0", "metrics"),
