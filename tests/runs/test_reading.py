@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 
 import pytest
 
-from seedbed.runs import json_name
+from seedbed.errors import CorruptionError
+from seedbed.runs import json_name, read_record, write_json
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,19 @@ from seedbed.runs import json_name
 )
 def test_a_value_is_named_as_a_person_would(value, name):
     assert json_name(value) == name
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A list among plain fields."""
+
+    values: tuple[float, ...] = ()
+
+
+def test_a_list_of_numbers_is_read_and_a_list_of_anything_else_is_refused(tmp_path):
+    write_json(tmp_path / "a.json", {"values": [1, 2.5]})
+    assert read_record(Measured, tmp_path / "a.json") == Measured((1.0, 2.5))
+    for wrong in ([1, "2"], [[1]], [True], 3, {"a": 1}, "12"):
+        write_json(tmp_path / "a.json", {"values": wrong})
+        with pytest.raises(CorruptionError, match=r"a\.json: values must be a (list|number)"):
+            read_record(Measured, tmp_path / "a.json")

@@ -90,7 +90,7 @@ def test_a_damaged_header_of_the_tensors_is_told_or_changes_nothing(folder, tmp_
                 assert "\n" not in error.problem
 
 
-WRONG = ["4", [], {}, True, 2**70]
+WRONG = ["4", [[]], {}, True, 2**70]
 
 
 @pytest.mark.parametrize(
