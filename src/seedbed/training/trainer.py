@@ -23,6 +23,7 @@ from seedbed.data.batches.batch import Batch, BatchSource
 from seedbed.data.batches.mixture import MixtureSource
 from seedbed.devices import peak_memory_mb, synchronise
 from seedbed.errors import TrainingError
+from seedbed.model.routing import balance_experts
 from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 from seedbed.optim.groups import build_optimizers, set_rates
@@ -120,6 +121,7 @@ class Trainer(Generic[B]):
         if applied:
             for optimizer in self.optimizers:
                 optimizer.step()
+            balance_experts(self.model, tally.totals)
         for parameter in self.parameters:
             parameter.grad = None
         self.progress = replace(
