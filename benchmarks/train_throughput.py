@@ -5,7 +5,7 @@ products of the model alone are ≥ 75% of the fastest product of matrices measu
 Ours is the whole step of the trainer: batch, loss, backward pass, clipping, optimizer. The peer is transformers (PyPI),
 eager, its own loss, no clipping. Both have fused AdamW. Each measurement is a process of its own, in turns; memory is
 the most that such a process ever held, imports included. Muon is measured at the default batch, 16 rows of 512, against
-AdamW for everything.
+AdamW for everything; `selective_…` is the first model with `recompute: selective`, told but not judged.
 Run: python benchmarks/train_throughput.py --json   (about 12 minutes on 2 cores)
 Ends with exit code 1 when a claim is not met.
 """
@@ -50,7 +50,9 @@ class Noise:
         return TokenBatch(rows[:, :-1], rows[:, 1:])
 
 
-def our_step(sizes: Mapping[str, int], rows: int, optimizer: str, folder: Path) -> tuple[Any, Callable[[], object]]:
+def our_step(
+    sizes: Mapping[str, int], rows: int, optimizer: str, folder: Path, **train: Any
+) -> tuple[Any, Callable[[], object]]:
     """A trainer, and its step."""
     import torch
 
@@ -68,7 +70,7 @@ def our_step(sizes: Mapping[str, int], rows: int, optimizer: str, folder: Path) 
         NextToken(),
         Noise(sizes["vocab_size"], sizes["context"]),
         None,
-        config=TrainConfig(steps=10**6, batch=rows, precision="fp32", compile="off"),
+        config=TrainConfig(steps=10**6, batch=rows, precision="fp32", compile="off", **train),
         optimizer=OptimizerConfig(name=optimizer),
         schedule=ScheduleConfig(),
         run=folder,
@@ -125,8 +127,9 @@ def measure(what: str, steps: int) -> dict[str, float]:
     if what == "peer":
         return {"seconds": timed(peer_step(SIZES, 8), steps), "peak_mb": peak_memory_mb()}
     with tempfile.TemporaryDirectory() as folder:
-        if what == "ours":
-            _, step = our_step(SIZES, 8, "adamw", Path(folder))
+        if what in ("ours", "selective"):
+            recompute = "none" if what == "ours" else what
+            _, step = our_step(SIZES, 8, "adamw", Path(folder), recompute=recompute)
             return {"seconds": timed(step, steps), "peak_mb": peak_memory_mb()}
         if what in ("muon", "adamw"):
             trainer, step = our_step({**SIZES, "context": 512}, 16, what, Path(folder))
@@ -159,7 +162,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="processes of each kind, in turns")
     parser.add_argument("--steps", type=int, default=8, help="steps that count in each")
-    parser.add_argument("--only", choices=["ours", "peer", "small", "muon", "adamw"], help="one measurement, here")
+    parser.add_argument(
+        "--only", choices=["ours", "selective", "peer", "small", "muon", "adamw"], help="one measurement, here"
+    )
     parser.add_argument("--json", action="store_true", help="print only one JSON object")
     arguments = parser.parse_args()
     if arguments.only:
@@ -173,7 +178,7 @@ def main() -> None:
         peer = None
     found: dict[str, list[dict[str, float]]] = {}
     for _ in range(arguments.rounds):
-        for what in ("ours", *(["peer"] if peer else []), "small", "muon", "adamw"):
+        for what in ("ours", "selective", *(["peer"] if peer else []), "small", "muon", "adamw"):
             command = [sys.executable, __file__, "--only", what, "--steps", str(arguments.steps)]
             huge_pages = (
                 "0" if what == "peer" else "1"

@@ -34,6 +34,7 @@ def configs(draw, **fixed) -> ModelConfig:
         "logit_softcap": draw(st.sampled_from([None, 3.0])),
         "embedding_skip": draw(st.booleans()),
         "value_embeddings": draw(st.booleans()),
+        "short_convolution": draw(st.sampled_from([None, 2, 4])),
         "tied": draw(st.booleans()),
     }
     if positions == "rope":

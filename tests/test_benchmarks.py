@@ -9,7 +9,18 @@ import sys
 from types import ModuleType
 
 import pytest
-from benchmarks import loader, prepare, quickstart, startup, tokenize, train_throughput
+from benchmarks import (
+    checkpoint_stall,
+    loader,
+    prepare,
+    quickstart,
+    speedrun,
+    startup,
+    tokenize,
+    train_throughput,
+)
+
+from seedbed.model.config import ModelConfig
 
 GOOD = {
     quickstart: {
@@ -17,7 +28,12 @@ GOOD = {
         **{"val_bits_per_byte_first": 8.0, "val_bits_per_byte_last_step": 7.99},
     },
     train_throughput: {"ratio": 1.1, "memory_ratio": 0.7, "gemm_fraction": 0.75, "muon_overhead": 0.15},
+    speedrun: {
+        **{"setting": "tinyshakespeare", "parameters": 900_000, "val_loss": 1.56, "step_at_1_8857": 400},
+        **{"seconds_to_1_8857": 20.0, "baseline_seconds": 100.0, "baseline_val_loss": 1.76},
+    },
     startup: {"import_seconds": 0.299, "help_seconds": 0.499},
+    checkpoint_stall: {"fraction": 0.03},
     loader: {"tokens_per_s": 20e6},
     tokenize: {"mb_per_s_core": 3.0, "identical_ids": True, "train_seconds": 40.0, "train_rss_mb": 1499},
     prepare: {
@@ -35,8 +51,13 @@ BAD = [
     (train_throughput, "Muon at most 15% of a step", "muon_overhead", 0.151),
     (train_throughput, "at least 1.1 times transformers", "ratio", 1.099),
     (train_throughput, "at most 0.7 of its memory", "memory_ratio", 0.701),
+    (speedrun, "at most 0.90M parameters", "parameters", 900_001),
+    (speedrun, "a validation loss of at most 1.56", "val_loss", 1.5601),
+    (speedrun, "1.8857 within 400 steps", "step_at_1_8857", 401),
+    (speedrun, "1.8857 in a fifth of the baseline's time", "seconds_to_1_8857", 20.01),
     (startup, "import under 0.3 s", "import_seconds", 0.3),
     (startup, "--help under 0.5 s", "help_seconds", 0.5),
+    (checkpoint_stall, "at most 3% of training time", "fraction", 0.0301),
     (loader, "at least 20 M tokens/s", "tokens_per_s", 19.9e6),
     (tokenize, "at least 3 MB/s a core", "mb_per_s_core", 2.99),
     (tokenize, "the ids of tokenizers", "identical_ids", False),
@@ -72,6 +93,17 @@ def test_a_peer_that_is_not_there_is_not_judged():
     assert all(claims.values()) and len(claims) == 2
 
 
+def test_a_speedrun_is_held_to_what_its_setting_claims():
+    figures = GOOD[speedrun]
+    assert len(speedrun.met(figures | {"baseline_seconds": None})) == 3
+    assert list(speedrun.met(figures | {"setting": "tuning", "val_loss": 9.0})) == ["at most 0.90M parameters"]
+    never = speedrun.met(figures | {"step_at_1_8857": None, "seconds_to_1_8857": None})
+    assert [claim for claim, holds in never.items() if not holds] == list(never)[2:]
+    other = {"setting": "another text", "val_loss": 2.0, "baseline_val_loss": 2.2, "step_at_1_8857": None}
+    assert speedrun.met(figures | other | {"baseline_val_loss": 2.21})["at least 0.2 nats better than the baseline"]
+    assert not speedrun.met(figures | other | {"baseline_val_loss": 2.19})["at least 0.2 nats better than the baseline"]
+
+
 def run(monkeypatch, capsys, benchmark: ModuleType, *arguments: str) -> tuple[int, dict[str, object]]:
     """Its exit code and the last line that it prints."""
     monkeypatch.setattr(sys, "argv", ["benchmark", "--json", *arguments])
@@ -95,6 +127,20 @@ def test_the_loader_is_timed_with_every_kind_of_source(holds, code, monkeypatch,
     ended, printed = run(monkeypatch, capsys, loader, "--runs=1", "--tokens=200000")
     assert ended == code and printed.pop("met") == {"fast": holds}
     assert list(printed) == [f"{kind}tokens_per_s" for kind in ("", "isolate_", "best_fit_", "mixture_")]
+
+
+def test_a_speedrun_tells_each_seed_and_their_mean(monkeypatch, capsys, tmp_path):
+    text = tmp_path / "counting.txt"
+    text.write_text(", ".join(str(number) for number in range(3000)), encoding="utf-8")
+    monkeypatch.setattr(speedrun, "TARGET", 2.5)
+    short = ["--train.steps=40", "--model.width=32", "--model.layers=1", "--train.batch=4"]
+    ended, printed = run(monkeypatch, capsys, speedrun, "--seeds=2", f"--text={text}", *short)
+    assert ended == int(not all(printed["met"].values())) and printed["ids"] == 12 + 7
+    for kind in ("seeds", "baseline_seeds"):
+        assert [figures["seed"] for figures in printed[kind]] == [0, 1]
+    for key in ("val_loss", "step_at_1_8857", "seconds_to_1_8857"):
+        assert printed[key] == pytest.approx(sum(figures[key] for figures in printed["seeds"]) / 2, abs=1e-3)
+    assert all(figures["seconds_to_1_8857"] <= figures["seconds"] for figures in printed["seeds"])
 
 
 @pytest.mark.parametrize(("copying", "code"), [(0.95, 0), (0.5, 1)])
@@ -125,6 +171,16 @@ def test_each_step_that_is_timed_is_a_step(tmp_path, monkeypatch):
     assert trainer.progress.step == train_throughput.WARM + 2 and trainer.progress.units == 4 * 2 * 8
     monkeypatch.setattr(train_throughput, "SIZES", sizes)
     monkeypatch.setattr(train_throughput, "SMALL", sizes)
-    for what in ("ours", "peer", "small", "muon", "adamw"):
+    for what in ("ours", "selective", "peer", "small", "muon", "adamw"):
         figures = train_throughput.measure(what, 1)
         assert all(value > 0 for value in figures.values()) and "seconds" in figures
+
+
+@pytest.mark.parametrize(("holds", "code"), [(True, 0), (False, 1)])
+def test_the_stall_of_a_checkpoint_is_the_time_that_saves_add(holds, code, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoint_stall, "met", lambda figures: {"short": holds and figures["step_seconds"] >= 0})
+    small = ModelConfig(vocab_size=32, layers=1, width=16, heads=2, ff_width=32, context=8)
+    monkeypatch.setattr(checkpoint_stall, "MODEL", small)
+    ended, printed = run(monkeypatch, capsys, checkpoint_stall, "--runs=1", "--seconds=0.1", "--length=8")
+    assert ended == code and printed.pop("met") == {"short": holds}
+    assert printed["fraction"] == pytest.approx(printed["stall_seconds"] / 60, abs=1e-3)

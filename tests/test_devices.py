@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 
+from seedbed import devices
 from seedbed.devices import choose_device, gemm_peak, peak_memory_mb, set_determinism, synchronise
 from seedbed.errors import ConfigError
 
@@ -89,3 +91,55 @@ def test_peak_memory_grows_with_what_is_held_and_never_shrinks():
 
 def test_nothing_waits_for_a_cpu():
     synchronise(torch.device("cpu"))
+
+
+# In use --------------------------------------------------------------------------------------------------------------
+
+
+def counter(folder: Path, name: str, microjoules: int) -> None:
+    (folder / name).mkdir(exist_ok=True)
+    (folder / name / "energy_uj").write_text(f"{microjoules}\n")
+    (folder / name / "max_energy_range_uj").write_text("1000000000\n")
+
+
+def test_energy_is_the_sum_of_the_processors_and_their_counters_may_go_round(tmp_path):
+    counter(tmp_path, "intel-rapl:0", 999_000_000)
+    counter(tmp_path, "intel-rapl:1", 5_000_000)
+    counter(tmp_path, "intel-rapl:0:0", 77)  # a part of the first
+    energy = devices.EnergyCounter(tmp_path)
+    assert energy.read() == 0
+    counter(tmp_path, "intel-rapl:0", 2_000_000)
+    counter(tmp_path, "intel-rapl:1", 6_500_000)
+    counter(tmp_path, "intel-rapl:0:0", 10**8)
+    assert energy.read() == pytest.approx(3 + 1.5)
+    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("")
+    assert energy.read() is None
+
+
+def test_a_machine_without_counters_tells_no_energy(tmp_path):
+    assert devices.EnergyCounter(tmp_path).read() is None
+
+
+def test_what_a_process_uses_only_grows():
+    before = devices.process_usage()
+    sum(number * number for number in range(10**5))
+    after = devices.process_usage()
+    assert before.keys() == after.keys() >= {"cpu_seconds"}
+    assert all(after[name] >= value >= 0 for name, value in before.items())
+
+
+def test_a_processor_has_neither_memory_of_its_own_nor_the_state_of_a_gpu():
+    assert devices.device_memory_mb(torch.device("cpu")) == devices.gpu_state(torch.device("cpu")) == {}
+
+
+def test_a_gpu_tells_what_its_driver_knows(monkeypatch):
+    def no_sensor(device: torch.device) -> int:
+        raise RuntimeError("not supported")
+
+    monkeypatch.setattr(torch.cuda, "power_draw", lambda device: 70_500)
+    monkeypatch.setattr(torch.cuda, "temperature", lambda device: 61)
+    monkeypatch.setattr(torch.cuda, "utilization", no_sensor)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 10**9)
+    device = torch.device("cuda", 0)
+    assert devices.gpu_state(device) == {"gpu_watts": 70.5, "gpu_celsius": 61.0}
+    assert devices.device_memory_mb(device) == {"peak_device_mb": 3000.0}

@@ -22,7 +22,7 @@ PYPROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_te
 FOUND = {
     **{"ok": True, "seedbed": "1", "python": "3", "platform": "x", "missing": [], "extras": {}, "torch": None},
     **{"cpu": {"name": "x", "cores": 1, "features": []}, "memory": {"free_gb": 1, "total_gb": 1}, "compiler": None},
-    **{"disk": {"free_gb": 1, "folder": "."}, "devices": [], "device": None},
+    **{"disk": {"free_gb": 1, "folder": "."}, "devices": [], "device": None, "together": []},
 }
 
 

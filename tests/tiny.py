@@ -25,6 +25,7 @@ from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.config import PretrainConfig, TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.objective import NextToken
+from seedbed.training.observers.observer import Observer
 from seedbed.training.pretrain import pretrain
 from seedbed.training.trainer import Trainer
 
@@ -75,6 +76,12 @@ def records(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
 
 def weights(run: Path) -> bytes:
     return (run / "model" / "model.safetensors").read_bytes()
+
+
+def same_bits(run: Path, other: Path) -> bool:
+    """Every byte of the weights and of the metrics."""
+    lines = [(place / "metrics.jsonl").read_bytes() for place in (run, other)]
+    return weights(run) == weights(other) and lines[0] == lines[1]
 
 
 # Trainers made by hand -----------------------------------------------------------------------------------------------
@@ -133,6 +140,7 @@ def tiny_trainer(
     validation: Rows | None = None,
     model: ModelConfig = TINY,
     optimizer: OptimizerConfig | None = None,
+    observers: Sequence[Observer] = (),
     **train: Any,
 ) -> Trainer:
     """A trainer of `tiny_model`; keyword arguments are those of TrainConfig."""
@@ -147,4 +155,5 @@ def tiny_trainer(
         schedule=ScheduleConfig(),
         run=run,
         display=Display("test", flops_per_token=1, peak_flops=1, quiet=True),
+        observers=observers,
     )

@@ -109,7 +109,8 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit code: 0 well, 1 `doctor` found something missing, 2 a mistake, 130 Ctrl-C."""
+    """Run one command and give its exit code: 0 well, 1 `doctor` found something missing, 2 a mistake, 3 to 5 an alert,
+    130 Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     _open_streams()
     try:
@@ -117,7 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except SeedbedError as error:
-        return complain(error.problem, error.fix)
+        complain(error.problem, error.fix)
+        return error.exit_code
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED

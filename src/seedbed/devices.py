@@ -5,6 +5,7 @@ torch and psutil come inside the functions that need them: `seedbed doctor` also
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
@@ -149,7 +150,96 @@ def describe_devices() -> list[dict[str, Any]]:
     return [*found, {"kind": "cpu", "name": describe_cpu()["name"], "memory_gb": describe_memory()["total_gb"]}]
 
 
+def describe_backends() -> list[str]:
+    """What this torch has for processes that train together: gloo between CPUs, nccl between GPUs."""
+    import torch.distributed as dist
+
+    if not dist.is_available():
+        return []
+    there = {"gloo": dist.is_gloo_available(), "nccl": dist.is_nccl_available()}
+    return [name for name, is_there in there.items() if is_there]
+
+
 def describe_choice() -> dict[str, Any]:
     """The device that `--device auto` takes, and what it does at best."""
     device = choose_device("auto")
     return {"auto": device.type, "gemm_gflops": round(gemm_peak(device) / 1e9)}
+
+
+# In use --------------------------------------------------------------------------------------------------------------
+
+
+def process_usage() -> dict[str, float]:
+    """What has been used so far: seconds of processor, bytes read from and written to disk by this process, bytes that
+    this machine received and sent. What the system does not tell is left out."""
+    import psutil
+
+    process = psutil.Process()
+    times = process.cpu_times()
+    found = {"cpu_seconds": float(times.user + times.system)}
+    if hasattr(process, "io_counters"):  # not on a Mac
+        disk = process.io_counters()
+        found |= {"disk_read": float(disk.read_bytes), "disk_written": float(disk.write_bytes)}
+    if (network := psutil.net_io_counters()) is not None:
+        found |= {"network_received": float(network.bytes_recv), "network_sent": float(network.bytes_sent)}
+    return found
+
+
+def device_memory_mb(device: torch.device) -> dict[str, float]:
+    """Largest memory that tensors have taken on a device of its own, in MB of 10⁶ bytes; nothing of a CPU."""
+    import torch
+
+    if device.type not in ("cuda", "xpu"):
+        return {}
+    return {"peak_device_mb": torch.get_device_module(device).max_memory_allocated(device) / 1e6}
+
+
+def gpu_state(device: torch.device) -> dict[str, float]:
+    """Watts, degrees Celsius and percent of time in use of a GPU, as far as its driver tells (for NVIDIA through the
+    package nvidia-ml-py)."""
+    import torch
+
+    if device.type != "cuda":
+        return {}
+    readers = {
+        "gpu_watts": lambda: torch.cuda.power_draw(device) / 1000,
+        "gpu_celsius": lambda: torch.cuda.temperature(device),
+        "gpu_percent": lambda: torch.cuda.utilization(device),
+    }
+    found: dict[str, float] = {}
+    for name, read in readers.items():
+        # The package or the driver is missing, or the card has no such sensor: each tells it in a class of its own.
+        with contextlib.suppress(Exception):
+            found[name] = float(read())
+    return found
+
+
+class EnergyCounter:
+    """Energy that the processors have used since this object was made, in joules, from RAPL, Intel's and AMD's running
+    average power limit. Linux lets only root read it, unless told otherwise."""
+
+    def __init__(self, folder: Path = Path("/sys/class/powercap")):
+        # intel-rapl:0 is a processor; intel-rapl:0:0 a part of it, which is counted with it.
+        self.processors = [path for path in sorted(folder.glob("intel-rapl:*")) if path.name.count(":") == 1]
+        self.joules = 0.0
+        self.last = self._counters()
+
+    def read(self) -> float | None:
+        """None when this machine does not tell."""
+        now = self._counters()
+        if self.last is None or now is None:
+            return None
+        for (before, _), (after, largest) in zip(self.last, now, strict=True):
+            step = after - before if after >= before else after + largest - before  # it begins at nought again
+            self.joules += step / 1e6
+        self.last = now
+        return self.joules
+
+    def _counters(self) -> list[tuple[int, int]] | None:
+        """Microjoules, and how many make a whole round, of each processor."""
+        try:
+            files = ("energy_uj", "max_energy_range_uj")
+            found = [tuple(int((path / name).read_text()) for name in files) for path in self.processors]
+        except (OSError, ValueError):
+            return None
+        return [(count, largest) for count, largest in found] or None

@@ -45,6 +45,7 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
         "torch": devices.describe_torch() if "torch" not in missing else None,
         "devices": devices.describe_devices() if "torch" not in missing else [],
         "device": devices.describe_choice() if "torch" not in missing else None,
+        "together": devices.describe_backends() if "torch" not in missing else [],
         "compiler": shutil.which("g++") or shutil.which("clang++"),
         "extras": extras(),
         "invariance": invariance() if "torch" not in missing else None,
@@ -156,6 +157,10 @@ def report(found: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("device", f"{device['kind']}: {device['name']}{size}"))
     if found["device"]:
         lines.append(("", f"auto takes {found['device']['auto']}: {found['device']['gemm_gflops']:,} GFLOP/s in fp32"))
+    if torch_found:
+        lines.append(
+            ("processes", f"several train together by {' and '.join(found['together']) or 'nothing: one only'}")
+        )
     lines.append(("compiler", found["compiler"] or "none: torch.compile stays off; apt-get install g++ brings it"))
     if equal:
         answer = (

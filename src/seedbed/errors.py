@@ -9,6 +9,9 @@ class SeedbedError(Exception):
     `problem` says what was wrong and where; `fix`, when there is one, says what to do or which command to run.
     """
 
+    exit_code = 2
+    """Of a command that ends with it."""
+
     def __init__(self, problem: str, fix: str | None = None):
         super().__init__(problem if fix is None else f"{problem}\n{fix}")
         self.problem = problem
@@ -33,3 +36,11 @@ class CorruptionError(SeedbedError):
 
 class TrainingError(SeedbedError):
     """A run that cannot go on, such as one whose loss is no longer a number."""
+
+
+class Alarm(TrainingError):
+    """A run that an alert has ended, with an exit code of its own."""
+
+    def __init__(self, problem: str, fix: str, exit_code: int):
+        super().__init__(problem, fix)
+        self.exit_code = exit_code

@@ -13,7 +13,7 @@ EXTRAS = {
     "serve": ("fastapi", "uvicorn", "prometheus_client", "limits", "llguidance"),
     "studio": ("gradio",),
     "eval": ("lm_eval", "sacrebleu", "rouge_score"),
-    "track": ("tensorboard", "wandb", "mlflow", "trackio"),
+    "track": ("tensorboard", "wandb", "mlflow", "sqlalchemy", "alembic", "trackio"),
     "export": ("gguf", "onnx", "onnxruntime"),
     "ray": ("ray",),
     "dev": ("pytest", "hypothesis", "ruff", "mypy", "importlinter", "transformers"),

@@ -29,6 +29,7 @@ from seedbed.data.sources.records import Document
 from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
 from seedbed.runs import lock, open_folder, seal
 from seedbed.shards import read_rows
+from tests.deaths import killed_at_call
 from tests.disks import small_disk, unprivileged
 
 WORDS = ["seed", "tree", "soil", "rain", "leaf", "root"]
@@ -279,6 +280,22 @@ def test_a_killed_run_goes_on_to_the_same_bytes_and_does_nothing_twice(source):
     assert kills >= 3
     assert files(source / "killed") == files(source / "whole")
     assert not (source / ".killed.units").exists()
+
+
+def test_a_run_killed_while_units_are_compared_and_written_ends_in_the_same_bytes(tmp_path):
+    texts = different(60, 300)
+    source = write(tmp_path / "a.jsonl", [*texts, *(f"{text} again" for text in texts[:20])])
+    rules = DeduplicationConfig(near=0.8, lines=True)
+    config = PrepareConfig(source=source, out=tmp_path / "whole", deduplicate=rules, unit_bytes=8 << 10, workers=1)
+    prepare(config)
+    kills = 0
+    while killed_at_call(3 * kills + 1, lambda: prepare(replace(config, out=tmp_path / "out"))):
+        kills += 1
+        prepare(replace(config, out=tmp_path / "out"))
+        assert files(tmp_path / "out") == files(tmp_path / "whole")
+        assert sorted(os.listdir(tmp_path)) == ["a.jsonl", "out", "whole"]
+        shutil.rmtree(tmp_path / "out")
+    assert kills > 5
 
 
 def test_only_unfinished_units_are_done_again(source, monkeypatch):

@@ -53,7 +53,7 @@ def test_parameters_equal_the_count_by_hand(config, by_hand):
     count = count_parameters(config)
     assert {part: getattr(count, part) for part in by_hand} == by_hand
     assert count.total == sum(by_hand.values())
-    assert count.biases == count.skips == 0
+    assert count.biases == count.skips == count.convolutions == 0
 
 
 @pytest.mark.parametrize("config", [TIED_GQA, UNTIED_MHA], ids=["tied GQA", "untied MHA"])
@@ -109,10 +109,13 @@ def test_operations_of_any_architecture_equal_what_torch_counts(config):
     assert counter.get_total_flops() == 2 * 16 * forward_flops(config, 16)
 
 
+@pytest.mark.parametrize("taps", [None, 3])
 @pytest.mark.parametrize("config", [TIED_GQA, UNTIED_MHA], ids=["tied GQA", "untied MHA"])
-def test_cache_bytes_are_those_of_a_cache(config):
+def test_cache_bytes_are_those_of_a_cache(config, taps):
+    config = replace(config, short_convolution=taps)
     cache = KVCache(config, 1, 40, device=torch.device("cpu"), dtype=torch.float32)
-    assert cache_bytes(config, 40) == cache.keys_LBGSK.nbytes + cache.values_LBGSK.nbytes
+    held = cache.keys_LBGSK.nbytes + cache.values_LBGSK.nbytes + cache.inputs_LCBSD.nbytes
+    assert cache_bytes(config, 40) == held
 
 
 def test_attention_costs_what_its_layers_read():

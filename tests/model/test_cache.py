@@ -24,6 +24,7 @@ SHAPES = {
     "block-sparse": {"sparse_block": 4, "sparse_summary": 1},
     "ALiBi": {"positions": "alibi"},
     "ALiBi in windows": {"positions": "alibi", "window": 3},
+    "short convolutions": {"short_convolution": 4},
 }
 
 

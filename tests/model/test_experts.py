@@ -147,8 +147,8 @@ def test_fresh_experts_have_the_spread_of_dense_matrices_and_begin_as_the_identi
     model = Transformer(ModelConfig(**(SIZES | {"width": 64}), experts=8, experts_shared=1, balance_rate=0.1))
     experts = model.blocks[0].feedforward
     assert not experts.down.weight.any() and not experts.shared.down.weight.any() and not experts.router.bias.any()
-    assert float(experts.up.weight.std()) == pytest.approx(1 / 8, rel=0.02)
-    assert float(experts.router.weight.std()) == pytest.approx(1 / 8, rel=0.1)
+    assert float(experts.up.weight.detach().std()) == pytest.approx(1 / 8, rel=0.02)
+    assert float(experts.router.weight.detach().std()) == pytest.approx(1 / 8, rel=0.1)
 
 
 def test_left_out_a_token_goes_through_experts_as_wide_as_one_feed_forward():
@@ -169,7 +169,7 @@ def test_left_out_a_token_goes_through_experts_as_wide_as_one_feed_forward():
         ({"experts": 2, "experts_dense_first": 1}, "no block has experts"),
         ({"experts": 2, "experts_every": 2}, "no block has experts"),
         ({"experts": 2, "balance_loss": -0.1}, "balance_loss must be at least 0"),
-        ({"experts": 2, "experts_shared": 60_000, "expert_width": 60_000}, "experts_shared times expert_width"),
+        ({"experts": 2, "experts_shared": 4_000, "expert_width": 60_000}, "experts_shared times expert_width"),
     ],
 )
 def test_experts_that_make_no_sense_are_refused(values, said):

@@ -6,10 +6,14 @@ import pytest
 import torch
 from torch.optim import AdamW
 
+from seedbed.configuration import load_config
 from seedbed.errors import ConfigError
-from seedbed.optim.config import OptimizerConfig
+from seedbed.optim.adafactor import Adafactor
+from seedbed.optim.config import LIKE_MUON, USUAL, OptimizerConfig, ParameterGroup
 from seedbed.optim.groups import build_optimizers, parameter_kinds, set_rates
+from seedbed.optim.lion import Lion
 from seedbed.optim.muon import Muon
+from seedbed.optim.sgd import SGD
 from tests.random_models import random_model
 
 RATES = {"rate": 0.1, "matrix_rate": 0.2, "embedding_rate": 0.3, "head_rate": 0.4, "vector_rate": 0.5}
@@ -28,6 +32,7 @@ def moved_by(model, config):
 
 def promised(name, config):
     """Optimizer, rate and decay by what the docstrings of OptimizerConfig say."""
+    others = {"lion": Lion, "adafactor": Adafactor, "sgd": SGD}.get(config.name, AdamW)
     if name == "embedding.weight":
         kind, rate, decay = AdamW, config.embedding_rate, 0
     elif name == "head.weight":
@@ -36,17 +41,17 @@ def promised(name, config):
         kind, rate, decay = AdamW, config.vector_rate, 0
     else:
         kind, rate, decay = Muon, config.matrix_rate, config.weight_decay
-    return (kind, rate, decay) if config.name == "muon" else (AdamW, config.rate, decay)
+    return (kind, rate, decay) if config.name in LIKE_MUON else (others, config.rate, decay)
 
 
 def rated(name, **settings):
-    """A config whose rates are all different; `rate` is adamw's alone."""
-    rates = RATES if name == "adamw" else {key: value for key, value in RATES.items() if key != "rate"}
+    """A config whose rates are all different; `rate` is for optimizers that have one."""
+    rates = RATES if name not in LIKE_MUON else {key: value for key, value in RATES.items() if key != "rate"}
     return OptimizerConfig(name=name, **rates, **settings)
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["own head", "tied head"])
-@pytest.mark.parametrize("name", ["muon", "adamw"])
+@pytest.mark.parametrize("name", USUAL)
 def test_each_parameter_has_one_optimizer_and_its_promised_rate(name, tied):
     config = rated(name, weight_decay=0.01)
     for parameter, places in moved_by(random_model(tied=tied), config).items():
@@ -73,6 +78,131 @@ def test_adamw_alone_has_its_usual_memory(name, usual):
             assert kind is Muon or (group["betas"][0], group["eps"]) == usual
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "wanted"),
+    [
+        ("lion", {}, {"lr": 1e-4, "betas": (0.9, 0.99)}),
+        ("lion", {"beta1": 0.5, "beta2": 0.6}, {"lr": 1e-4, "betas": (0.5, 0.6)}),
+        ("adafactor", {}, {"lr": 1e-3, "relative": False}),
+        ("adafactor", {"relative_step": True, "rate": 0.5}, {"lr": 0.5, "relative": True}),
+        ("sgd", {}, {"lr": 0.1, "momentum": 0.9}),
+        ("sgd", {"momentum": 0.0, "cautious_decay": True}, {"momentum": 0.0, "cautious": True}),
+    ],
+)
+def test_what_is_given_or_usual_reaches_the_other_optimizers(name, settings, wanted):
+    for places in moved_by(random_model(), OptimizerConfig(name=name, **settings)).values():
+        for _, group in places:
+            assert all(group[key] == pytest.approx(value) for key, value in wanted.items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "memory", "steps"),
+    [
+        ({"name": "muon"}, None, ("jordan", 5)),
+        ({"name": "normuon"}, 0.95, ("jordan", 5)),
+        ({"name": "normuon", "beta2": 0.9, "polynomial": "polar_express", "newton_schulz_steps": 4}, 0.9,
+         ("polar_express", 4)),
+    ],
+)  # fmt: skip
+def test_normuon_is_muon_with_a_memory_of_rows(settings, memory, steps):
+    for places in moved_by(random_model(), OptimizerConfig(**settings)).values():
+        for kind, group in places:
+            if kind is Muon:
+                assert (group["neuron_memory"], (group["polynomial"], group["steps"])) == (memory, steps)
+
+
+# Rates and decays of one's own ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_each_kind_can_have_a_rate_of_its_own_under_every_optimizer(name):
+    own = {"matrix": 0.11, "embedding": 0.22, "head": 0.33, "vector": 0.44}
+    groups = [ParameterGroup(of=kind, rate=rate) for kind, rate in own.items()]
+    model = random_model()
+    found = moved_by(model, OptimizerConfig(name=name, groups=groups))
+    kinds = {parameter: kind for kind, members in parameter_kinds(model).items() for parameter in members}
+    for parameter_name, parameter in model.named_parameters():
+        ((_, group),) = found[parameter_name]
+        assert group["lr"] == group["peak"] == own[kinds[parameter]], parameter_name
+
+
+def test_the_last_group_that_fits_counts_and_names_are_patterns():
+    groups = [
+        ParameterGroup(of="matrix", rate=0.5, weight_decay=0.7),
+        ParameterGroup(of="*.down.weight", weight_decay=0),
+        ParameterGroup(of="blocks.0.*", rate=0.25),
+        ParameterGroup(of="final_norm.weight", weight_decay=0.3),
+    ]
+    bare = random_model()
+    for model, before in ((bare, ""), (torch.nn.ModuleDict({"module": bare}), "module.")):
+        found = moved_by(model, OptimizerConfig(name="adamw", rate=0.1, weight_decay=0.2, groups=groups))
+        rates = {name.removeprefix(before): (g["lr"], g["weight_decay"]) for name, ((_, g),) in found.items()}
+        assert rates["blocks.0.feedforward.down.weight"] == (0.25, 0)
+        assert rates["blocks.1.feedforward.down.weight"] == (0.5, 0)
+        assert rates["blocks.1.attention.query.weight"] == (0.5, 0.7)
+        assert rates["blocks.0.attention_norm.weight"] == (0.25, 0)
+        assert rates["final_norm.weight"] == (0.1, 0.3)
+        assert rates["head.weight"] == (0.1, 0.2)
+
+
+def test_a_group_that_fits_no_parameter_is_refused_with_the_names_there_are():
+    config = OptimizerConfig(groups=[ParameterGroup(of="*.donw.weight", weight_decay=0)])
+    with pytest.raises(ConfigError, match=r"no parameter is called \*\.donw\.weight") as told:
+        build_optimizers(random_model(), config)
+    assert "matrix, embedding, head, vector, embedding.weight" in told.value.fix
+
+
+def test_a_group_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="of head: neither rate nor weight_decay is given"):
+        ParameterGroup(of="head")
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_rates_fall_by_the_same_factor_from_each_layer_to_the_one_below(name):
+    """Clark et al. 2020, §4.2 of ELECTRA's appendix; the head and the norm before it are the top layer."""
+    model = random_model()
+    depth = len(model.blocks)
+    plain, falling = (moved_by(model, OptimizerConfig(name=name, layer_decay=decay)) for decay in (1.0, 0.5))
+    for parameter, ((_, group),) in plain.items():
+        layer = 0 if parameter == "embedding.weight" else depth + 1
+        if parameter.startswith("blocks."):
+            layer = int(parameter.split(".")[1]) + 1
+        assert falling[parameter][0][1]["lr"] == group["lr"] * 0.5 ** (depth + 1 - layer), parameter
+    assert depth == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"name": "normuon", "rate": 0.1}, "but normuon does not use it"),
+        ({"name": "lion", "momentum": 0.9}, "momentum is 0.9, but lion does not use it: it has beta1 and beta2"),
+        ({"name": "sgd", "beta1": 0.9}, "beta1 is 0.9, but sgd does not use it: it has momentum"),
+        ({"name": "adafactor", "epsilon": 1e-8}, "adafactor does not use it: it has none of its kind"),
+        ({"name": "adamw", "cautious_decay": True}, "cautious_decay cannot stand beside the name adamw"),
+        ({"name": "lion", "relative_step": True}, "relative_step is for the name adafactor, not lion"),
+        ({"name": "sgd", "polynomial": "polar_express"}, "polynomial is for the names muon and normuon, not sgd"),
+        ({"layer_decay": 0}, "layer_decay must be between 0.01 and 1"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, problem):
+    with pytest.raises(ConfigError, match=problem):
+        OptimizerConfig(**settings)
+
+
+def test_settings_of_a_run_of_old_still_mean_the_same(tmp_path):
+    """As they were written down when there were Muon and AdamW alone, every value in full."""
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "name: adamw\nrate: null\nmatrix_rate: 0.02\nembedding_rate: 0.05\nhead_rate: 0.004\nvector_rate: 0.01\n"
+        "weight_decay: 0.1\nmomentum: 0.95\nbeta1: null\nbeta2: 0.95\nepsilon: null\nnewton_schulz_steps: 5\n"
+    )
+    config = load_config(path, OptimizerConfig)
+    # So the command that began the run goes on with it.
+    assert config.resolve() == OptimizerConfig(name="adamw", weight_decay=0.1).resolve()
+    for ((kind, group),) in moved_by(random_model(), config).values():
+        assert (kind, group["lr"], group["betas"], group["eps"]) == (AdamW, 1e-3, (0.9, 0.95), 1e-8)
+
+
 def test_frozen_parameters_are_left_alone():
     model = random_model()
     model.embedding.requires_grad_(False)
@@ -82,7 +212,7 @@ def test_frozen_parameters_are_left_alone():
         assert len(found[name]) == parameter.requires_grad, name
 
 
-@pytest.mark.parametrize("name", ["muon", "adamw"])
+@pytest.mark.parametrize("name", USUAL)
 def test_one_step_moves_every_parameter(name):
     model = random_model()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}

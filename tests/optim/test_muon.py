@@ -1,66 +1,15 @@
-"""Muon against its formula and against the singular value decomposition."""
+"""Muon against its formula; its orthogonalisation has tests of its own."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from seedbed.optim.muon import Muon, orthogonalise
+from seedbed.optim.muon import Muon
+from seedbed.optim.orthogonal import orthogonalise, polynomials
+from tests.optim.matrices import draw
 
-SHAPES = [(16, 16), (48, 12), (12, 48), (1, 7), (7, 1)]
-
-
-def draw(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def well_conditioned(rows, columns, seed=0):
-    """A matrix whose singular values lie between 0.2 and 1: far enough from zero for five steps."""
-    u, _, vt = torch.linalg.svd(draw(rows, columns, seed=seed), full_matrices=False)
-    return u @ torch.diag(torch.linspace(1.0, 0.2, min(rows, columns), dtype=torch.float64)) @ vt
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_singular_values_come_near_one(shape):
-    values = torch.linalg.svdvals(orthogonalise(3.7 * well_conditioned(*shape), 5))
-    assert 0.65 < values.min() <= values.max() < 1.25
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_singular_vectors_stay(shape):
-    """In the basis of the matrix's own singular vectors the result is diagonal."""
-    matrix = well_conditioned(*shape)
-    u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
-    inner = u.mT @ orthogonalise(matrix, 5) @ vt.mT
-    torch.testing.assert_close(inner, torch.diag(inner.diag()), rtol=0, atol=1e-10)
-    assert (inner.diag() > 0).all()  # towards UVᵀ, not away from it
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_stack_equals_its_matrices_one_by_one(shape):
-    stack = torch.stack([draw(*shape, seed=seed) * 10.0**seed for seed in range(3)])
-    together = orthogonalise(stack, 5)
-    for matrix, got in zip(stack, together, strict=True):
-        torch.testing.assert_close(got, orthogonalise(matrix, 5), rtol=0, atol=1e-12)
-
-
-def test_a_tall_matrix_is_treated_as_its_transpose():
-    matrix = draw(48, 12)
-    torch.testing.assert_close(orthogonalise(matrix, 5), orthogonalise(matrix.mT, 5).mT, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("steps", [1, 3, 5])
-def test_each_step_is_the_polynomial_on_the_singular_values(steps):
-    matrix = draw(6, 9)
-    values = torch.linalg.svdvals(matrix) / (matrix.norm() + 1e-7)
-    for _ in range(steps):
-        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
-    got = torch.linalg.svdvals(orthogonalise(matrix, steps))
-    torch.testing.assert_close(got, values.sort(descending=True).values, rtol=0, atol=1e-10)
-
-
-def test_nothing_moves_nowhere():
-    assert torch.equal(orthogonalise(torch.zeros(3, 4), 5), torch.zeros(3, 4))
+FIVE = polynomials("jordan", 5)
 
 
 @pytest.mark.parametrize("shape", [(6, 6), (12, 3), (3, 12)], ids=str)
@@ -73,7 +22,7 @@ def test_steps_follow_the_formula_written_out(shape):
         gradient = draw(*shape, seed=step)
         momentum_matrix = momentum * momentum_matrix + (1 - momentum) * gradient
         nesterov = (1 - momentum) * gradient + momentum * momentum_matrix
-        update = orthogonalise(nesterov, 5) * max(1, shape[0] / shape[1]) ** 0.5
+        update = orthogonalise(nesterov, FIVE) * max(1, shape[0] / shape[1]) ** 0.5
         weight = weight * (1 - lr * decay) - lr * update
         parameter.grad = gradient.clone()
         optimizer.step()
@@ -92,6 +41,54 @@ def test_matrices_of_one_shape_move_as_they_would_alone():
         alone.grad = gradient.clone()
         Muon([alone]).step()
         torch.testing.assert_close(parameter, alone, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (12, 3), (3, 12)], ids=str)
+def test_normuon_follows_the_formula_written_out(shape):
+    lr, momentum, memory = 0.03, 0.9, 0.8
+    weight, momenta, neurons = draw(*shape, seed=9), torch.zeros(shape).double(), torch.zeros(shape[0], 1).double()
+    parameter = torch.nn.Parameter(weight.clone())
+    optimizer = Muon([parameter], lr=lr, momentum=momentum, neuron_memory=memory, polynomial="polar_express", steps=4)
+    for step in range(3):
+        gradient = draw(*shape, seed=step)
+        momenta = momentum * momenta + (1 - momentum) * gradient
+        update = orthogonalise((1 - momentum) * gradient + momentum * momenta, polynomials("polar_express", 4))
+        neurons = memory * neurons + (1 - memory) * (update**2).mean(1, keepdim=True)
+        evened = update / neurons**0.5
+        evened *= update.norm() / evened.norm()
+        weight = weight - lr * max(1, shape[0] / shape[1]) ** 0.5 * evened
+        parameter.grad = gradient.clone()
+        optimizer.step()
+        torch.testing.assert_close(parameter.data, weight, rtol=0, atol=1e-8)
+
+
+def test_rows_of_a_normuon_update_become_even():
+    """A matrix of which one row is a hundred times as large as the others, step after step."""
+    spread = {}
+    for memory in (None, 0.5):
+        parameter = torch.nn.Parameter(torch.zeros(40, 8).double())
+        optimizer = Muon([parameter], lr=1.0, neuron_memory=memory)
+        for step in range(8):
+            before = parameter.detach().clone()
+            parameter.grad = draw(40, 8, seed=step % 2)
+            parameter.grad[3] *= 100
+            optimizer.step()
+        rows = (parameter.detach() - before).norm(dim=1)
+        spread[memory] = float(rows.max() / rows.median())
+    assert spread[None] > 2 > 1.5 > spread[0.5]
+
+
+def test_a_parameter_of_three_dimensions_is_a_stack_of_matrices():
+    experts = draw(3, 5, 8)
+    whole, alone = torch.nn.Parameter(experts.clone()), [torch.nn.Parameter(matrix.clone()) for matrix in experts]
+    gradient = draw(3, 5, 8, seed=1)
+    whole.grad = gradient.clone()
+    for parameter, part in zip(alone, gradient, strict=True):
+        parameter.grad = part.clone()
+    for memory in (None, 0.9):
+        Muon([whole], neuron_memory=memory).step()
+        Muon(alone, neuron_memory=memory).step()
+        torch.testing.assert_close(whole.data, torch.stack([parameter.data for parameter in alone]), rtol=0, atol=1e-12)
 
 
 def test_a_matrix_without_a_gradient_stays():

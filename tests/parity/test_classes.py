@@ -25,12 +25,14 @@ from tests.random_models import random_model, randomise, saved
 TOKENIZER = byte_tokenizer.build()
 VERSION = f"transformers {transformers.__version__}"
 PLAIN = {"norm_place": "pre", "logit_softcap": None, "embedding_skip": False, "value_embeddings": False, "experts": 0}
+PLAIN |= {"short_convolution": None}
 IDS = {
     "vocab_size": TOKENIZER.vocab_size,
     **{name: getattr(TOKENIZER, name) for name in ("pad_id", "bos_id", "eos_id")},
 }
 RMS = PLAIN | IDS | {"norm": "rms", "positions": "rope", "context": 128}
 MIXED = RMS | {
+    "layers": 2,
     "width": 40,
     "feedforward_bias": False,
     "experts": 5,

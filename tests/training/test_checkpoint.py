@@ -3,9 +3,11 @@ all."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import threading
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from seedbed.errors import CorruptionError, DataError, SeedbedError
-from seedbed.optim.config import OptimizerConfig
+from seedbed.errors import CorruptionError, DataError, SeedbedError, StorageError
+from seedbed.optim.config import USUAL, OptimizerConfig
 from seedbed.runs import MANIFEST
+from seedbed.training import checkpoint
 from seedbed.training.config import CheckpointConfig
 from seedbed.training.trainer import Trainer
 from tests.damages import DAMAGES, damages
@@ -35,7 +38,7 @@ def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("name", ["muon", "adamw"])
+@pytest.mark.parametrize("name", USUAL)
 def test_a_checkpoint_gives_back_every_bit(name, tmp_path):
     optimizer = OptimizerConfig(name=name)
     one = tiny_trainer(tmp_path / "run", validation=random_rows(4, seed=1), optimizer=optimizer)
@@ -82,6 +85,46 @@ def test_metrics_and_every_file_of_a_checkpoint_are_on_the_disk_before_it_takes_
     for path in (trainer.metrics.path, folder, *folder.iterdir()):
         assert path.stat().st_ino in before, path.name
     assert synced[-1] == folder.parent.stat().st_ino  # and the name itself, after
+
+
+# In the background ---------------------------------------------------------------------------------------------------
+
+
+def test_training_goes_on_while_a_checkpoint_of_an_earlier_step_is_written(tmp_path, monkeypatch):
+    trainer = tiny_trainer(tmp_path / "run", checkpoint=CheckpointConfig(steps=100))
+    trainer.run_step()
+    expected, went_on, write = state(trainer), threading.Event(), checkpoint.write_state
+
+    def held_up(*given: object) -> None:
+        assert went_on.wait(60)
+        write(*given)
+
+    monkeypatch.setattr(checkpoint, "write_state", held_up)
+    trainer.save(background=True)
+    assert trainer.checkpoints.steps() == []
+    trainer.run_step()
+    went_on.set()
+    trainer.checkpoints.wait()
+    other = tiny_trainer(tmp_path / "run")
+    assert other.resume() == 1 and equal(state(other), expected) and not equal(state(trainer), expected)
+
+
+def test_what_goes_wrong_in_the_background_is_raised_at_the_next_save_and_the_previous_one_stays(tmp_path, monkeypatch):
+    trainer = tiny_trainer(tmp_path / "run", checkpoint=CheckpointConfig(steps=1, keep=1))
+    trainer.run_step()
+    trainer.checkpoints.wait()
+
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_state", full)
+        trainer.run_step()
+        with pytest.raises(StorageError, match=r"no space left on the disk while writing .*step_00000002"):
+            trainer.run_step()
+    assert trainer.checkpoints.steps() == [1] and not list(trainer.checkpoints.folder.glob(".*"))
+    trainer.save()
+    assert trainer.checkpoints.steps() == [3]
 
 
 # Corruption ----------------------------------------------------------------------------------------------------------

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 import pytest
+import torch
 
 from seedbed.errors import SeedbedError
-from seedbed.model.folder import load_model
-from seedbed.runs import seal
+from seedbed.model.folder import load_model, write_config
+from seedbed.model.state import write_state
+from seedbed.optim.config import OptimizerConfig
+from seedbed.runs import new_folder, seal, write_json
 from seedbed.tokenizers import bytes as byte_tokenizer
+from seedbed.training import checkpoint
 from seedbed.training.checkpoint import RunState
-from seedbed.training.trackers import JsonLines
+from seedbed.training.trackers.json_lines import JsonLines
 from tests.hostile import damage, damaged, memory_within
 from tests.tiny import tiny_trainer
 
@@ -115,6 +119,51 @@ def test_an_offset_in_the_header_takes_no_memory(folder, tmp_path):
     file.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + size :])
     problem = outcome(folder, tiny_trainer(tmp_path / "run"))
     assert f"final_norm.weight has shape ({2**40 + 16},), the config promises (16,)" in problem
+
+
+def rewrite(trainer, tensors):
+    """The last checkpoint of a trainer, with these tensors."""
+    folder = trainer.checkpoints.path(4)
+    shutil.rmtree(folder)
+    with new_folder(folder, "checkpoint", config={"data": "rows"}) as staging:
+        write_state(staging, tensors)
+        write_config(staging, trainer.model.config)
+        write_json(staging / "state.json", asdict(trainer.progress))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["muon", "adafactor"])
+@pytest.mark.parametrize(
+    ("state", "shape"),
+    [
+        ("final_norm.weight:exp_avg", ()),
+        ("final_norm.weight:exp_avg", (32,)),
+        ("final_norm.weight:squares", (1,)),
+        ("embedding.weight:rows", (263, 16)),
+        ("embedding.weight:rows", (1, 263)),
+        ("embedding.weight:more", (263, 1)),
+        ("embedding.weight:momentum", (263, 16)),
+        ("nowhere:momentum", (4,)),
+        ("final_norm.weight", (16,)),
+    ],
+)
+def test_state_that_the_optimizer_would_not_have_is_refused(name, state, shape, tmp_path):
+    """A kernel that trusts its shape would read beyond it."""
+    trainer = tiny_trainer(tmp_path / "run", optimizer=OptimizerConfig(name=name))
+    trainer.train()
+    tensors = checkpoint._tensors(trainer.model, trainer.optimizers)
+    folder = rewrite(trainer, tensors | {f"optimizer.{state}": torch.zeros(shape)})
+    fresh = tiny_trainer(tmp_path / "run", optimizer=OptimizerConfig(name=name))
+    assert f"holds optimizer.{state}, which is not of this model's training" in outcome(folder, fresh)
+
+
+def test_a_part_of_a_state_is_refused(tmp_path):
+    trainer = tiny_trainer(tmp_path / "run")
+    trainer.train()
+    tensors = checkpoint._tensors(trainer.model, trainer.optimizers)
+    del tensors["optimizer.final_norm.weight:exp_avg_sq"]
+    problem = outcome(rewrite(trainer, tensors), tiny_trainer(tmp_path / "run"))
+    assert "holds a part of the optimizer's state of final_norm.weight" in problem
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from seedbed.configuration import from_arguments, load_config
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.folder import load_model, save_model
 from seedbed.runs import read_manifest
+from seedbed.tokenizers import bytes as byte_tokenizer
 from seedbed.tokenizers import characters
 from seedbed.training.config import PretrainConfig
 from seedbed.training.pretrain import pretrain
@@ -122,3 +123,14 @@ def test_validation_tells_each_folder_of_a_mixture_apart(tokens, tmp_path):
     each = [last[f"val_loss/{name}/tokens"] for name in ("one", "two ñ")]
     assert min(each) <= last["val_loss"] <= max(each) < min(each) + 0.01
     assert result["val_bits_per_byte/one/tokens"] == last["val_bits_per_byte/one/tokens"]
+
+
+def test_the_vocabulary_grows_when_that_is_allowed_and_is_refused_otherwise(base, tmp_path):
+    larger = make_tokens(tmp_path, byte_tokenizer.build().with_tokens(["<tool>"]))
+    with pytest.raises(DataError, match="was made with a vocabulary of 264"):
+        run(larger, tmp_path / "refused", base)
+    out = tmp_path / "grown"
+    assert run(larger, out, base, "--resize_vocabulary=true")["finished"]
+    assert run(larger, out, base, "--resize_vocabulary=true")["resumed_at"] == 2
+    model, tokenizer = load_model(out)
+    assert model.config.vocab_size == tokenizer.vocab_size == load_model(base)[0].config.vocab_size + 1

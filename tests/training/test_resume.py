@@ -30,7 +30,7 @@ from seedbed.training.interruption import Interruption
 from seedbed.training.pretrain import pretrain
 from seedbed.training.trainer import StepReport, Trainer
 from tests.deaths import at_call, killed_at_call
-from tests.tiny import TINY_ARGUMENTS, pretrain_config, records, tiny_run, tiny_trainer, weights
+from tests.tiny import TINY_ARGUMENTS, pretrain_config, records, same_bits, tiny_run, tiny_trainer, weights
 
 STEPS = 30
 COMMON = (
@@ -40,7 +40,13 @@ COMMON = (
 ARGUMENTS = {
     "muon": (*COMMON, "--optimizer.name=muon", "--optimizer.weight_decay=0.1"),
     "adamw": (*COMMON, "--optimizer.name=adamw", "--schedule.name=cosine", "--train.select=best"),
-}
+    "normuon": (*COMMON, "--optimizer.name=normuon", "--optimizer.polynomial=polar_express", "--train.select=average"),
+    "lion": (*COMMON, "--optimizer.name=lion", "--schedule.name=one_cycle", "--optimizer.layer_decay=0.9"),
+    "adafactor": (*COMMON, "--optimizer.name=adafactor", "--schedule.name=inverse_sqrt", "--train.average.decay=1",
+                  "--train.select=average", "--train.average.after=0.3"),
+    "sgd": (*COMMON, "--optimizer.name=sgd", "--optimizer.weight_decay=0.1", "--optimizer.cautious_decay=true",
+            "--train.batches=[{from_step: 7, batch: 6}]"),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +56,6 @@ def whole(tokens, tmp_path_factory) -> dict[str, Path]:
     for name, arguments in ARGUMENTS.items():
         tiny_run(tokens, place / name, *arguments)
     return {name: place / name for name in ARGUMENTS}
-
-
-def same(run: Path, other: Path) -> bool:
-    """Every byte of the weights and of the metrics."""
-    lines = [(place / "metrics.jsonl").read_bytes() for place in (run, other)]
-    return weights(run) == weights(other) and lines[0] == lines[1]
 
 
 # Kill -9 -------------------------------------------------------------------------------------------------------------
@@ -135,7 +135,16 @@ def test_a_killed_run_resumes_to_the_same_bits(moment, whole, tokens, tmp_path):
     newest = newest_checkpoint(tmp_path / optimizer)
     result = tiny_run(tokens, tmp_path / optimizer, *ARGUMENTS[optimizer])
     assert result["finished"] and result["resumed_at"] == newest  # it went on, it did not begin again
-    assert same(tmp_path / optimizer, whole[optimizer])
+    assert same_bits(tmp_path / optimizer, whole[optimizer])
+
+
+@pytest.mark.parametrize("optimizer", ["normuon", "lion", "adafactor", "sgd"])
+@pytest.mark.parametrize("moment", [("step", 4, 0.01), ("step", 17, 0.0), ("checkpoint", 8, 0.0)])
+def test_a_run_of_any_optimizer_killed_resumes_to_the_same_bits(optimizer, moment, whole, tokens, tmp_path):
+    assert train_and_kill(tokens, tmp_path / "run", ARGUMENTS[optimizer], moment)
+    newest = newest_checkpoint(tmp_path / "run")
+    assert tiny_run(tokens, tmp_path / "run", *ARGUMENTS[optimizer])["resumed_at"] == newest
+    assert same_bits(tmp_path / "run", whole[optimizer])
 
 
 def test_a_run_killed_again_and_again_ends_in_the_same_bits(whole, tokens, tmp_path):
@@ -147,7 +156,7 @@ def test_a_run_killed_again_and_again_ends_in_the_same_bits(whole, tokens, tmp_p
     assert kills >= 3
     newest = newest_checkpoint(run)
     assert tiny_run(tokens, run, *ARGUMENTS["adamw"])["resumed_at"] == newest > 0
-    assert same(run, whole["adamw"])
+    assert same_bits(run, whole["adamw"])
 
 
 def start(
@@ -179,7 +188,7 @@ def test_the_command_killed_then_asked_to_stop_goes_on_to_the_same_bits(whole, t
     assert process.wait(30) == 0, process.stderr.read()
     assert not (run / MANIFEST).exists()
     tiny_run(tokens, run, *ARGUMENTS["muon"])
-    assert same(run, whole["muon"])
+    assert same_bits(run, whole["muon"])
 
 
 # At the worst moment -------------------------------------------------------------------------------------------------
@@ -247,6 +256,7 @@ def test_ctrl_c_twice_at_any_call_of_a_save_leaves_no_half_checkpoint(stride, tw
 
     def interrupt_twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
+        wait_until(lambda: interruption.requested)  # the main thread hears it, and this may be the writing one
         os.kill(os.getpid(), signal.SIGINT)
 
     number, done = 0, False
@@ -255,7 +265,7 @@ def test_ctrl_c_twice_at_any_call_of_a_save_leaves_no_half_checkpoint(stride, tw
         run = tmp_path / str(number)
         shutil.copytree(two_steps, run)
         trainer = one_more(run)
-        with contextlib.suppress(KeyboardInterrupt), Interruption(), at_call(number, interrupt_twice):
+        with contextlib.suppress(KeyboardInterrupt), Interruption() as interruption, at_call(number, interrupt_twice):
             trainer.save()
             done = True
         assert not list((run / "checkpoints").glob(".*")), number
@@ -280,7 +290,7 @@ def test_killed_at_any_call_of_its_end_a_run_is_incomplete_or_whole_and_ends_whe
             open_folder(run / "model", "model", verify="all")
         assert tiny_run(tokens, run, *arguments)["finished"]
         open_folder(run, "run", verify="all")
-        assert same(run, tmp_path / "whole")
+        assert same_bits(run, tmp_path / "whole")
         assert not [path.name for path in run.rglob(".*") if "partial" in path.name or "replaced" in path.name]
     assert number > 30
 
@@ -301,9 +311,14 @@ def mixed_config(tokens: Path, out: Path, place: Path, *arguments: str) -> Pretr
     return from_arguments(PretrainConfig, settings)
 
 
-@pytest.mark.parametrize("stop", [4, 9, 12])
-def test_a_mixture_with_curricula_stopped_anywhere_goes_on_to_the_same_bits(stop, tokens, tmp_path, monkeypatch):
-    """Also when it goes on with threads that make batches ahead."""
+GROWING = "--train.batches=[{from_step: 5, batch: 6}, {from_step: 11, batch: 7}]"
+
+
+@pytest.mark.parametrize(
+    ("stop", "given"), [(4, ()), (9, ()), (12, ()), (5, (GROWING,)), (9, (GROWING,)), (12, (GROWING,))]
+)
+def test_a_mixture_with_curricula_stopped_anywhere_goes_on_to_the_same_bits(stop, given, tokens, tmp_path, monkeypatch):
+    """Also when batches grow, and when it goes on with threads that make batches ahead."""
     step = Trainer.run_step
 
     def stopped(trainer: Trainer) -> None:
@@ -312,12 +327,30 @@ def test_a_mixture_with_curricula_stopped_anywhere_goes_on_to_the_same_bits(stop
             os.kill(os.getpid(), signal.SIGTERM)
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert pretrain(mixed_config(tokens, whole, tmp_path))["finished"]
+    assert pretrain(mixed_config(tokens, whole, tmp_path, *given))["finished"]
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "run_step", stopped)
-        assert not pretrain(mixed_config(tokens, broken, tmp_path))["finished"]
-    assert pretrain(mixed_config(tokens, broken, tmp_path, "--data.workers=2"))["resumed_at"] == stop
-    assert same(broken, whole)
+        assert not pretrain(mixed_config(tokens, broken, tmp_path, *given))["finished"]
+    assert pretrain(mixed_config(tokens, broken, tmp_path, "--data.workers=2", *given))["resumed_at"] == stop
+    assert same_bits(broken, whole)
+
+
+def test_lengths_and_weights_of_data_change_at_their_steps_when_batches_grow(tokens, tmp_path, monkeypatch):
+    seen: list[tuple[int, int]] = []
+    changes: list[int] = []
+    step = Trainer.step
+
+    def look(trainer: Trainer) -> StepReport:
+        shapes = [batch.tokens_BT.shape for batch in trainer.micro_batches(trainer.progress.step)]
+        seen.append((sum(rows for rows, _ in shapes), shapes[0][1]))
+        changes[:] = [phase.first for phase in trainer.source.source.phases]
+        return step(trainer)
+
+    monkeypatch.setattr(Trainer, "step", look)
+    pretrain(mixed_config(tokens, tmp_path / "run", tmp_path, GROWING))
+    # Rows of 8 tokens are halves of rows, until step 9.
+    assert seen == [(8, 8)] * 5 + [(12, 8)] * 4 + [(6, 16)] * 2 + [(7, 16)] * 3
+    assert changes == [0, 5 * 4 + 5 * 6]  # the weights, at step 10
 
 
 def test_a_run_goes_on_with_no_other_mixture(tokens, tmp_path):
@@ -356,7 +389,7 @@ def test_a_clock_that_jumps_or_stands_still_moves_no_weight(jump, tokens, tmp_pa
         patch.setattr(Trainer, "run_step", stopped)
         assert not pretrain(config)["finished"]
     assert pretrain(config)["resumed_at"] == 7
-    assert same(run, whole["muon"])
+    assert same_bits(run, whole["muon"])
     assert (run / "training.log").read_text().count("pretrain: step 7 of 30") == 1
     assert [record["step"] for record in records(run, "timings.jsonl")] == list(range(1, STEPS + 1))
 
@@ -396,7 +429,7 @@ def test_the_preset_on_two_threads_killed_goes_on_to_the_same_bits(tokens, tmp_p
         process = begin(run)
         assert process.wait(240) == 0, process.stderr.read()
     assert load_config(runs[1] / "config.yaml", PretrainConfig).model.width == 128
-    assert same(*runs)
+    assert same_bits(*runs)
 
 
 # Asked to stop -------------------------------------------------------------------------------------------------------
@@ -418,7 +451,7 @@ def test_a_run_that_is_asked_to_stop_saves_ends_well_and_goes_on_to_the_same_bit
     saved = max(path.name for path in (run / "checkpoints").glob("step_*"))
     assert int(saved.removeprefix("step_")) == records(run)[-1]["step"] < STEPS  # nothing done is lost
     tiny_run(tokens, run, *ARGUMENTS["muon"])
-    assert same(run, whole["muon"])
+    assert same_bits(run, whole["muon"])
 
 
 def test_a_second_interrupt_stops_at_once():
@@ -459,7 +492,7 @@ def copied(short, tmp_path) -> Path:
 def test_a_finished_run_given_again_gives_its_result_without_training(copied, short, tokens):
     result = tiny_run(tokens, copied, *SHORT)
     assert result["resumed_at"] == result["steps"] == 6 and result["finished"]
-    assert same(copied, short)
+    assert same_bits(copied, short)
     assert open_folder(copied, "run", verify="all").hash == open_folder(short, "run").hash
 
 
@@ -469,7 +502,7 @@ def test_a_corrupt_newest_checkpoint_is_passed_over_with_a_warning(copied, short
     result = tiny_run(tokens, copied, *SHORT)
     assert result["resumed_at"] == 4
     assert "passing over a corrupt checkpoint" in caplog.text and "step_00000006" in caplog.text
-    assert same(copied, short)
+    assert same_bits(copied, short)
     open_folder(copied, "run", verify="all")  # the file of tensors may order its metadata otherwise: no equal hash
 
 
@@ -478,13 +511,13 @@ def test_a_checkpoint_without_its_manifest_is_passed_over_with_a_warning(copied,
     (copied / "checkpoints" / "step_00000006" / MANIFEST).unlink()
     assert tiny_run(tokens, copied, *SHORT)["resumed_at"] == 4
     assert "step_00000006" in caplog.text
-    assert same(copied, short)
+    assert same_bits(copied, short)
 
 
 def test_a_staging_folder_that_a_killed_process_left_is_ignored(copied, short, tokens):
     (copied / "checkpoints" / "step_00000006").rename(copied / "checkpoints" / ".step_00000006.partial-999999999")
     assert tiny_run(tokens, copied, *SHORT)["resumed_at"] == 4
-    assert same(copied, short)
+    assert same_bits(copied, short)
 
 
 def test_a_run_whose_checkpoints_are_all_corrupt_is_left_for_a_person_to_look_at(copied, tokens):
@@ -500,7 +533,7 @@ def test_a_run_goes_back_to_the_checkpoint_that_is_named(copied, short, tokens):
     where = copied / "checkpoints" / "step_00000002"
     result = tiny_run(tokens, copied, *SHORT, f"--resume={where}")
     assert result["resumed_at"] == 2
-    assert same(copied, short)
+    assert same_bits(copied, short)
 
 
 @pytest.mark.parametrize("where", ["nowhere", "step_00000002", "checkpoints/step_00000003", "checkpoints/step_x"])
@@ -548,6 +581,24 @@ def test_other_settings_than_the_run_began_with_are_refused_with_the_key(key, va
         tiny_run(tokens, copied, *SHORT, f"--{key}={value}")
 
 
+def test_a_run_whose_settings_an_older_version_wrote_goes_on(tokens, tmp_path):
+    """It knew no optimizers but two and no schedules but two, and some numbers could not be left out then."""
+    new = ("groups", "layer_decay", "cautious_decay", "polynomial", "relative_step", "fall", "power", "begin")
+    for name in ("muon", "adamw"):
+        run = tmp_path / name
+        tiny_run(tokens, run, *SHORT, f"--optimizer.name={name}")
+        lines = [
+            line for line in (run / "config.yaml").read_text().splitlines() if line.split(":")[0].strip() not in new
+        ]
+        lines = [line for line in lines if line.split(":")[0].strip() not in ("batches", "average", "after")]
+        old = {"momentum": 0.95, "beta2": 0.95, "warmup": 0.02}
+        lines = [next((f"  {k}: {v}" for k, v in old.items() if line == f"  {k}: null"), line) for line in lines]
+        text = "\n".join(line for line in lines if line != "    decay: 0.99") + "\n"
+        assert text.count("0.95") == 2 and "null" in text and "average" not in text
+        (run / "config.yaml").write_text(text)
+        assert tiny_run(tokens, run, *SHORT, f"--optimizer.name={name}")["finished"]
+
+
 # Longer, or anew -----------------------------------------------------------------------------------------------------
 
 CONSTANT = ("--schedule.warmup=0", "--schedule.decay=0", "--train.validate_every=3", "--train.checkpoint.steps=2")
@@ -558,7 +609,7 @@ def test_a_finished_run_given_more_steps_goes_on_as_if_it_had_been_given_them_at
     tiny_run(tokens, tmp_path / "longer", *CONSTANT, "--train.steps=6")
     result = tiny_run(tokens, tmp_path / "longer", *CONSTANT, "--train.steps=12", "--train.checkpoint.keep=3")
     assert result["resumed_at"] == 6 and result["steps"] == 12
-    assert same(tmp_path / "longer", tmp_path / "whole")
+    assert same_bits(tmp_path / "longer", tmp_path / "whole")
     open_folder(tmp_path / "longer", "run", verify="all")
     assert tiny_run(tokens, tmp_path / "longer", *CONSTANT, "--train.steps=12")["resumed_at"] == 12
 
@@ -577,7 +628,7 @@ def test_a_run_is_made_longer_before_its_rates_fall(tokens, tmp_path):
     where = tmp_path / "longer" / "checkpoints" / "step_00000004"
     result = tiny_run(tokens, tmp_path / "longer", *arguments, "--train.steps=16", f"--resume={where}")
     assert result["resumed_at"] == 4
-    assert same(tmp_path / "longer", tmp_path / "whole")
+    assert same_bits(tmp_path / "longer", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("schedule", ["warmup_stable_decay", "cosine"])
@@ -640,7 +691,7 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_anew_with_the_settin
     assert result["finished"] and result["resumed_at"] == 0
     said = [line for line in caplog.messages if "begins anew" in line]
     assert said == [f"{run} has no complete checkpoint: it begins anew, with the settings given now"]
-    assert same(run, whole["muon"])
+    assert same_bits(run, whole["muon"])
 
 
 def test_a_finished_run_that_lost_its_checkpoints_does_not_begin_anew_with_other_settings(copied, tokens):

@@ -13,6 +13,8 @@ from seedbed.data.batches.batch import IGNORE, TokenBatch
 from seedbed.devices import set_determinism
 from seedbed.errors import ConfigError, TrainingError
 from seedbed.model.transformer import Transformer
+from seedbed.optim.config import USUAL, OptimizerConfig
+from seedbed.optim.groups import build_optimizers as build
 from seedbed.training.config import CheckpointConfig, TrainConfig
 from seedbed.training.objective import Loss, NextToken, Tally
 from seedbed.training.trainer import StepReport, Trainer
@@ -57,11 +59,33 @@ def test_loss_and_gradients_do_not_depend_on_accumulation(micro_batch, tmp_path,
         assert gradient.abs().max() > 1e-5  # the comparison is one of numbers, not of noughts
 
 
+@pytest.mark.parametrize("name", USUAL)
+def test_under_no_optimizer_do_the_weights_depend_on_accumulation(name, tmp_path):
+    """In fp64, where gradients differ by so little that even their signs agree."""
+    moved = []
+    for micro_batch in (None, 5, 1):
+        rows = random_rows(32, targets=UNEVEN)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                "seedbed.training.trainer.build_optimizers", lambda model, config: build(model.double(), config)
+            )
+            patch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+            optimizer = OptimizerConfig(name=name, weight_decay=0.1)
+            trainer = tiny_trainer(tmp_path, rows, batch=32, micro_batch=micro_batch, optimizer=optimizer)
+            for _ in range(3):
+                trainer.step()
+        moved.append([weight.detach() for weight in trainer.model.parameters()])
+    for other in moved[1:]:
+        for weight, expected in zip(other, moved[0], strict=True):
+            assert weight.dtype == torch.float64
+            torch.testing.assert_close(weight, expected, rtol=0, atol=1e-9)
+
+
 def test_a_micro_batch_that_does_not_divide_the_batch_takes_every_row_once(tmp_path):
     trainer = tiny_trainer(tmp_path, batch=16, micro_batch=5)
-    sizes = [len(batch.tokens_BT) for batch in trainer.micro_batches(0)]
+    sizes = [len(batch.tokens_BT) for _, batch in trainer.micro_batches(0)]
     assert sizes == [5, 5, 5, 1]
-    rows = torch.cat([batch.tokens_BT for batch in trainer.micro_batches(3)])
+    rows = torch.cat([batch.tokens_BT for _, batch in trainer.micro_batches(3)])
     assert torch.equal(rows, trainer.source.batch(48, 16).tokens_BT)
 
 
@@ -270,7 +294,7 @@ def test_a_run_killed_before_its_first_step_validates_once(tmp_path):
 def saved_steps(trainer: Trainer) -> list[int]:
     saved = []
     save = trainer.checkpoints.save
-    trainer.checkpoints.save = lambda *given: (saved.append(given[2].step), save(*given))  # type: ignore[method-assign]
+    trainer.checkpoints.save = lambda *given, **how: (saved.append(given[2].step), save(*given, **how))  # type: ignore[method-assign]
     trainer.train()
     return saved
 
@@ -319,7 +343,8 @@ def test_metrics_hold_no_clock_and_timings_hold_the_speed(tmp_path):
     timings = records(tmp_path, "timings.jsonl")
     assert [timing["step"] for timing in timings] == [1, 2, 3, 4, 5]
     for timing in timings:
-        assert timing.keys() == {"step", "tokens_per_s", "seconds_per_step", "mfu", "peak_rss_mb"}
+        speed, use = {"tokens_per_s", "seconds_per_step", "mfu"}, {"peak_rss_mb", "samples_per_s", "data_wait_share"}
+        assert timing.keys() > {"step", "cpu_percent"} | speed | use
         assert timing["mfu"] == timing["tokens_per_s"] > 0  # one operation a token, a peak of one a second
         assert timing["tokens_per_s"] == pytest.approx(48 / timing["seconds_per_step"])
         assert 10 < timing["peak_rss_mb"] < 1e5

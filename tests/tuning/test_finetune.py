@@ -431,3 +431,15 @@ def test_a_bf16_model_is_tuned_in_fp32(base, tmp_path):
     assert {weight.dtype for weight in tuned.parameters()} == {torch.float32}
     begun, ended = model.blocks[0].attention.query.weight, tuned.blocks[0].attention.query.weight
     assert not torch.equal(begun.float(), ended) and (begun.float() - ended).abs().max() < 1e-3
+
+
+def test_a_tokenizer_with_more_tokens_is_taken_when_the_vocabulary_may_grow(base, tmp_path):
+    larger = load_model(base)[1].with_tokens(["<tool>"])
+    (tmp_path / "larger").mkdir()
+    larger.save(tmp_path / "larger")
+    given = (base, facts(tmp_path / "facts.jsonl"), tmp_path / "run", f"--tokenizer={tmp_path / 'larger'}")
+    with pytest.raises(ConfigError, match="has 264 tokens, but the model has 263"):
+        finetune(config(*given, "--train.steps=1"))
+    assert finetune(config(*given, "--train.steps=1", "--resize_vocabulary=true"))["finished"]
+    model, tokenizer = load_model(tmp_path / "run")
+    assert model.config.vocab_size == tokenizer.vocab_size == 264

@@ -33,7 +33,7 @@ from seedbed.data.sources.records import Document
 from seedbed.data.splitting import SplitPlan, plan_split
 from seedbed.data.units import DOCUMENT, Plan, Unit, UnitResult, cut_units, work
 from seedbed.devices import count_cores
-from seedbed.errors import ConfigError, DataError, SeedbedError
+from seedbed.errors import ConfigError, DataError, SeedbedError, StorageError
 from seedbed.progress import progress
 from seedbed.runs import (
     command,
@@ -70,9 +70,11 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     started = time.monotonic()
     out, settings = Path(os.path.realpath(config.out)), _settings(config)
     units_folder = out.with_name(f".{out.name}.units")  # hidden: it may lie in a folder of texts
-    if (
-        done := finished_result(config.out, "corpus", lambda: _inputs(config, hash_source(config)), settings)
-    ) is not None:
+    done = finished_result(config.out, "corpus", lambda: _inputs(config, hash_source(config)), settings)
+    if done is not None:
+        if units_folder.is_dir():  # left by a run that was killed once the corpus was in its place
+            with contextlib.suppress(StorageError), lock(units_folder):
+                shutil.rmtree(units_folder, ignore_errors=True)
         return done
     inputs: dict[str, Any] = {}
     with new_folder(config.out, "corpus", inputs=inputs, config=settings) as folder, _kept(units_folder):

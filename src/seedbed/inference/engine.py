@@ -16,7 +16,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from seedbed.errors import DataError
+from seedbed.errors import ConfigError, DataError
 from seedbed.inference.config import SamplingConfig
 from seedbed.inference.sampling import choose
 from seedbed.inference.text import StopText
@@ -50,6 +50,12 @@ class Engine:
     """Generates with one model."""
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer):
+        """ConfigError when the model reads both ways: it cannot go on with a text."""
+        if not model.config.causal:
+            raise ConfigError(
+                "the model reads both ways (model.causal is false): it cannot go on with a text",
+                "It predicts hidden tokens; take a causal model to generate, chat and evaluate.",
+            )
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.device = next(model.parameters()).device

@@ -1,8 +1,9 @@
 """What a model costs before it is built: parameters, floating-point operations, memory.
 
-A multiplication with an addition counts as two operations. Only matrix products are counted: norms, activations and the
-softmax are below one percent and bound by memory. Causal attention is counted in full, as in the common
-6·N + 12·L·H·K·T (Chowdhery et al. 2022, arXiv:2204.02311, appendix B), so that figures compare with published ones.
+A multiplication with an addition counts as two operations. Only matrix products are counted: norms, activations, short
+convolutions and the softmax are below one percent and bound by memory. Causal attention is counted in full, as in the
+common 6·N + 12·L·H·K·T (Chowdhery et al. 2022, arXiv:2204.02311, appendix B), so that figures compare with published
+ones.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class ParameterCount:
     biases: int
     """Of attention, feed-forward and the choice of experts."""
     skips: int
+    convolutions: int
     head: int
 
     @property
@@ -62,6 +64,7 @@ def count_parameters(config: ModelConfig, *, active: bool = False) -> ParameterC
         norms=_norm_parameters(config),
         biases=config.layers * bias_of_block + mixed * config.experts * (config.balance_rate > 0),
         skips=2 * config.layers * config.embedding_skip,
+        convolutions=2 * config.layers * config.width * ((config.short_convolution or 1) - 1),
         head=0 if config.tied else config.vocab_size * config.width,
     )
 
@@ -95,8 +98,9 @@ def training_flops(config: ModelConfig, length: int) -> int:
 
 
 def cache_bytes(config: ModelConfig, positions: int, bytes_per_number: int = 4) -> int:
-    """Memory of the keys and values of `positions` tokens."""
-    return 2 * config.layers * config.kv_heads * config.head_width * positions * bytes_per_number
+    """Memory of the keys and values of `positions` tokens, and of what short convolutions were given."""
+    numbers = config.kv_heads * config.head_width + config.width * (config.short_convolution is not None)
+    return 2 * config.layers * numbers * positions * bytes_per_number
 
 
 def training_bytes(config: ModelConfig, tokens: int, *, optimizer_numbers: int = 2, bytes_per_number: int = 4) -> int:
@@ -107,6 +111,7 @@ def training_bytes(config: ModelConfig, tokens: int, *, optimizer_numbers: int =
     block = 10 * config.width + 4 * config.heads * config.head_width + 4 * config.kv_heads * config.head_width
     block += 2 * config.embedding_skip * config.width
     block += 2 * (config.norm_place == "sandwich") * config.width
+    block += 2 * (config.short_convolution or 0) * config.width
     logits = (3 if config.logit_softcap is None else 5) * config.vocab_size
     inner, mixed = 4 if config.is_gated else 2, sum(map(config.has_experts, range(config.layers)))
     slots = config.experts_active * (inner * config.expert_width + 3 * config.width) + 3 * config.experts

@@ -27,6 +27,9 @@ NO_EXPERTS = {
 VALUE_GATE_INPUTS = 32
 """Coordinates of the residual stream that decide how much of its value embedding a token takes up."""
 
+LONGEST_CONVOLUTION = 64
+"""Positions of a convolution: far more than any paper's, and each costs a pass over the activations."""
+
 LARGEST_SIZE, LARGEST_CONTEXT, MOST_LAYERS, LARGEST_VOCABULARY, MOST_EXPERTS = 2**20, 2**20, 10_000, 2**24, 2**12
 """Far beyond any model, and small enough that no product of them overflows: a config may come from a stranger."""
 
@@ -158,6 +161,10 @@ class ModelConfig:
     """Whether every second block adds an embedding of the token itself, gated per head, to its values: knowledge about
     tokens at hardly any computation, for vocab_size × kv_heads × head_width parameters a block."""
 
+    short_convolution: int | None = None
+    """Positions that are mixed, channel by channel, before attention and feed-forward read them: 2 is a token and the
+    one before it, at hardly any cost. Left out: none."""
+
     causal: bool = True
     """Whether a position reads only itself and what came before. false: every position reads every other, for masked
     language models."""
@@ -208,6 +215,7 @@ class ModelConfig:
         between(self, 1, 10**6, "rope_factor")
         between(self, 1, LARGEST_CONTEXT, "rope_original_context")
         between(self, 0, 0.9, "dropout")
+        between(self, 2, LONGEST_CONVOLUTION, "short_convolution")
         positive(self, "norm_epsilon", "embedding_std", "initial_std", "logit_softcap")
         at_least(self, 0, "pad_id", "bos_id", "eos_id")
         if self.heads is not None and self.kv_heads is not None and self.heads % self.kv_heads:
@@ -310,13 +318,16 @@ class ModelConfig:
                 f"vocab_size is {self.vocab_size:,}, but the tokenizer has {tokenizer.vocab_size:,} tokens",
                 "Leave model.vocab_size out: it is taken from the tokenizer.",
             )
-        return replace(
-            self,
-            vocab_size=tokenizer.vocab_size,
-            pad_id=tokenizer.pad_id,
-            bos_id=tokenizer.bos_id,
-            eos_id=tokenizer.eos_id,
-        ).resolve()
+        ids = {}
+        for name in ("pad_id", "bos_id", "eos_id"):
+            own, theirs = getattr(self, name), getattr(tokenizer, name)
+            if own not in (None, theirs):
+                raise ConfigError(
+                    f"{name} is {own}, but the tokenizer's is {theirs}",
+                    f"Leave model.{name} out: it is taken from the tokenizer, which marks texts with it.",
+                )
+            ids[name] = theirs
+        return replace(self, vocab_size=tokenizer.vocab_size, **ids).resolve()
 
     def resolve(self) -> ModelConfig:
         """Every derived size filled in. ConfigError when the sizes do not fit together or the vocabulary is unknown."""

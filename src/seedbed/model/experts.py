@@ -90,7 +90,7 @@ class BalancedRouter(Router):
     @torch.no_grad()
     def balance(self, loads_E: Tensor) -> None:
         """After a step of the optimizer in which the experts had so many tokens."""
-        loads_E = loads_E.to(self.bias.device)
+        loads_E = loads_E.double().to(self.bias.device)
         self.bias.add_(torch.sign(loads_E.mean() - loads_E).to(self.bias.dtype), alpha=self.rate)
 
 

@@ -43,6 +43,9 @@ ANY_CLASS_HAS = (
 )
 """Fields that may have any value in every class."""
 
+WINDOWS = ("window", "window_pattern")
+LAYER_TYPES = {"S": "sliding_attention", "L": "full_attention"}
+
 ROPE_SCALINGS = ("none", "linear", "ntk", "yarn")
 EITHER = (False, True)
 
@@ -67,6 +70,8 @@ class PeerClass:
     """Whether a bias stands beside the scores of its experts."""
     heads: Literal["any", "dividing", "filling"] = "any"
     """Which heads it takes: any, as many as width can be divided by, or such as fill width with no sharing of keys."""
+    has_windows: bool = False
+    """Whether each layer may have a sliding window."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """What it takes for granted where a config.json is silent."""
 
@@ -77,6 +82,8 @@ class PeerClass:
             if not config.experts and option.name in NO_EXPERTS:
                 continue
             value = getattr(config, option.name)
+            if option.name in WINDOWS and self.has_windows:
+                continue
             if option.name not in ANY_CLASS_HAS and value not in self.choices.get(option.name, (option.default,)):
                 lacking.append(f"{option.name} {str(value).lower() if isinstance(value, bool) else value}")
         if bool(config.balance_rate) != self.balances:
@@ -267,8 +274,32 @@ def _read_llama(values: Values, activations: Mapping[str, str] = GATED_ACTIVATIO
 
 
 def _qwen3(config: ModelConfig) -> dict[str, Any]:
-    windows = {"max_window_layers": config.layers, "sliding_window": None, "use_sliding_window": False}
-    return _llama(config) | windows
+    said = _llama(config) | {
+        "max_window_layers": config.layers,
+        "sliding_window": config.window,
+        "use_sliding_window": config.window is not None,
+    }
+    if config.window is not None:
+        said["layer_types"] = [LAYER_TYPES[kind] for kind in config.layer_kinds]
+        said["max_window_layers"] = config.layer_kinds.index("S")  # for tools that are older than layer_types
+    return said
+
+
+def _read_qwen3(values: Values) -> dict[str, Any]:
+    return _read_llama(values) | _read_windows(values)
+
+
+def _read_windows(values: Values) -> dict[str, Any]:
+    window, layers = values.get("sliding_window"), values["num_hidden_layers"]
+    if not values.get("use_sliding_window") or window is None:
+        return {}
+    kinds = {theirs: ours for ours, theirs in LAYER_TYPES.items()}
+    first = values.get("max_window_layers", 28)
+    types = values.get("layer_types") or [LAYER_TYPES["S" if n >= first else "L"] for n in range(layers)]
+    if other := set(types) - kinds.keys():
+        raise DataError(f"layer_types has {min(other)}, seedbed has {' and '.join(kinds)}")
+    pattern = "".join(kinds[kind] for kind in types)
+    return {"window": window, "window_pattern": pattern} if "S" in pattern else {}
 
 
 def _without_windows(values: Values) -> None:
@@ -441,8 +472,9 @@ CLASSES = (
         "qwen3",
         QWEN3,
         _qwen3,
-        _read_llama,
+        _read_qwen3,
         {"rope_scaling": ROPE_SCALINGS, "activation": tuple(GATED_ACTIVATIONS), "attention_bias": EITHER},
+        has_windows=True,
     ),
     PeerClass(
         "LlamaForCausalLM",

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
@@ -19,16 +21,18 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from seedbed.errors import CorruptionError, SeedbedError
-from seedbed.model.weights import StoredTensor, read_headers
+from seedbed.model.weights import StoredTensor, read_header, read_headers
 
 MODEL = "model."
 """Before the name of a weight."""
 
 
-def write_state(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors by name; OSError when the disk refuses."""
+def write_state(folder: Path, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None = None) -> None:
+    """Writes tensors by name; OSError when the disk refuses. The processes of a group write together, each a file of
+    its pieces, and of what all have alike a part."""
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=group is not None)
     with _plain_errors():
-        dcp.save(dict(sorted(tensors.items())), storage_writer=HuggingFaceStorageWriter(str(folder)))
+        dcp.save(dict(sorted(tensors.items())), storage_writer=writer, process_group=group, no_dist=group is None)
 
 
 def describe_state(folder: Path) -> dict[str, StoredTensor]:
@@ -36,7 +40,11 @@ def describe_state(folder: Path) -> dict[str, StoredTensor]:
 
     Shapes are those of whole tensors, also where several processes wrote a part each.
     """
-    read_headers(folder)
+    parts = sorted(folder.glob("shard-*.safetensors"))
+    for part in parts:
+        read_header(part)
+    if not parts:
+        read_headers(folder)
     with _unreadable(folder):
         found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     described = {}
@@ -52,16 +60,25 @@ def weight_state(described: Mapping[str, StoredTensor]) -> dict[str, StoredTenso
 
 
 def read_state(
-    folder: Path, stored: Mapping[str, StoredTensor], devices: Mapping[str, torch.device] | None = None
+    folder: Path, stored: Mapping[str, StoredTensor], places: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """The tensors themselves, by the same keys, each on its device; on the CPU where `devices` names none."""
+    """The tensors themselves, by the same keys, each put into its place, which may be the piece of a whole that this
+    process holds; into new memory of the CPU where `places` has none. CorruptionError when a part of one is missing."""
+    with _unreadable(folder):
+        found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    for tensor in stored.values():
+        metadata = found[tensor.name]
+        assert isinstance(metadata, TensorStorageMetadata)
+        if sum(prod(chunk.sizes) for chunk in metadata.chunks) != prod(metadata.size):
+            raise CorruptionError(f"{folder} does not hold all of {tensor.name[:60]}, or some of it twice")
+    places = places or {}
     tensors = {
-        key: torch.empty(tensor.shape, dtype=tensor.dtype, device=(devices or {}).get(key, "cpu"))
+        key: places[key] if key in places else torch.empty(tensor.shape, dtype=tensor.dtype)
         for key, tensor in stored.items()
     }
     with _unreadable(folder):
         by_name = {stored[key].name: tensor for key, tensor in tensors.items()}
-        dcp.load(by_name, storage_reader=HuggingFaceStorageReader(str(folder)))
+        dcp.load(by_name, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
     return tensors
 
 

@@ -23,6 +23,7 @@ from seedbed.model.attention_paths.choice import choose
 from seedbed.model.attention_paths.path import Attend, Heads
 from seedbed.model.cache import KVCache, LayerCache
 from seedbed.model.config import ModelConfig
+from seedbed.model.convolution import ATTENTION, FEEDFORWARD, build_convolution
 from seedbed.model.experts import Router, Stack, build_experts
 from seedbed.model.feedforward import build_feedforward
 from seedbed.model.masks import AttentionMask
@@ -38,8 +39,10 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int = 0):
         super().__init__()
         self.attention_norm = build_norm(config.width, config)
+        self.attention_convolution = build_convolution(config, ATTENTION)
         self.attention = Attention(config, layer)
         self.feedforward_norm = build_norm(config.width, config)
+        self.feedforward_convolution = build_convolution(config, FEEDFORWARD)
         self.feedforward = build_experts(config) if config.has_experts(layer) else build_feedforward(config)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -50,9 +53,12 @@ class Block(nn.Module):
         attend: Attend,
         cache: LayerCache | None,
         values_BTE: Tensor | None = None,
+        positions_BT: Tensor | None = None,
     ) -> Tensor:
-        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), angles, attend, cache, values_BTE))
-        return x_BTD + self.dropout(self.feedforward(self.feedforward_norm(x_BTD)))
+        read_BTD = self.attention_convolution(self.attention_norm(x_BTD), positions_BT, cache)
+        x_BTD = x_BTD + self.dropout(self.attention(read_BTD, angles, attend, cache, values_BTE))
+        read_BTD = self.feedforward_convolution(self.feedforward_norm(x_BTD), positions_BT, cache)
+        return x_BTD + self.dropout(self.feedforward(read_BTD))
 
 
 class PostNormBlock(Block):
@@ -65,9 +71,12 @@ class PostNormBlock(Block):
         attend: Attend,
         cache: LayerCache | None,
         values_BTE: Tensor | None = None,
+        positions_BT: Tensor | None = None,
     ) -> Tensor:
-        x_BTD = self.attention_norm(x_BTD + self.dropout(self.attention(x_BTD, angles, attend, cache, values_BTE)))
-        return self.feedforward_norm(x_BTD + self.dropout(self.feedforward(x_BTD)))
+        read_BTD = self.attention_convolution(x_BTD, positions_BT, cache)
+        x_BTD = self.attention_norm(x_BTD + self.dropout(self.attention(read_BTD, angles, attend, cache, values_BTE)))
+        read_BTD = self.feedforward_convolution(x_BTD, positions_BT, cache)
+        return self.feedforward_norm(x_BTD + self.dropout(self.feedforward(read_BTD)))
 
 
 class SandwichBlock(Block):
@@ -86,10 +95,13 @@ class SandwichBlock(Block):
         attend: Attend,
         cache: LayerCache | None,
         values_BTE: Tensor | None = None,
+        positions_BT: Tensor | None = None,
     ) -> Tensor:
-        read_BTD = self.attention(self.attention_norm(x_BTD), angles, attend, cache, values_BTE)
-        x_BTD = x_BTD + self.dropout(self.attention_exit_norm(read_BTD))
-        return x_BTD + self.dropout(self.feedforward_exit_norm(self.feedforward(self.feedforward_norm(x_BTD))))
+        read_BTD = self.attention_convolution(self.attention_norm(x_BTD), positions_BT, cache)
+        added_BTD = self.attention(read_BTD, angles, attend, cache, values_BTE)
+        x_BTD = x_BTD + self.dropout(self.attention_exit_norm(added_BTD))
+        read_BTD = self.feedforward_convolution(self.feedforward_norm(x_BTD), positions_BT, cache)
+        return x_BTD + self.dropout(self.feedforward_exit_norm(self.feedforward(read_BTD)))
 
 
 BLOCKS = {"pre": Block, "post": PostNormBlock, "sandwich": SandwichBlock}
@@ -193,7 +205,7 @@ class Transformer(nn.Module):
         )
         angles = self.positions.angles(length, positions_BT, device=tokens_BT.device)
         x_BTD = self.positions.place(self.embedding(tokens_BT), length, positions_BT)
-        return self.run(tokens_BT, x_BTD, angles, mask, [None] * len(self.blocks))
+        return self.run(tokens_BT, x_BTD, angles, mask, positions_BT, [None] * len(self.blocks))
 
     def extend(self, tokens_BT: Tensor, positions_BT: Tensor, cache: KVCache, seen: int) -> Tensor:
         """Normed residual stream (B, T, D) of new tokens that read, and join, what `cache` holds.
@@ -206,7 +218,7 @@ class Transformer(nn.Module):
         angles = self.positions.angles(seen, positions_BT, device=tokens_BT.device)
         mask = AttentionMask.up_to(positions_BT, seen)
         x_BTD = self.positions.place(self.embedding(tokens_BT), seen, positions_BT)
-        return self.run(tokens_BT, x_BTD, angles, mask, cache.layers(positions_BT, seen))
+        return self.run(tokens_BT, x_BTD, angles, mask, positions_BT, cache.layers(positions_BT, seen))
 
     def run(
         self,
@@ -214,12 +226,13 @@ class Transformer(nn.Module):
         embedding_BTD: Tensor,
         angles: Angles | None,
         mask: AttentionMask,
+        positions_BT: Tensor | None,
         caches: list[LayerCache] | list[None],
     ) -> Tensor:
         x_BTD = embedding_BTD = self.dropout(embedding_BTD)
         layers = zip(self.blocks, self.skips, self.value_embeddings, self.attends(mask), caches, strict=True)
         for block, skip, values, attend, cache in layers:
-            x_BTD = block(skip(x_BTD, embedding_BTD), angles, attend, cache, values(tokens_BT))
+            x_BTD = block(skip(x_BTD, embedding_BTD), angles, attend, cache, values(tokens_BT), positions_BT)
         return self.final_norm(x_BTD)
 
     def attends(self, mask: AttentionMask) -> list[Attend]:

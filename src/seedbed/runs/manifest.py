@@ -25,6 +25,9 @@ FORMAT_VERSION = "1"
 LEFT_OUT = ("result.json", "README.md", "timings.jsonl", "*.log", "*.log.*", "*.lock", ".*.holder", ".*.partial-*")
 """File names a manifest does not list, because they carry clocks, paths or words for people."""
 
+FOREIGN = ("tracking/", "profile/")
+"""Folders of a run that other tools write or read, clocks and all: no manifest lists what is in them."""
+
 MAKERS = {
     "corpus": "seedbed prepare --source {source} --out {path}",
     "tokenizer": "seedbed tokenizer --corpus CORPUS --out {path}",
@@ -120,7 +123,8 @@ def seal(
     files = {}
     with writing(folder):
         for name in names_in(folder):
-            if name != MANIFEST and not any(fnmatch(name.rsplit("/", 1)[-1], pattern) for pattern in LEFT_OUT):
+            left_out = any(fnmatch(name.rsplit("/", 1)[-1], pattern) for pattern in LEFT_OUT)
+            if name != MANIFEST and not left_out and not name.startswith(FOREIGN):
                 sync_file(folder / name)
                 files[name] = FileRecord((folder / name).stat().st_size, sha256_file(folder / name))
     hashes = {name: input_hash(value) for name, value in (inputs or {}).items()}

@@ -132,6 +132,11 @@ class Tokenizer:
 
     # Text to ids -----------------------------------------------------------------------------------------------------
 
+    def extends(self, other: Tokenizer) -> bool:
+        """Whether every id of `other` stands for the same token here."""
+        same_specials = other.special_ids.items() <= self.special_ids.items()
+        return same_specials and list(self._texts[: other.vocab_size]) == list(other._texts)
+
     def encode(self, text: str, *, bos: bool = False, eos: bool = False) -> list[int]:
         """The ids of a text, after <s> and before </s> where asked for.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from seedbed.training.config import TrainConfig
+from seedbed.training.parallel.world import World
 from seedbed.training.trainer import Trainer
 
 WARM_UP_STEPS, WARM_UP_SECONDS = 3, 1.0
@@ -35,7 +36,7 @@ USED = 0.98
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of a step, a validation and a checkpoint on this machine."""
+    """Seconds of a step of the first batch, a validation and a checkpoint on this machine."""
 
     step: float
     validation: float
@@ -60,7 +61,7 @@ def measure(trainer: Trainer[Any], seconds: float, phases: Sequence[int] = (0,))
         steps, taken = _run(trainer, MEASURED_STEPS, *each)
         costs.append((first, taken / steps))
     validation = _seconds(trainer.validate) if trainer.validation is not None else 0.0
-    state = (trainer.model, trainer.optimizers, trainer.progress, trainer.source.fingerprint)
+    state = (trainer.model, trainer.optimizers, trainer.progress, trainer.source.fingerprint, trainer.further)
     return Costs(costs[0][1], validation, _seconds(lambda: trainer.checkpoints.save(*state)), costs[1:])
 
 
@@ -70,7 +71,8 @@ def _run(trainer: Trainer[Any], steps: int, seconds: float, most: float) -> tupl
     while True:
         trainer.run_step()
         done, taken = done + 1, time.perf_counter() - began
-        if (done >= steps and taken >= seconds) or taken >= most or done == MOST_STEPS:
+        enough = (done >= steps and taken >= seconds) or taken >= most or done == MOST_STEPS
+        if World.here().tell(enough):  # clocks differ, and all processes must do as many steps
             return done, max(taken, 1e-6 * done)
 
 

@@ -11,6 +11,16 @@ from seedbed.data.batches.config import TrainingDataConfig
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
+from seedbed.training.batch_schedule import BatchSchedule
+from seedbed.training.observers.config import (
+    AlertsConfig,
+    LogConfig,
+    ProbesConfig,
+    ProfileConfig,
+    SamplesConfig,
+    StatisticsConfig,
+    TrackerName,
+)
 
 LONGEST = 10**12
 """Of any budget: a million times what a person waits for, and far from where counting in floats ends."""
@@ -30,6 +40,10 @@ class CheckpointConfig:
     on_improvement: bool = False
     """Save whenever the validation loss is the lowest so far."""
 
+    background: bool = True
+    """Write while training goes on, from a copy of the state: training waits only for the copying. false needs no
+    memory for the copy."""
+
     keep: int = 2
     """How many of the newest stay on disk; the best one stays besides. Older ones are removed at each save."""
 
@@ -37,6 +51,36 @@ class CheckpointConfig:
         at_least(self, 1, "steps", "keep")
         positive(self, "epochs")
         between(self, 0, LONGEST, "epochs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPhase:
+    """From a step on, another batch."""
+
+    from_step: int
+    """The first step of the phase, above 0."""
+
+    batch: int
+    """Rows of each of its steps."""
+
+    def __post_init__(self) -> None:
+        between(self, 1, LONGEST, "from_step")
+        between(self, 1, 2**31, "batch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageConfig:
+    """The mean of the weights of all steps, which becomes the model with --train.select average."""
+
+    decay: float = 0.99
+    """What a step weighs beside the next one: 0.99 averages about the last hundred steps. 1: all weigh the same."""
+
+    after: float = 0.0
+    """Share of the steps after which the mean begins; with decay 1, 0.8 takes the mean of the last fifth."""
+
+    def __post_init__(self) -> None:
+        between(self, 0, 1, "decay")
+        between(self, 0, 0.999, "after")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +100,9 @@ class TrainConfig:
     batch: int = 16
     """Rows of an optimizer step."""
 
+    batches: list[BatchPhase] = field(default_factory=list)
+    """Other batches from later steps on, such as {from_step: 1000, batch: 32}. Rates do not change with them."""
+
     micro_batch: int | None = None
     """Rows that pass through the model at once; the rest accumulates. Left out: the whole batch. Loss and gradients
     do not depend on it."""
@@ -72,6 +119,21 @@ class TrainConfig:
     attention: Literal["auto", "reference", "sdpa", "flex", "flash"] = "auto"
     """How attention is computed: auto by device and mask. What cannot be had here is said, and sdpa is taken. Moves
     weights by rounding alone; docs/attention.md tells the ways apart."""
+    devices: int = 1
+    """Processes that this command starts, each with a GPU of this machine or its share of the CPU's cores. Under
+    torchrun, which starts them itself, it is left out."""
+
+    parallel: Literal["auto", "ddp", "zero1", "fsdp"] = "auto"
+    """How several processes divide the work; each takes a share of the rows. ddp: each has the whole model. zero1:
+    also, but divides the optimizer's state and work. fsdp: each has a piece of every weight, for models that do not fit
+    on one device. auto: ddp. Loss and weights are the same, up to rounding."""
+
+    shard_group: int | None = None
+    """Under fsdp, so many processes share one copy of the model, such as those of a machine, and the groups are
+    replicas (hybrid sharding). Left out: all processes share one."""
+
+    tensor_parallel: int = 1
+    """So many processes divide the heads and the inner width of each layer, and work on the same rows."""
 
     deterministic: bool = True
     """Only algorithms that give the same bits every time. false trades that for speed on some devices."""
@@ -100,8 +162,12 @@ class TrainConfig:
     patience: int | None = None
     """Stop after so many validations in a row without a lower loss. Left out: never."""
 
-    select: Literal["last", "best"] = "last"
-    """Which weights become the model: those of the last step, or those of the lowest validation loss."""
+    select: Literal["last", "best", "average"] = "last"
+    """Which weights become the model: those of the last step, those of the lowest validation loss, or the mean of the
+    steps; then it is this mean that is validated."""
+
+    average: AverageConfig = field(default_factory=AverageConfig)
+    """That mean."""
 
     nonfinite_limit: int = 5
     """A step whose gradient is not finite is left out; so many in a row end the run with an error."""
@@ -111,15 +177,29 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "batch", "micro_batch", "log_every", "validate_every", "validation_rows", "patience")
-        at_least(self, 1, "nonfinite_limit")
+        at_least(self, 1, "nonfinite_limit", "devices", "shard_group", "tensor_parallel")
         between(self, 0, 2**63 - 1, "seed")
         between(self, 1, 2**31, "batch", "micro_batch")
         between(self, 1, LONGEST, "steps")
+        if self.shard_group is not None and self.parallel != "fsdp":
+            raise ConfigError("shard_group divides processes under fsdp", "Give --train.parallel fsdp.")
+        if self.parallel == "zero1" and self.tensor_parallel > 1:
+            raise ConfigError("zero1 divides whole weights, tensor_parallel has none", "Take --train.parallel fsdp.")
         positive(self, "epochs", "minutes")
         at_least(self, 0, "clip")
         between(self, 0, LONGEST, "epochs", "minutes")
+        firsts = [phase.from_step for phase in self.batches]
+        if sorted(set(firsts)) != firsts:
+            raise ConfigError(f"batches must follow one another, got from_step {', '.join(map(str, firsts))}")
+        if self.select != "average" and self.average != AverageConfig():
+            raise ConfigError(f"average is for select average, not {self.select}")
         if self.epochs is not None and self.minutes is not None:
             raise ConfigError("give one of steps, epochs and minutes, got epochs and minutes")
+
+    @property
+    def rows(self) -> BatchSchedule:
+        """Of each step."""
+        return BatchSchedule([(0, self.batch), *((phase.from_step, phase.batch) for phase in self.batches)])
 
     @property
     def budgets(self) -> list[str]:
@@ -143,14 +223,62 @@ class StageConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     """Budget, batch, validation, checkpoints."""
 
+    track: list[TrackerName] = field(default_factory=list)
+    """Tools that are told of the run besides its own files. Addresses and keys are those of each tool's own variables
+    (WANDB_API_KEY, MLFLOW_TRACKING_URI, …) and are written nowhere."""
+
+    log: LogConfig = field(default_factory=LogConfig)
+    """How training.log is written."""
+
+    statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
+    """What the inside of the model looks like."""
+
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
+    """Texts that the model writes while it learns."""
+
+    probes: ProbesConfig = field(default_factory=ProbesConfig)
+    """Functions of your own that measure the model while it learns."""
+
+    alerts: AlertsConfig = field(default_factory=AlertsConfig)
+    """When the run calls for a person."""
+
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    """Where the time of a few steps goes."""
+
     resume: str = "auto"
     """auto: go on from the newest complete checkpoint, if there is one. never: refuse a folder that holds a run.
     Otherwise the checkpoint to go on from."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConsolidationConfig:
+    """Elastic weight consolidation: weights that an old text depends on move less while a new one is learned."""
+
+    tokens: Path | None = None
+    """Tokens folder of the old text, or of some of it, made with the model's tokenizer. Left out: nothing is held."""
+
+    strength: float = 1.0
+    """How many tokens of the old text weigh as much as one of the new: more holds firmer."""
+
+    rows: int = 256
+    """Rows of the old text that tell what it depends on. Estimated once and kept in the run's folder."""
+
+    def __post_init__(self) -> None:
+        positive(self, "strength")
+        between(self, 0, 10**12, "strength")
+        between(self, 1, 10**6, "rows")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig(StageConfig):
     """Trains a model on plain text, from fresh weights or from those of another model."""
+
+    objective: Literal["causal", "masked", "prefix"] = "causal"
+    """What is predicted. causal: each token from those before it. masked: hidden tokens from both sides; with
+    model.causal false. prefix: the rest of a row from a beginning that is read both ways. See docs/objectives.md."""
+
+    masked_share: float = 0.15
+    """Share of the tokens that `masked` hides."""
 
     data: TrainingDataConfig
     """The text that is learned from, and how it becomes rows."""
@@ -164,3 +292,19 @@ class PretrainConfig(StageConfig):
     init: Path | None = None
     """Model folder, run or checkpoint whose weights training starts from (continued pretraining), with its tokenizer
     and architecture. Left out: fresh weights."""
+
+    resize_vocabulary: bool = False
+    """With init: whether the tokens may be those of a tokenizer that has more tokens than the initial model's, for
+    which embeddings and head then grow. Otherwise such a tokenizer is refused."""
+
+    consolidation: ConsolidationConfig = field(default_factory=ConsolidationConfig)
+    """With init: what the initial model knows is held fast."""
+
+    def __post_init__(self) -> None:
+        between(self, 0.01, 0.99, "masked_share")
+        if self.consolidation.tokens is not None and self.init is None:
+            raise ConfigError("consolidation.tokens needs init: a fresh model has nothing to forget")
+        if self.objective != "causal" and self.data.infilling:
+            raise ConfigError(f"data.infilling is for the objective causal, not {self.objective}")
+        if self.objective == "masked" and self.samples.every is not None:
+            raise ConfigError("samples.every needs a model that can go on with a text; one of hidden tokens cannot")

@@ -13,6 +13,8 @@ from typing import Protocol, TypeVar
 from torch import Tensor
 
 from seedbed.data.batches.batch import IGNORE, Batch, TokenBatch
+from seedbed.errors import ConfigError
+from seedbed.model.config import ModelConfig
 from seedbed.model.cross_entropy import Scores, summed_cross_entropy
 from seedbed.model.routing import ROUTER_LOSSES, Documents, load_metrics, router_loss, routings_of
 from seedbed.model.transformer import Transformer
@@ -33,6 +35,10 @@ class Loss:
 
     totals: Mapping[str, float] = field(default_factory=dict)
     """Other sums, for `Objective.report`."""
+
+    def nothing(self) -> Loss:
+        """The same computation, counting for nothing."""
+        return Loss(0 * self.sum, 0, dict.fromkeys(self.totals, 0.0))
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,9 @@ class Objective(Protocol[B_contra]):
         """Metrics of what has been added up; "loss" among them."""
 
 
-class NextToken(Objective[TokenBatch]):
-    """Cross-entropy of each target token, in nats. In training a mixture of experts also minimises its routers' losses,
-    which the metric "loss" leaves out."""
+class TargetTokens(Objective[TokenBatch]):
+    """Cross-entropy of each target token at the position where the batch asks for it, in nats. In training a mixture of
+    experts also minimises its routers' losses, which the metric "loss" leaves out."""
 
     def __init__(self, token_bytes: Tensor | None = None):
         """`token_bytes` (V): bytes of text that each id stands for; with them the loss is also told in bits per byte,
@@ -72,7 +78,7 @@ class NextToken(Objective[TokenBatch]):
 
     def loss(self, model: Transformer, batch: TokenBatch) -> Loss:
         with routings_of(model) as routings:
-            x_BTD = model.hidden(batch.tokens_BT, segments_BT=batch.segments_BT, positions_BT=batch.positions_BT)
+            x_BTD = model.hidden(batch.tokens_BT, **batch.where)
         counted_BT = batch.targets_BT != IGNORE
         targets_N = batch.targets_BT[counted_BT]
         scores = Scores(softcap=model.config.logit_softcap)
@@ -95,3 +101,20 @@ class NextToken(Objective[TokenBatch]):
             metrics["bits_per_byte"] = nats / math.log(2) / totals["bytes"]
         metrics |= {name: totals[name] / units for name in ROUTER_LOSSES if name in totals}
         return metrics | load_metrics(totals)
+
+
+class NextToken(TargetTokens):
+    """Each token from those before it; ConfigError for a model that has read it when it is to predict it."""
+
+    def loss(self, model: Transformer, batch: TokenBatch) -> Loss:
+        refuse_both_ways(model.config)
+        return super().loss(model, batch)
+
+
+def refuse_both_ways(model: ModelConfig) -> None:
+    """ConfigError when a model reads both ways: next to each position it has seen the token that comes there."""
+    if not model.causal:
+        raise ConfigError(
+            "the model reads both ways (model.causal is false): it predicts hidden tokens, never the next one",
+            "Take a causal model, or train this one on: seedbed pretrain --objective masked --init MODEL …",
+        )

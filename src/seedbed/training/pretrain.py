@@ -1,27 +1,45 @@
-"""Pretraining: the next token of plain text."""
+"""Pretraining on plain text: the next token, hidden tokens, or what follows a prefix."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from seedbed.data.batches.training_data import TrainingData, open_folders
+from seedbed.data.batches.batch import TokenBatch
+from seedbed.data.batches.loader import WindowSource
+from seedbed.data.batches.masking import Masking
+from seedbed.data.batches.prefixes import Prefixes
+from seedbed.data.batches.training_data import Asking, TrainingData, next_tokens, open_folders
+from seedbed.data.tokens import open_tokens
+from seedbed.devices import choose_device
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import find_model, load_model
 from seedbed.model.transformer import Transformer
+from seedbed.model.vocabulary import grow_vocabulary
+from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.config import PretrainConfig
-from seedbed.training.objective import NextToken
+from seedbed.training.consolidation import Consolidated, OldText
+from seedbed.training.objective import NextToken, Objective, TargetTokens
+from seedbed.training.observers.observer import Observer
+from seedbed.training.parallel.launch import in_parallel
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 
 
-def pretrain(config: PretrainConfig) -> dict[str, Any]:
-    """Trains a model on the tokens of one folder or more; returns the result that `result.json` holds."""
+@in_parallel
+def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict[str, Any]:
+    """Trains a model on the tokens of one folder or more; returns the result that `result.json` holds.
+
+    `observers` watch it beside those that the config asks for.
+    """
     began = time.perf_counter()
+    if config.resize_vocabulary and config.init is None:
+        raise ConfigError("resize_vocabulary needs init", "A fresh model has the vocabulary of its tokens as it is.")
     folders = open_folders(config.data, config.verify)
     tokenizer = folders[0].tokenizer
     names = ["tokens"] if len(folders) == 1 else [f"tokens {number}" for number in range(1, len(folders) + 1)]
@@ -29,11 +47,12 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     if config.init is None:
         config = replace(config, model=config.model.with_tokenizer(tokenizer))
     else:
-        initial, tokenizer = load_model(config.init)
+        initial, tokenizer = _initial(config, tokenizer)
         folders[0].check(tokenizer)
         _refuse_architecture(config.model, initial.config, config.init)
         inputs["init"] = find_model(config.init)
         config = replace(config, model=initial.config)
+    _refuse_objective(config.objective, config.model)
     # Verifying has done its work: it is no part of what the run is, which goes on with or without.
     config = replace(config, verify=False)
     length = config.data.length or config.model.context
@@ -43,28 +62,77 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
             "Shorten data.length or lengthen model.context.",
         )
 
-    data = TrainingData(config.data, folders, length, config.train.seed)
+    asking = _asking(config, tokenizer)
+    data = TrainingData(config.data, folders, length, config.train.seed, asking)
+    # The bytes behind a few hidden tokens say nothing about a text: bits per byte are for those that predict it whole.
+    token_bytes = torch.from_numpy(tokenizer.token_bytes())
+    objective: Objective[TokenBatch] = TargetTokens() if config.objective == "masked" else NextToken(token_bytes)
+    held = None
+    if config.consolidation.tokens is not None:
+        old = open_tokens(config.consolidation.tokens)
+        old.check(tokenizer)
+        rows = WindowSource(old.train, length, config.train.seed, isolate=config.data.packing != "concatenate")
+        inputs["consolidation"] = config.consolidation.tokens
+        roles = {role: inputs[role] for role in ("init", "consolidation")}
+        old_text = OldText(asking(rows, config.train.seed), config.consolidation.rows, config.train.seed, roles)
+        objective = held = Consolidated(objective, config.consolidation.strength)
 
     def starting_model() -> Transformer:
-        if config.init is not None:
-            return load_model(config.init)[0]
-        torch.manual_seed(config.train.seed)
-        return Transformer(config.model)
+        if config.init is None:
+            torch.manual_seed(config.train.seed)
+            return Transformer(config.model)
+        model = _initial(config, tokenizer)[0]
+        if held is not None:
+            held.hold(model.to(choose_device(config.train.device)), old_text.fisher(config.out, model))
+        return model
 
     stage = Stage(
         name="pretrain",
         model=starting_model,
         tokenizer=tokenizer,
-        source=data.source(config.train.batch),
+        source=data.source(config.train.rows.first),
         validation=data.validation(VALIDATION_SEED),
-        objective=NextToken(torch.from_numpy(tokenizer.token_bytes())),
+        objective=objective,
         length=length,
         phases=[phase.from_step for phase in config.data.lengths] or [0],
         inputs=inputs,
         notes=data.notes,
+        observers=observers,
         began=began,
     )
     return run_stage(stage, config)
+
+
+def _asking(config: PretrainConfig, tokenizer: Tokenizer) -> Asking:
+    """What the objective does to rows."""
+    if config.objective == "masked":
+        return lambda source, seed: Masking(source, tokenizer, config.masked_share, seed)
+    return Prefixes if config.objective == "prefix" else next_tokens
+
+
+def _refuse_objective(objective: str, model: ModelConfig) -> None:
+    """ConfigError when a model cannot learn so."""
+    if objective == "masked" and model.causal:
+        raise ConfigError(
+            "the objective masked needs a model that reads both ways, and model.causal is true",
+            "Give --model.causal false; a causal model that training starts from stays causal.",
+        )
+    if objective != "masked" and not model.causal:
+        raise ConfigError(
+            f"the objective {objective} needs a causal model, and model.causal is false",
+            "Give --objective masked for a model that reads both ways.",
+        )
+
+
+def _initial(config: PretrainConfig, tokenizer: Tokenizer) -> tuple[Transformer, Tokenizer]:
+    """The model that training starts from and its tokenizer, or, where its vocabulary grows, that of the tokens."""
+    assert config.init is not None
+    initial, own = load_model(config.init)
+    if not config.resize_vocabulary or tokenizer.vocab_size == own.vocab_size:
+        return initial, own
+    if tokenizer.chat_template is None and own.chat_template is not None:
+        tokenizer = tokenizer.with_template(own.chat_template)
+    return grow_vocabulary(initial, own, tokenizer), tokenizer
 
 
 def _refuse_architecture(asked: ModelConfig, own: ModelConfig, init: Path) -> None:

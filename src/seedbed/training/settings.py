@@ -16,6 +16,8 @@ from seedbed.optim.schedules import rate_multiple
 from seedbed.runs import MANIFEST
 from seedbed.training.checkpoint import Checkpoints
 from seedbed.training.config import StageConfig, TrainConfig
+from seedbed.training.consolidation import FISHER
+from seedbed.training.run_log import LOG
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +26,11 @@ C = TypeVar("C", bound=StageConfig)
 CONFIG = "config.yaml"
 """In a run's folder: its exact settings, its budget as a number of steps."""
 
-FREE = ("device", "log_every", "recompute", "checkpoint")
+FREE = ("device", "devices", "parallel", "shard_group", "tensor_parallel", "log_every", "recompute", "checkpoint")
 """Settings of `train` that a run may go on with differently: they move no weight, up to a device's rounding."""
+
+WATCHING = ("track", "log", "statistics", "samples", "probes", "alerts", "profile")
+"""Settings of a stage that only look on: a run may go on with others."""
 
 LENGTH = ("train.steps", "train.epochs", "train.minutes")
 """Settings by which a run can be made longer."""
@@ -41,7 +46,8 @@ def check_beginning(config: StageConfig) -> None:
         raise ConfigError(problem, "Give --train.steps, --train.epochs or --train.minutes.")
     if (config.out / CONFIG).exists() or not config.out.is_dir():
         return
-    if any(not entry.name.startswith(".") for entry in config.out.iterdir()):
+    # A run that died before it had settings may have begun its log, and found out what it owes to an old text.
+    if any(not entry.name.startswith(".") and entry.name not in (LOG, FISHER) for entry in config.out.iterdir()):
         raise ConfigError(f"{config.out} is not empty and holds no run", "Choose another --out.")
 
 
@@ -79,7 +85,8 @@ def _begin(config: C, count: Callable[[C], TrainConfig]) -> C:
 def _go_on(config: C, earlier: C) -> C:
     """What the run began with, but for what may differ."""
     free = {key: getattr(config.train, key) for key in FREE}
-    return replace(earlier, out=config.out, resume=config.resume, train=replace(earlier.train, **free))
+    watching = {key: getattr(config, key) for key in WATCHING}
+    return replace(earlier, out=config.out, resume=config.resume, train=replace(earlier.train, **free), **watching)
 
 
 def _lengthen(config: C, earlier: C, count: Callable[[C], TrainConfig]) -> C:
@@ -115,19 +122,25 @@ def _refusal(config: StageConfig, key: str, began: Any, now: Any) -> ConfigError
     )
 
 
-def _differences(config: StageConfig, earlier: StageConfig) -> dict[str, tuple[Any, Any]]:
+def _differences(config: C, earlier: C) -> dict[str, tuple[Any, Any]]:
     """What a run was begun with and what is given now, by key, where they differ and may not.
 
     A path counts as the place it leads to, however it is written.
     """
     free = ("out", "resume", "data.workers", *(f"train.{key}" for key in FREE))
-    began, found = plain(earlier, paths=True), {}
-    for key, value in plain(config, paths=True).items():
+    began, found = plain(_resolved(earlier), paths=True), {}
+    for key, value in plain(_resolved(config), paths=True).items():
         counted = key in ("train.steps", "train.validate_every") and value is None  # counted out from epochs or minutes
         counted |= key == "train.compile" and value == "auto"  # as it was chosen when the run began
-        if not counted and not (key in free or key.startswith("train.checkpoint.")) and began.get(key) != value:
+        looks = key.partition(".")[0] in WATCHING
+        if not (counted or looks or key in free or key.startswith("train.checkpoint.")) and began.get(key) != value:
             found[key] = (began.get(key), value)
     return found
+
+
+def _resolved(config: C) -> C:
+    """With the numbers filled in that may be left out: whether they are makes no difference."""
+    return replace(config, optimizer=config.optimizer.resolve(), schedule=config.schedule.resolve())
 
 
 def plain(config: Any, prefix: str = "", *, paths: bool = False) -> dict[str, Any]:

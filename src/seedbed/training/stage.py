@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-import logging.handlers
 import shlex
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from seedbed.data.batches.batch import BatchSource
 from seedbed.devices import choose_device, gemm_peak, peak_memory_mb, set_determinism
-from seedbed.errors import StorageError
 from seedbed.model.accounting import count_parameters, training_flops
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import TOKENIZER, save_model
@@ -28,7 +24,6 @@ from seedbed.runs import (
     input_hash,
     lock,
     seal,
-    storage_error,
     words,
     write_atomic,
     write_card,
@@ -42,7 +37,11 @@ from seedbed.training.compilation import check_compiler, pays
 from seedbed.training.config import CheckpointConfig, StageConfig, TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.objective import Objective
+from seedbed.training.observers.building import build_observers
+from seedbed.training.observers.observer import Observer
+from seedbed.training.parallel.world import World
 from seedbed.training.precision import choose_precision
+from seedbed.training.run_log import log_to
 from seedbed.training.settings import CONFIG, check_beginning, plain, settle
 from seedbed.training.trainer import Trainer
 
@@ -79,6 +78,8 @@ class Stage:
     """What the stage itself has to say, for its log and result."""
     phases: Sequence[int] = (0,)
     """Steps from which on a step may cost something else, as those of a length curriculum do."""
+    observers: Sequence[Observer] = ()
+    """What watches the run beside those that its settings ask for."""
     began: float = field(default_factory=time.perf_counter)
     """When the command set to work, on the clock of `time.perf_counter`: what it did since belongs to its minutes."""
 
@@ -94,21 +95,48 @@ def run_stage(stage: Stage, config: C) -> dict[str, Any]:
     The folder is complete when its manifest is there. A run that was asked to stop is saved, returns with
     `"finished": false`, and goes on when the same command is given again.
     """
-    run = config.out
+    run, world = config.out, World.here()
     device = choose_device(config.train.device)  # refused, like a missing budget, before anything is written
     choose_precision(config.train.precision, device)
     if config.train.compile == "on":
         check_compiler(device)
+    if not world.leads:
+        return _follow(stage, world)
+    observers = [*build_observers(config, stage.tokenizer), *stage.observers]
     if not (run / CONFIG).exists():
         check_beginning(config)
-    with lock(run), _log_to(run / "training.log"):
+    with lock(run), log_to(run, config.log):
         config = settle(config, lambda settings: _counted(_with_compile(settings, stage), stage))
-        return _run(stage, config, run)
+        world.tell(config)
+        return world.tell(_run(stage, config, run, observers))
 
 
-def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
-    trainer = _trainer(stage, config)
-    resumed_at = trainer.resume(config.resume) if config.resume != "never" else 0
+def _follow(stage: Stage, world: World) -> dict[str, Any]:
+    """What the other processes do: they measure with the leader when it does, then train by the settings it tells."""
+    logging.getLogger("seedbed").setLevel(logging.ERROR)  # the leader warns for all
+    told: Any = world.tell()
+    while isinstance(told, _Measuring):
+        _measured(told.config, stage, told.seconds)
+        told = world.tell()
+    trainer = _trainer(stage, told)
+    trainer.resume(told.resume)
+    if trainer.train():
+        _select(trainer)
+        trainer.parallel.whole_model()
+    return world.tell()
+
+
+def _select(trainer: Trainer[Any]) -> int:
+    """Puts the weights that become the model into it; their step."""
+    best = trainer.load_best() if trainer.config.select == "best" else None
+    if trainer.average is not None:
+        trainer.average.exchange(trainer.progress.step)
+    return trainer.progress.step if best is None else best
+
+
+def _run(stage: Stage, config: C, run: Path, observers: Sequence[Observer]) -> dict[str, Any]:
+    trainer = _trainer(stage, config, observers)
+    resumed_at = trainer.resume(config.resume)
     (run / MANIFEST).unlink(missing_ok=True)  # a complete run that is opened again is not complete until it ends
     _save_tokenizer(run / TOKENIZER, stage.tokenizer)
     logger.info("%s: step %d of %d on %s", stage.name, resumed_at, trainer.steps, trainer.device)
@@ -134,12 +162,13 @@ def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
         logger.warning("%s; the same command goes on", done)
         result["interrupted"] = trainer.interrupted
     if finished:
-        best = trainer.load_best() if config.train.select == "best" else None
-        selected = trainer.progress.step if best is None else best
+        selected = _select(trainer)
         result |= _metrics(trainer, selected)
+        whole = trainer.parallel.whole_model()
+        assert whole is not None  # this process leads
         save_model(
             run / "model",
-            trainer.model,
+            whole,
             stage.tokenizer,
             inputs=stage.hashes,
             card=_card(stage, trainer.model.config, result, run),
@@ -152,6 +181,7 @@ def _run(stage: Stage, config: C, run: Path) -> dict[str, Any]:
             card["Loss"] = f"![Loss over the steps]({LOSS_PICTURE})"
         write_card(run, f"Run {run.name}", card)
         seal(run, "run", stage.hashes, plain(config))
+    result["used"] = trainer.meter.totals()
     result |= {"seconds": round(time.perf_counter() - stage.began, 2), "peak_rss_mb": round(peak_memory_mb(), 1)}
     write_result(run, result)
     return result
@@ -164,17 +194,18 @@ def _save_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     tokenizer.save(folder)
 
 
-def _trainer(stage: Stage, config: C, *, quiet: bool = False) -> Trainer[Any]:
+def _trainer(stage: Stage, config: C, observers: Sequence[Observer] = (), *, quiet: bool = False) -> Trainer[Any]:
     device = choose_device(config.train.device)
     set_determinism(config.train.deterministic)
     model = stage.model().to(device)
     model.attend_by(config.train.attention)
+    world = World.here()
     display = Display(
         stage.name,
         flops_per_token=training_flops(model.config, stage.length),
-        peak_flops=gemm_peak(device),
+        peak_flops=gemm_peak(device) * world.size,
         shows_mfu=device.type != "cpu",
-        quiet=quiet,
+        quiet=quiet or not world.leads,
     )
     return Trainer(
         model,
@@ -187,6 +218,7 @@ def _trainer(stage: Stage, config: C, *, quiet: bool = False) -> Trainer[Any]:
         run=config.out,
         display=display,
         inputs=stage.hashes,
+        observers=observers,
     )
 
 
@@ -197,9 +229,11 @@ def _counted(config: StageConfig, stage: Stage) -> TrainConfig:
     if train.steps is not None:
         return train
     if train.epochs is not None:
-        return replace(train, steps=max(1, round(train.epochs * stage.source.samples / train.batch)))
+        return replace(train, steps=max(1, round(train.rows.steps_for(train.epochs * stage.source.samples))))
     assert train.minutes is not None  # one budget is given
-    costs = _measured(config, stage, 60 * train.minutes)
+    seconds = 60 * train.minutes
+    World.here().tell(_Measuring(config, seconds))
+    costs = _measured(config, stage, seconds)
     spent = max(time.perf_counter() - stage.began, 0.0)  # a clock may be set back
     train = fit(train, costs, 60 * train.minutes - spent)
     steps = ", ".join(f"{step:.4f} s a step from step {first:,} on" for first, step in costs.phases)
@@ -224,15 +258,24 @@ def _with_compile(config: C, stage: Stage) -> C:
     return replace(config, train=replace(train, compile=chosen))
 
 
+@dataclass(frozen=True)
+class _Measuring:
+    """What the leader asks the others to do with it."""
+
+    config: StageConfig
+    seconds: float
+
+
 def _measured(config: StageConfig, stage: Stage, seconds: float) -> Costs:
     """What steps cost, measured in a folder inside the run's, on the same disk, that is removed again."""
     scratch = config.out / MEASURING
     unending = replace(config.train, steps=10**9, validate_every=None, checkpoint=CheckpointConfig())
     try:
         with writing(scratch):
-            scratch.mkdir()
+            scratch.mkdir(exist_ok=True)  # each process makes it, and takes it away, when it is there
         trainer = _trainer(stage, replace(config, out=scratch, train=unending), quiet=True)
-        return measure(trainer, MEASURED_SHARE * seconds, stage.phases)
+        phases = sorted({*stage.phases, *(phase.from_step for phase in config.train.batches)})
+        return measure(trainer, MEASURED_SHARE * seconds, phases)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -241,7 +284,7 @@ def few_steps(train: TrainConfig, length: int) -> str | None:
     """What to say of minutes that hold too few steps; None when they hold enough, or the steps were asked for."""
     if train.minutes is None or train.steps is None or train.steps >= FEW_STEPS:
         return None
-    speed = train.steps * train.batch * length / (60 * train.minutes)
+    speed = train.rows.first(train.steps) * length / (60 * train.minutes)
     return (
         f"{train.steps} steps fit into {train.minutes:.3g} minutes at {speed:,.0f} tokens/s: too few to learn; other "
         "programs use the cores? Try OMP_NUM_THREADS=1, or more minutes."
@@ -267,7 +310,8 @@ def _card(stage: Stage, model: ModelConfig, result: Mapping[str, Any], run: Path
         if key in ("steps", "units", "val_loss", "val_bits_per_byte")
     ]
     parameters = count_parameters(model).total
-    use = f'`seedbed generate --model {shlex.quote(str(run))} --prompt "Once"`'
+    use = f"`seedbed {'generate' if model.causal else 'inspect'} --model {shlex.quote(str(run))}"
+    use += ' --prompt "Once"`' if model.causal else "`"
     if find_class(model) is not None:
         use += f', or, in transformers, `AutoModelForCausalLM.from_pretrained("{run / "model"}")`'
     what = f"A language model of {parameters:,} parameters, made by `seedbed {stage.name}`."
@@ -277,37 +321,3 @@ def _card(stage: Stage, model: ModelConfig, result: Mapping[str, Any], run: Path
         "Made from": "\n".join(f"- {name}: `{path}`" for name, path in stage.inputs.items()),
         "Use": f"{use}.",
     }
-
-
-class _RunLog(logging.handlers.RotatingFileHandler):
-    """Ends the run when the log cannot be written, as when metrics cannot; logging itself would print a traceback."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        error = sys.exception()
-        if isinstance(error, StorageError):  # ours, on its way through the handlers that this one is built on
-            raise error
-        if not isinstance(error, OSError):
-            return super().handleError(record)
-        self.stream = None  # what is buffered there would fail again when it is closed
-        raise storage_error(self.baseFilename, error) from error
-
-
-@contextlib.contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Everything that seedbed logs also goes to the run's own rotating log."""
-    handler = _RunLog(path, maxBytes=10_000_000, backupCount=3, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    package = logging.getLogger("seedbed")
-    # Warnings are for the person too: such as a checkpoint that had to be passed over.
-    aloud = logging.StreamHandler()
-    aloud.setLevel(logging.WARNING)
-    aloud.setFormatter(logging.Formatter("seedbed: %(message)s"))
-    package.addHandler(handler)
-    package.addHandler(aloud)
-    package.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        package.removeHandler(handler)
-        package.removeHandler(aloud)
-        handler.close()

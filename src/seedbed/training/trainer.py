@@ -7,11 +7,11 @@ no clock, no hidden counter, so that a run cut anywhere and taken up again ends 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -21,26 +21,34 @@ from torch import Tensor
 
 from seedbed.data.batches.batch import Batch, BatchSource
 from seedbed.data.batches.mixture import MixtureSource
-from seedbed.devices import peak_memory_mb, synchronise
+from seedbed.devices import synchronise
 from seedbed.errors import TrainingError
 from seedbed.model.routing import balance_experts
 from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 from seedbed.optim.groups import build_optimizers, set_rates
 from seedbed.optim.schedules import rate_multiple
+from seedbed.training.average import WeightAverage
 from seedbed.training.checkpoint import Checkpoints, RunState
 from seedbed.training.compilation import compile_blocks
 from seedbed.training.config import TrainConfig
 from seedbed.training.display import Display
 from seedbed.training.interruption import Interruption
-from seedbed.training.objective import Objective, Tally
+from seedbed.training.meter import Meter
+from seedbed.training.objective import Loss, Objective, Tally
+from seedbed.training.observers.observer import Observer, Observers
+from seedbed.training.parallel.arrangement import arrange
+from seedbed.training.parallel.parallel import Rows, local
 from seedbed.training.precision import Precision
 from seedbed.training.recompute import recompute_blocks
-from seedbed.training.trackers import JsonLines
+from seedbed.training.trackers.json_lines import JsonLines
 
 logger = logging.getLogger(__name__)
 
 B = TypeVar("B", bound=Batch)
+
+RECORDS = ("metrics", "statistics", "samples", "timings")
+"""What a run writes down, NAME.jsonl each. All but the timings are the same in every repetition."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +81,10 @@ class Trainer(Generic[B]):
         run: Path,
         display: Display,
         inputs: Mapping[str, str] | None = None,
+        observers: Sequence[Observer] = (),
     ):
         """`config.steps` is set, whichever budget was asked for; `run` is the folder of the run,
-        `inputs` the hashes of what it is made from."""
+        `inputs` the hashes of what it is made from; `observers` watch it and move nothing."""
         assert config.steps is not None
         self.model = model.train()
         self.objective = objective
@@ -83,8 +92,10 @@ class Trainer(Generic[B]):
         self.validation = validation
         self.config = config
         self.steps = config.steps
+        self.rows = config.rows
         self.schedule = schedule
-        self.optimizers = build_optimizers(model, optimizer)
+        self.parallel = arrange(model, config)
+        self.optimizers = self.parallel.divide(build_optimizers(model, optimizer))
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.device = self.parameters[0].device
         self.precision = Precision(config.precision, self.device)
@@ -93,10 +104,14 @@ class Trainer(Generic[B]):
             compile_blocks(model)
         if config.recompute != "none":
             recompute_blocks(model, config.recompute)
+        self.average = WeightAverage(model, config.average, self.steps) if config.select == "average" else None
         self.display = display
-        self.checkpoints = Checkpoints(run, inputs)
-        self.metrics = JsonLines(run / "metrics.jsonl")
-        self.timings = JsonLines(run / "timings.jsonl")
+        self.checkpoints = Checkpoints(run, inputs, self.parallel)
+        self.run = run
+        self.records = {name: JsonLines(run / f"{name}.jsonl") for name in RECORDS}
+        self.metrics = self.records["metrics"]
+        self.meter = Meter(self.device)
+        self.observers = Observers(observers)
         self.progress = RunState()
         self.interrupted = False
         """Stopped by Ctrl-C."""
@@ -108,19 +123,20 @@ class Trainer(Generic[B]):
         multiple = rate_multiple(self.schedule, self.progress.step, self.steps)
         set_rates(self.optimizers, multiple)
         # What dropout leaves out follows from the seed and the step, not from the steps before.
-        torch.manual_seed(random.Random(f"{self.config.seed}, {self.progress.step}").getrandbits(63))
+        self.parallel.seed(f"{self.config.seed}, {self.progress.step}")
         tally, tokens = Tally(), 0
-        for batch in self.micro_batches(self.progress.step):
-            with self.precision.compute():
-                loss = self.objective.loss(self.model, batch)
+        for rows, batch in self.micro_batches(self.progress.step):
+            loss = self.loss(rows, batch)
             self.precision.backward(loss.sum, self.progress)
-            tally, tokens = tally + loss, tokens + batch.tokens
+            tally, tokens = tally + loss, tokens + (0 if rows.spare else batch.tokens)
+        tally, tokens = self.parallel.total(tally, tokens)
+        self.parallel.sum_gradients()
         norm = self.normalise_gradients(tally.units * self.precision.scale(self.progress))
         overflowed = self.precision.overflowed(self.progress, tally.sum, norm)
         applied = math.isfinite(norm) and math.isfinite(tally.sum)
         if applied:
-            for optimizer in self.optimizers:
-                optimizer.step()
+            self.observers.before_update(self, norm)
+            self.parallel.update(self.optimizers)
             balance_experts(self.model, tally.totals)
         for parameter in self.parameters:
             parameter.grad = None
@@ -130,29 +146,36 @@ class Trainer(Generic[B]):
             units=self.progress.units + tally.units,
             skipped_in_row=0 if applied else self.progress.skipped_in_row + (not overflowed),
         )
+        if self.average is not None:
+            self.average.update(self.progress.step)
         self.progress = self.precision.adjusted(self.progress, overflowed=overflowed)
         return StepReport(tally, norm, multiple, tokens, applied)
 
-    def micro_batches(self, step: int) -> Iterator[B]:
-        """The rows of a step, as many at a time as fit."""
-        size = self.config.micro_batch or self.config.batch
-        for first in range(0, self.config.batch, size):
-            count = min(size, self.config.batch - first)
-            yield self.source.batch(step * self.config.batch + first, count).to(self.device)
+    def micro_batches(self, step: int) -> Iterator[tuple[Rows, B]]:
+        """This process's rows of a step, as many at a time as fit."""
+        begin, count = self.rows.first(step), self.rows.size(step)
+        for rows in self.parallel.rows(begin, count, self.config.micro_batch or count):
+            yield rows, self.meter.batch(self.source, rows.first, rows.count).to(self.device)
+
+    def loss(self, rows: Rows, batch: B) -> Loss:
+        with self.precision.compute():
+            loss = self.objective.loss(self.model, batch)
+        return loss.nothing() if rows.spare else loss
 
     def normalise_gradients(self, units: float) -> float:
         """Divides by the units of the step times the scale of its loss, clips, and returns the norm before clipping."""
         gradients: list[Tensor] = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients)) / units if units else 0.0
+        norm = self.parallel.norm(gradients) / units if units else 0.0
         limit = self.config.clip or math.inf
         scale = min(1.0, limit / (norm + 1e-6)) / (units or 1)
-        torch._foreach_mul_(gradients, scale)
+        torch._foreach_mul_([local(gradient) for gradient in gradients], scale)
         return norm
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """The objective's metrics over the first rows of the validation data, whose order makes them a sample of it; of
-        a mixture also those of each part, as loss/NAME."""
+        a mixture also those of each part, as loss/NAME. They are those of the average of the weights, if that is what
+        becomes the model."""
         assert self.validation is not None
         self.model.eval()
         rows = min(self.config.validation_rows, self.validation.samples)
@@ -161,12 +184,14 @@ class Trainer(Generic[B]):
             parts = self.validation.parts(rows)
         size = self.config.micro_batch or self.config.batch
         whole, tallies = Tally(), dict.fromkeys(parts, Tally())
-        for name, (source, count) in parts.items():
-            for first in range(0, count, size):
-                batch = source.batch(first, min(size, count - first)).to(self.device)
-                with self.precision.compute():
-                    loss = self.objective.loss(self.model, batch)
-                whole, tallies[name] = whole + loss, tallies[name] + loss
+        with self.average.in_model(self.progress.step) if self.average else contextlib.nullcontext():
+            for name, (source, count) in parts.items():
+                for rows_here in self.parallel.rows(0, count, size):
+                    loss = self.loss(rows_here, source.batch(rows_here.first, rows_here.count).to(self.device))
+                    whole, tallies[name] = whole + loss, tallies[name] + loss
+            self.parallel.rest()
+        whole, _ = self.parallel.total(whole, 0)
+        tallies = {name: self.parallel.total(tally, 0)[0] for name, tally in tallies.items()}
         self.model.train()
         metrics = self.objective.report(whole)
         if len(parts) > 1:
@@ -181,20 +206,31 @@ class Trainer(Generic[B]):
 
         Raises TrainingError when too many gradients in a row are not finite.
         """
-        with Interruption() as interruption, self.display.open(self.steps, self.progress.step):
+        progress = self.display.open(self.steps, self.progress.step)
+        with Interruption() as interruption, progress, self.saving(), self.observers.watching(self):
             begins = self.validation is not None and not self.progress.validated
             if begins and self.record_validation() and self.saves_improvements:
                 self.save()
             while not self.finished:
                 self.run_step()
-                if interruption.requested:
+                if self.parallel.world.any(interruption.requested):
                     logger.info("asked to stop: saving step %d", self.progress.step)
                     self.save()
-                    self.interrupted = interruption.by_person and not self.finished
+                    self.interrupted = self.parallel.world.any(interruption.by_person) and not self.finished
                     return self.finished
-        if self.progress.step not in self.checkpoints.steps():
-            self.save()
+            if self.progress.step != self.checkpoints.current:
+                self.save()
         return True
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Whatever ends the block, a checkpoint that is being written is then on the disk."""
+        try:
+            yield
+        except BaseException:
+            self.checkpoints.abandon()
+            raise
+        self.checkpoints.wait()
 
     @property
     def finished(self) -> bool:
@@ -208,6 +244,7 @@ class Trainer(Generic[B]):
         report = self.step()
         synchronise(self.device)
         self.record_step(report, time.perf_counter() - start)
+        self.observers.after_step(self, report)
         if self.progress.skipped_in_row >= self.config.nonfinite_limit:
             raise TrainingError(
                 f"no finite gradient {self.config.nonfinite_limit} times in a row, up to step {self.progress.step}",
@@ -215,7 +252,7 @@ class Trainer(Generic[B]):
             )
         improved = self.validation is not None and self.due(self.validation_interval) and self.record_validation()
         if self.checkpoint_due(improved):
-            self.save()
+            self.save(background=self.config.checkpoint.background)
 
     def due(self, interval: int | None) -> bool:
         return interval is not None and (self.progress.step % interval == 0 or self.progress.step == self.steps)
@@ -229,65 +266,83 @@ class Trainer(Generic[B]):
         return self.config.checkpoint.on_improvement or self.config.select == "best"
 
     def checkpoint_due(self, improved: bool) -> bool:
-        when = self.config.checkpoint
+        when, step = self.config.checkpoint, self.progress.step
         if improved and self.saves_improvements:
             return True
         if when.steps is None and when.epochs is None and not self.saves_improvements:
             return self.due(self.validation_interval)
-        epochs = None
-        if when.epochs is not None:
-            epochs = max(1, round(when.epochs * self.source.samples / self.config.batch))
-        return self.due(when.steps) or self.due(epochs)
+        if self.due(when.steps):
+            return True
+        if when.epochs is None:
+            return False
+        # So many passes are full, which before this step they were not.
+        passes = [self.rows.first(step) // (when.epochs * self.source.samples) for step in (step - 1, step)]
+        return passes[0] != passes[1] or step == self.steps
 
-    def save(self) -> None:
+    @property
+    def further(self) -> dict[str, Tensor]:
+        """What a checkpoint holds beside model and optimizers."""
+        return self.average.tensors if self.average is not None else {}
+
+    def save(self, *, background: bool = False) -> None:
         """Writes a checkpoint once everything that it claims is on the disk, then removes old ones."""
-        self.metrics.sync()
-        self.checkpoints.save(self.model, self.optimizers, self.progress, self.source.fingerprint)
-        self.checkpoints.prune(self.config.checkpoint.keep, self.progress.best_step)
-        logger.info("saved step %d", self.progress.step)
+        if self.parallel.world.leads:
+            for records in self.records.values():
+                records.sync()
+        state = (self.model, self.optimizers, self.progress, self.source.fingerprint, self.further)
+        self.checkpoints.save(*state, keep=self.config.checkpoint.keep, background=background)
 
     def resume(self, where: str | Path = "auto") -> int:
-        """Goes back to the newest whole checkpoint ("auto") or the given one, and cuts the records to it; the step."""
+        """Goes back to the newest whole checkpoint ("auto") or the given one, and cuts the records to it; the step.
+        "never": stays where it is."""
+        if where == "never":
+            return self.progress.step
         if where == "auto":
-            progress = self.checkpoints.newest(self.model, self.optimizers, self.source.fingerprint)
+            progress = self.checkpoints.newest(self.model, self.optimizers, self.source.fingerprint, self.further)
         else:
             step = self.checkpoints.step_of(Path(where))
-            progress = self.checkpoints.load(step, self.model, self.optimizers, self.source.fingerprint)
+            progress = self.checkpoints.load(step, self.model, self.optimizers, self.source.fingerprint, self.further)
         self.progress = progress or RunState()
-        # Checkpoints go first: one that is left must never claim steps whose records are gone.
-        self.checkpoints.drop_after(self.progress.step if progress else -1)
-        self.metrics.cut(self.progress.step if progress else -1)
-        self.timings.cut(self.progress.step)
+        if self.parallel.world.leads:
+            # Checkpoints go first: one that is left must never claim steps whose records are gone.
+            self.checkpoints.drop_after(self.progress.step if progress else -1)
+            for records in self.records.values():
+                records.cut(self.progress.step if progress else -1)
+        self.parallel.world.wait()
         return self.progress.step
 
     def load_best(self) -> int | None:
         """Puts the weights of the lowest validation loss into the model; the step, or None when there is none."""
         best = self.progress.best_step
-        if best is None or best not in self.checkpoints.steps():
+        if best is None or best not in self.parallel.world.led(self.checkpoints.steps):
             return None
-        self.checkpoints.load(best, self.model, self.optimizers, self.source.fingerprint)
+        self.checkpoints.load(best, self.model, self.optimizers, self.source.fingerprint, self.further)
         return best
 
     # Records ---------------------------------------------------------------------------------------------------------
 
+    def record(self, name: str, values: Mapping[str, Any]) -> None:
+        """One more line of NAME.jsonl, of the step that the run has come to; the observers hear of it."""
+        if not self.parallel.world.leads:
+            return
+        record = {"step": self.progress.step, **values}
+        self.records[name].append(record)
+        self.observers.recorded(self, name, record)
+
     def record_step(self, report: StepReport, seconds: float) -> None:
         """metrics.jsonl takes what is the same in every repetition, timings.jsonl what a clock says."""
+        if not self.parallel.world.leads:
+            return
         metrics = finite(self.objective.report(report.tally)) if report.applied else {}
         self.display.step(self.progress.step, metrics.get("loss"), report.tokens, seconds)
         if not report.applied:
             logger.warning("step %d left out: its gradient is not finite", self.progress.step)
-            self.metrics.append({"step": self.progress.step, "left_out": True})
+            self.record("metrics", {"left_out": True})
         elif self.due(self.config.log_every) or self.progress.step == 1:
-            self.metrics.append(
-                {
-                    "step": self.progress.step,
-                    **metrics,
-                    "gradient_norm": report.gradient_norm,
-                    "rate_multiple": report.rate_multiple,
-                    "units": self.progress.units,
-                }
-            )
-            self.timings.append({"step": self.progress.step, **self.display.speed(), "peak_rss_mb": peak_memory_mb()})
+            norm, multiple = report.gradient_norm, report.rate_multiple
+            counts = {"gradient_norm": norm, "rate_multiple": multiple, "units": self.progress.units}
+            self.record("metrics", {**metrics, **counts})
+            self.record("timings", {**self.display.speed(), **self.meter.read()})
 
     def record_validation(self) -> bool:
         """Validates and notes it; whether it is the best so far."""
@@ -299,7 +354,7 @@ class Trainer(Generic[B]):
         else:
             progress = replace(progress, validations_without_gain=progress.validations_without_gain + 1)
         self.progress = progress
-        self.metrics.append({"step": progress.step, **{f"val_{key}": value for key, value in finite(metrics).items()}})
+        self.record("metrics", {f"val_{key}": value for key, value in finite(metrics).items()})
         self.display.validation(metrics)
         return improved
 

@@ -75,6 +75,14 @@ class FinetuneConfig(StageConfig):
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     """Plain text among the conversations."""
 
+    tokenizer: Path | None = None
+    """Folder of the tokenizer to go on with. Left out: the model's own. One with more tokens needs
+    resize_vocabulary."""
+
+    resize_vocabulary: bool = False
+    """Whether embeddings and head grow for a tokenizer that has more tokens than the model's own. Otherwise it is
+    refused."""
+
     template: str | None = None
     """Chat template: chatml, instruct, chat, llama3, alpaca, a .jinja file, or Jinja source. Left out: the one
     stored with the model's tokenizer."""

@@ -23,10 +23,13 @@ from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.folder import find_model, load_model, tell_unfinished
 from seedbed.model.transformer import Transformer
+from seedbed.model.vocabulary import grow_vocabulary
 from seedbed.progress import progress
 from seedbed.tokenizers.chat import Encoded, find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
-from seedbed.training.objective import NextToken
+from seedbed.training.objective import NextToken, refuse_both_ways
+from seedbed.training.observers.observer import Observer
+from seedbed.training.parallel.launch import in_parallel
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 from seedbed.tuning.config import FinetuneConfig
 
@@ -34,11 +37,16 @@ MASTER = torch.float32
 """What is trained, whatever the model is stored in: a bf16 weight is too coarse to take up a small step."""
 
 
-def finetune(config: FinetuneConfig) -> dict[str, Any]:
-    """Fine-tunes every weight of a model; returns the result that `result.json` holds."""
+@in_parallel
+def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict[str, Any]:
+    """Fine-tunes every weight of a model; returns the result that `result.json` holds.
+
+    `observers` watch it beside those that the config asks for.
+    """
     began = time.perf_counter()
     tell_unfinished(config.model)
-    model, tokenizer = load_model(config.model, dtype=MASTER)
+    model, tokenizer = _initial(config)
+    refuse_both_ways(model.config)
     if config.template is not None:
         tokenizer = tokenizer.with_template(find_template(config.template))
     length = config.length or min(512, model.config.context)
@@ -58,6 +66,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
     source: BatchSource[TokenBatch] = packed(train, config.data, config.train.seed)
     inputs = {"model": find_model(config.model), "data": config.data}
+    if config.tokenizer is not None:
+        inputs["tokenizer"] = config.tokenizer
     if config.validation is not None:
         inputs["validation"] = config.validation
     if config.replay.tokens is not None:
@@ -67,7 +77,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         inputs["replay"] = config.replay.tokens
 
     def starting_model() -> Transformer:
-        return load_model(config.model, dtype=MASTER)[0]
+        return _initial(config)[0]
 
     stage = Stage(
         name="finetune",
@@ -79,9 +89,27 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         length=length,
         inputs=inputs,
         notes={"overlong": {fate: overlong[fate] for fate in ("dropped", "truncated")}},
+        observers=observers,
         began=began,
     )
     return run_stage(stage, config)
+
+
+def _initial(config: FinetuneConfig) -> tuple[Transformer, Tokenizer]:
+    """The model to begin with and the tokenizer to go on with. ConfigError for another one than the model's own, unless
+    its vocabulary may grow."""
+    model, own = load_model(config.model, dtype=MASTER)
+    if config.tokenizer is None:
+        return model, own
+    tokenizer = Tokenizer.load(config.tokenizer)
+    if tokenizer.chat_template is None and own.chat_template is not None:
+        tokenizer = tokenizer.with_template(own.chat_template)
+    if not config.resize_vocabulary and tokenizer.vocab_size != own.vocab_size:
+        raise ConfigError(
+            f"{config.tokenizer} has {tokenizer.vocab_size:,} tokens, but the model has {own.vocab_size:,}",
+            "Give --resize_vocabulary true, and embeddings and head grow for it.",
+        )
+    return grow_vocabulary(model, own, tokenizer), tokenizer
 
 
 def _with_replay(

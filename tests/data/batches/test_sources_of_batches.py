@@ -21,13 +21,14 @@ from seedbed.data.batches.masking import Masking
 from seedbed.data.batches.mixture import BLOCK, CYCLE, MixtureSource, Phase
 from seedbed.data.batches.packing import PackedSource
 from seedbed.data.batches.prefetch import Prefetch
+from seedbed.data.batches.prefixes import Prefixes
 from seedbed.data.tokens import StoreWriter, TokenStore
 from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.runs import new_folder, open_folder
 from seedbed.tokenizers.bytes import build
 from tests.tiny import Rows
 
-PARTS = ("tokens_BT", "targets_BT", "segments_BT", "positions_BT")
+PARTS = ("tokens_BT", "targets_BT", "segments_BT", "positions_BT", "prefix_B")
 
 
 def same(a: TokenBatch, b: TokenBatch) -> bool:
@@ -91,10 +92,17 @@ def sources(store, other, marked):
         "masking": Masking(isolated, marked, 0.15, seed=8),
         "prefetched": Prefetch(mixture, workers=3),
         "curriculum": LengthCurriculum(windows, 32, [(0, 8), (4000, 32)]),
+        "cut and masked": Masking(LengthCurriculum(isolated, 32, [(0, 8), (4000, 32)]), marked, 0.15, seed=8),
+        "prefixes": Prefixes(best_fit, seed=11),
+        "cut and prefixed": Prefixes(LengthCurriculum(windows, 32, [(0, 8), (4000, 32)]), seed=11),
+        "prefixes mixed": MixtureSource(
+            [Prefixes(windows, seed=12), Prefixes(best_fit, seed=12)], [Phase(0, (1, 2))], 5000, seed=9
+        ),
     }
 
 
 NAMES = ["windows", "isolated", "best fit", "packed", "mixture", "infilling", "masking", "prefetched", "curriculum"]
+NAMES += ["cut and masked", "prefixes", "cut and prefixed", "prefixes mixed"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -352,6 +360,20 @@ def test_masking_hides_what_it_should(sources, marked):
     hidden = (masked.tokens_BT[chosen] == marked.special_ids["<mask>"]).float().mean()
     same_ = (masked.tokens_BT[chosen] == plain.tokens_BT[chosen]).float().mean()
     assert hidden == pytest.approx(0.8, abs=0.03) and same_ == pytest.approx(0.1, abs=0.03)
+
+
+def test_a_prefix_ends_anywhere_and_leaves_a_target(sources):
+    plain, prefixed = sources["windows"].batch(0, 3200), Prefixes(sources["windows"], seed=13).batch(0, 3200)
+    places = torch.arange(32)
+    rest = places >= prefixed.prefix_B[:, None] - 1  # the last token of a prefix predicts the first behind it
+    assert torch.equal(prefixed.targets_BT, plain.targets_BT.masked_fill(~rest, IGNORE))
+    counts = torch.bincount(prefixed.prefix_B, minlength=33)
+    assert counts[0] == 0 and counts[1:].min() > 60 and counts[1:].max() < 145
+
+
+def test_a_prefix_in_a_padded_row_of_documents_leaves_a_target(sources):
+    batch = sources["prefixes"].batch(0, 500)
+    assert (batch.targets_BT != IGNORE).any(1).all() and len(set(batch.prefix_B.tolist())) > 20
 
 
 def test_what_a_tokenizer_lacks_is_told(sources, marked):

@@ -61,6 +61,11 @@ def data(*arguments: str) -> TrainingData:
     return TrainingData(settings, open_folders(settings), LENGTH, SEED)
 
 
+def first_sample(step: int) -> int:
+    """When every step takes as many rows."""
+    return step * BATCH
+
+
 def letters(batch: TokenBatch) -> list[str]:
     """Of each row."""
     return ["a" if ord("a") in row else "b" for row in batch.tokens_BT.tolist()]
@@ -73,7 +78,7 @@ def same(one: TokenBatch, other: TokenBatch) -> bool:
 
 
 def test_a_folder_alone_is_its_windows(folders):
-    source = data(f"--tokens={folders[0]}").source(BATCH)
+    source = data(f"--tokens={folders[0]}").source(first_sample)
     tokens = open_tokens(folders[0])
     windows = WindowSource(tokens.train, LENGTH, SEED)
     assert source.fingerprint == windows.fingerprint and same(source.batch(3, 50), windows.batch(3, 50))
@@ -82,14 +87,14 @@ def test_a_folder_alone_is_its_windows(folders):
 
 
 def test_weights_are_shares_of_the_rows_and_an_epoch_is_as_long_as_all_folders(folders):
-    source = data(mixture(folders, "weight: 1", "weight: 3")).source(BATCH)
+    source = data(mixture(folders, "weight: 1", "weight: 3")).source(first_sample)
     assert letters(source.batch(0, 1000)).count("a") == 250
     assert source.samples == sum(WindowSource(open_tokens(place).train, LENGTH, 0).samples for place in folders)
 
 
 def test_weights_change_at_the_step_that_was_asked_for(folders):
     phases = "--phases=[{from_step: 10, weights: [0, 1]}, {from_step: 20, weights: [1, 0]}]"
-    source = data(mixture(folders, "weight: 1", "weight: 1"), phases).source(BATCH)
+    source = data(mixture(folders, "weight: 1", "weight: 1"), phases).source(first_sample)
     found = letters(source.batch(0, 30 * BATCH))
     assert len(set(found[: 10 * BATCH])) == 2
     assert set(found[10 * BATCH : 20 * BATCH]) == {"b"} and set(found[20 * BATCH :]) == {"a"}
@@ -97,7 +102,7 @@ def test_weights_change_at_the_step_that_was_asked_for(folders):
 
 def test_an_epoch_takes_of_each_folder_the_tokens_of_its_budget(folders):
     budgets = (f"token_budget: {2960 * LENGTH}", f"token_budget: {40 * LENGTH}")
-    source = data(mixture(folders, *budgets)).source(BATCH)
+    source = data(mixture(folders, *budgets)).source(first_sample)
     assert source.samples == 3000
     assert letters(source.batch(0, source.samples)).count("b") == pytest.approx(40, abs=2)
 
@@ -105,7 +110,7 @@ def test_an_epoch_takes_of_each_folder_the_tokens_of_its_budget(folders):
 @pytest.mark.parametrize("shares", [("epochs: 2", "epochs: 0.5"), ("epochs: 1", "epochs: 1"), None])
 def test_an_epoch_goes_through_each_folder_as_often_as_asked(folders, shares):
     parts = mixture(folders, *shares) if shares else f"--mixture=[{{tokens: {folders[0]}}}, {{tokens: {folders[1]}}}]"
-    source = data(parts).source(BATCH)
+    source = data(parts).source(first_sample)
     times = [float(share.split()[1]) for share in shares or ("x 1", "x 1")]
     rows = [time * part.samples for time, part in zip(times, source.sources, strict=True)]
     assert source.samples == round(sum(rows))
@@ -116,10 +121,10 @@ def test_an_epoch_goes_through_each_folder_as_often_as_asked(folders, shares):
 @pytest.mark.parametrize("packing", ["isolate", "best_fit"])
 def test_packing_isolates_documents_in_training_and_validation(folders, packing):
     given = data(f"--tokens={folders[0]}", f"--packing={packing}")
-    for batch in (given.source(BATCH).batch(0, 20), given.validation(0).batch(0, 20)):
+    for batch in (given.source(first_sample).batch(0, 20), given.validation(0).batch(0, 20)):
         starts = (batch.tokens_BT == given.tokenizer.bos_id) & (batch.segments_BT >= 0)
         assert starts.any() and not batch.positions_BT[starts].any()
-    assert isinstance(given.source(BATCH), BestFitSource if packing == "best_fit" else WindowSource)
+    assert isinstance(given.source(first_sample), BestFitSource if packing == "best_fit" else WindowSource)
 
 
 def test_best_fit_reports_its_waste_for_each_folder(folders):
@@ -127,7 +132,7 @@ def test_best_fit_reports_its_waste_for_each_folder(folders):
     reports = given.notes["best_fit"]
     assert list(reports) == [str(folder) for folder in folders]
     assert all(report.keys() == {"padding", "cropped", "cut"} for report in reports.values())
-    batch = given.source(BATCH).batch(0, 1000)
+    batch = given.source(first_sample).batch(0, 1000)
     assert float((batch.segments_BT < 0).float().mean()) < 0.2 and not data(f"--tokens={folders[0]}").notes
     assert ((batch.targets_BT != IGNORE) <= (batch.segments_BT >= 0)).all()
 
@@ -139,29 +144,31 @@ def test_best_fit_needs_a_padding_token(tmp_path):
 
 
 def test_rows_overlap_by_the_stride(folders):
-    plain, overlapping = (data(f"--tokens={folders[0]}", f"--stride={stride}").source(BATCH) for stride in (16, 4))
+    plain, overlapping = (
+        data(f"--tokens={folders[0]}", f"--stride={stride}").source(first_sample) for stride in (16, 4)
+    )
     assert overlapping.samples == pytest.approx(4 * plain.samples, abs=4)
 
 
 def test_rows_become_longer_at_the_step_that_was_asked_for(folders):
     source = data(f"--tokens={folders[0]}", "--lengths=[{from_step: 0, length: 4}, {from_step: 3, length: 16}]")
-    shapes = [tuple(source.source(BATCH).batch(step * BATCH, BATCH).tokens_BT.shape) for step in range(5)]
+    shapes = [tuple(source.source(first_sample).batch(step * BATCH, BATCH).tokens_BT.shape) for step in range(5)]
     assert shapes == [(16, 4)] * 3 + [(4, 16)] * 2
 
 
 def test_infilling_needs_its_marks_and_then_moves_text(folders, tmp_path):
     with pytest.raises(ConfigError, match="needs the special tokens"):
-        data(f"--tokens={folders[0]}", "--infilling=0.5").source(BATCH)
+        data(f"--tokens={folders[0]}", "--infilling=0.5").source(first_sample)
     given = data(f"--tokens={make_folder(tmp_path / 't', 'a', 50, byte_tokenizer.build().with_tokens(MARKS))}")
     marked = TrainingData(config(f"--tokens={tmp_path / 't'}", "--infilling=0.5"), given.folders, LENGTH, SEED)
     middle = given.tokenizer.special_ids[MARKS[2]]
-    assert (marked.source(BATCH).batch(0, 40).tokens_BT == middle).any()
+    assert (marked.source(first_sample).batch(0, 40).tokens_BT == middle).any()
     assert not (marked.validation(0).batch(0, 10).tokens_BT == middle).any()
 
 
 def test_threads_change_no_batch(folders):
     options = (mixture(folders, "weight: 1", "weight: 3"), "--packing=isolate")
-    plain, threads = data(*options).source(BATCH), data(*options, "--workers=2").source(BATCH)
+    plain, threads = data(*options).source(first_sample), data(*options, "--workers=2").source(first_sample)
     assert isinstance(threads, Prefetch) and isinstance(plain, MixtureSource)
     assert all(same(plain.batch(i * BATCH, BATCH), threads.batch(i * BATCH, BATCH)) for i in range(10))
 

@@ -42,6 +42,13 @@ class TokenBatch:
     """int32 document number inside the row, −1 on padding."""
     positions_BT: Tensor | None = None
     """int64 position inside the document."""
+    prefix_B: Tensor | None = None
+    """int64, how many first positions of each row are read by all of it."""
+
+    @property
+    def where(self) -> dict[str, Tensor | None]:
+        """Who sees whom and from where: what a model is told beside the tokens."""
+        return {"segments_BT": self.segments_BT, "positions_BT": self.positions_BT, "prefix_B": self.prefix_B}
 
     @property
     def units(self) -> int:
@@ -57,7 +64,7 @@ class TokenBatch:
         """The same batch on another device; from pinned memory the copy does not wait."""
         moved = [
             None if tensor is None else tensor.to(device, non_blocking=True)
-            for tensor in (self.segments_BT, self.positions_BT)
+            for tensor in (self.segments_BT, self.positions_BT, self.prefix_B)
         ]
         return TokenBatch(
             self.tokens_BT.to(device, non_blocking=True), self.targets_BT.to(device, non_blocking=True), *moved

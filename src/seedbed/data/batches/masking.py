@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from seedbed.data.batches.batch import IGNORE, BatchSource, TokenBatch
+from seedbed.data.batches.order import chances
 from seedbed.errors import ConfigError
 from seedbed.runs import sha256_json
 
@@ -32,7 +33,10 @@ class Masking:
         """ConfigError when the tokenizer has no <mask>."""
         mask = tokenizer.special_ids.get("<mask>")
         if mask is None:
-            raise ConfigError("masking needs the special token <mask> in the tokenizer")
+            raise ConfigError(
+                "masking needs the special token <mask> in the tokenizer",
+                "Every one that `seedbed tokenizer` makes has it; one of another tool may get it by --extra_tokens.",
+            )
         self.source, self.rate, self.seed, self._mask = source, rate, seed, mask
         self._special = np.array(sorted(tokenizer.special_ids.values()))
         self._plain = np.setdiff1d(np.arange(tokenizer.vocab_size), self._special)
@@ -48,12 +52,14 @@ class Masking:
     def batch(self, first: int, count: int) -> TokenBatch:
         """Samples first … first + count − 1; each row hides `rate` of its tokens, rounded, at least one."""
         batch = self.source.batch(first, count)
-        rows = [self._row(row, first + b) for b, row in enumerate(batch.tokens_BT.numpy())]
+        rows_BT = batch.tokens_BT.numpy()
+        rows = map(self._row, rows_BT, chances(self.seed, first, count, len(rows_BT)))
         tokens_BT, targets_BT = (torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))
         return TokenBatch(tokens_BT, targets_BT, batch.segments_BT, batch.positions_BT)
 
-    def _row(self, row_T: NDArray[np.int64], sample: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        chance = np.random.Generator(np.random.Philox(key=[self.seed, sample]))
+    def _row(
+        self, row_T: NDArray[np.int64], chance: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         plain = np.flatnonzero(~np.isin(row_T, self._special))
         chosen = chance.permutation(plain)[: max(1, round(self.rate * len(plain)))]
         tokens_T, targets_T = row_T.copy(), np.full_like(row_T, IGNORE)

@@ -14,7 +14,7 @@ import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -109,9 +109,9 @@ class MixtureSource:
             order.append(rows)
         if self._isolates:
             parts = [_isolated(part) for part in parts]
-        names = ("tokens_BT", "targets_BT", "segments_BT", "positions_BT")[: 4 if self._isolates else 2]
         order_B = torch.from_numpy(np.argsort(np.concatenate(order)))
-        return TokenBatch(*(torch.cat([getattr(part, name) for part in parts])[order_B] for name in names))
+        names = [field.name for field in fields(TokenBatch) if getattr(parts[0], field.name) is not None]
+        return TokenBatch(**{name: torch.cat([getattr(part, name) for part in parts])[order_B] for name in names})
 
     @cached_property
     def _isolates(self) -> bool:
@@ -175,6 +175,4 @@ def _isolated(batch: TokenBatch) -> TokenBatch:
     if batch.segments_BT is not None:
         return batch
     B, T = batch.tokens_BT.shape
-    return TokenBatch(
-        batch.tokens_BT, batch.targets_BT, torch.zeros(B, T, dtype=torch.int32), torch.arange(T).expand(B, T)
-    )
+    return replace(batch, segments_BT=torch.zeros(B, T, dtype=torch.int32), positions_BT=torch.arange(T).expand(B, T))

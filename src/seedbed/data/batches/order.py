@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -77,3 +78,12 @@ class Epochs:
             inside = epochs == epoch
             places[inside] = self._order(epoch)(places[inside])
         return places
+
+
+def chances(seed: int, first: int, count: int, rows: int) -> Iterator[np.random.Generator]:
+    """One for each row of the samples first … first + count − 1, `rows` in all: a function of seed and sample, and of
+    the row's place among those that its sample was cut into."""
+    pieces = rows // count
+    for row in range(rows):
+        sample, piece = divmod(row, pieces)
+        yield np.random.Generator(np.random.Philox(key=[seed, first + sample], counter=[0, 0, 0, piece]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from seedbed.data.batches.batch import BatchSource, TokenBatch
@@ -19,6 +19,14 @@ from seedbed.errors import ConfigError
 
 Source = BatchSource[TokenBatch]
 
+Asking = Callable[[Source, int], Source]
+"""What an objective does to rows before it asks for their targets; called with a source and a seed."""
+
+
+def next_tokens(source: Source, seed: int) -> Source:
+    """Every token is asked for, from those before it: rows stay what they are."""
+    return source
+
 
 def open_folders(config: TrainingDataConfig, verify: bool = False) -> list[Tokens]:
     """The tokens folders of a config. DataError when they were not made with one tokenizer; the rest as `open_tokens`,
@@ -32,28 +40,37 @@ def open_folders(config: TrainingDataConfig, verify: bool = False) -> list[Token
 class TrainingData:
     """Rows of `length` tokens from opened folders, in an order that `seed` chooses."""
 
-    def __init__(self, config: TrainingDataConfig, folders: Sequence[Tokens], length: int, seed: int):
+    def __init__(
+        self,
+        config: TrainingDataConfig,
+        folders: Sequence[Tokens],
+        length: int,
+        seed: int,
+        asking: Asking = next_tokens,
+    ):
         """ConfigError when the tokenizer lacks what the packing needs."""
-        self.config, self.folders, self.length, self.seed = config, folders, length, seed
+        self.config, self.folders, self.length, self.seed, self.asking = config, folders, length, seed, asking
         self.tokenizer = folders[0].tokenizer
         self._parts = [self._rows(tokens.train) for tokens in folders]
 
-    def source(self, batch: int) -> Source:
-        """What is learned from when a step takes so many rows."""
+    def source(self, first: Callable[[int], int]) -> Source:
+        """What is learned from when a step begins with the sample that `first` says."""
         config, seed = self.config, self.seed
-        source: Source = self._mixed(batch) if config.mixture else self._parts[0]
+        source: Source = self._mixed(first) if config.mixture else self._parts[0]
         if config.infilling:
             source = Infilling(source, self.tokenizer, config.infilling, seed)
         if config.lengths:
-            phases = [(phase.from_step * batch, phase.length) for phase in config.lengths]
+            phases = [(first(phase.from_step), phase.length) for phase in config.lengths]
             source = LengthCurriculum(source, self.length, phases)
+        source = self.asking(source, seed)
         return Prefetch(source, config.workers) if config.workers else source
 
     def validation(self, seed: int) -> Source:
         """Rows of the validation text of all folders, of each by its tokens. Documents are isolated where they are in
         training; stride, curricula and infilling are for training alone."""
         isolate = self.config.packing != "concatenate"
-        parts = [WindowSource(tokens.val, self.length, seed, isolate=isolate) for tokens in self.folders]
+        rows = [WindowSource(tokens.val, self.length, seed, isolate=isolate) for tokens in self.folders]
+        parts = [self.asking(part, seed) for part in rows]
         sizes = [part.samples for part in parts]
         if len(parts) == 1:
             return parts[0]
@@ -83,7 +100,7 @@ class TrainingData:
             raise ConfigError("data.packing best_fit needs a tokenizer with a padding token", "Choose isolate instead.")
         return BestFitSource(store, self.length, self.seed, self.tokenizer.pad_id)
 
-    def _mixed(self, batch: int) -> MixtureSource:
+    def _mixed(self, first: Callable[[int], int]) -> MixtureSource:
         parts, sizes = self.config.mixture, [rows.samples for rows in self._parts]
         if parts[0].weight is not None:
             weights = [part.weight or 0.0 for part in parts]
@@ -94,5 +111,5 @@ class TrainingData:
                 for part, size in zip(parts, sizes, strict=True)
             ]
             epoch = max(1, round(sum(weights)))
-        later = [Phase(phase.from_step * batch, tuple(phase.weights)) for phase in self.config.phases]
+        later = [Phase(first(phase.from_step), tuple(phase.weights)) for phase in self.config.phases]
         return MixtureSource(self._parts, [Phase(0, tuple(weights)), *later], epoch, self.seed)

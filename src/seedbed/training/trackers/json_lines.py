@@ -1,4 +1,4 @@
-"""Where numbers go while a run goes on."""
+"""The records of a run on its own disk, which every other tracker is told of."""
 
 from __future__ import annotations
 
@@ -44,5 +44,7 @@ class JsonLines:
 
     def cut(self, step: int) -> None:
         """Drops every line of a later step."""
+        if not self.path.exists():
+            return
         kept = [record for record in self.records() if record["step"] <= step]
         write_rows(self.path, kept)

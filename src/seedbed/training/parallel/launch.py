@@ -1,0 +1,233 @@
+"""Starting processes that train together, or joining those that torchrun started; ending all when one ends.
+
+torchrun (or any launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT) starts the command once a
+device. `--train.devices N` does the same by itself on one machine: the first process then only watches over its
+children.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from types import FrameType
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from seedbed import errors
+from seedbed.errors import ConfigError, SeedbedError, TrainingError
+from seedbed.runs import read_json
+from seedbed.training.config import StageConfig
+from seedbed.training.parallel.world import PeerError, World, local_rank
+
+C = TypeVar("C", bound=StageConfig)
+
+GRACE = 20.0
+"""Seconds in which the others may end by themselves, once one has failed."""
+
+INTERRUPTED = 130
+"""Exit code of a process that Ctrl-C ended."""
+
+FAILURES = "seedbed failures"
+"""In the processes' common store: how many have ended with an error of their own."""
+
+GOES_ON = "The last checkpoint is whole: the same command goes on from it."
+
+
+def in_parallel(stage: Callable[[C], dict[str, Any]]) -> Callable[[C], dict[str, Any]]:
+    """A training stage that runs in every process of a launcher, or in as many as `train.devices` asks for.
+
+    An error in one of them ends all, and is told once.
+    """
+
+    @functools.wraps(stage)
+    def run(config: C) -> dict[str, Any]:
+        if "RANK" in os.environ:
+            _check_devices(config)
+            with _joined():
+                return stage(config)
+        return launch(run, config) if config.train.devices > 1 else stage(config)
+
+    return run
+
+
+def _check_devices(config: StageConfig) -> None:
+    started = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+    if config.train.devices not in (1, started):
+        raise ConfigError(
+            f"train.devices is {config.train.devices}, but the launcher started {started} processes on this machine",
+            "Leave --train.devices out under torchrun.",
+        )
+
+
+# In each process -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _joined() -> Iterator[None]:
+    """A member of the process group while the block lasts. The first error of all is told, the others end silently."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank())
+    # Numbers and messages always go by gloo, tensors of the model by what their device has.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    if not World.here().leads:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (as long as the process): one result is enough
+    store = dist.distributed_c10d._get_default_store()
+    try:
+        yield
+    except BaseException as error:
+        told = error
+        if _lost_touch(error):
+            if _failed(store):
+                raise SystemExit(2) from None
+            told = TrainingError("another process of this run ended without a word", GOES_ON)
+        first = True
+        with contextlib.suppress(Exception):  # the store may be gone with its process
+            first = store.add(FAILURES, 1) == 1
+        if isinstance(told, SeedbedError) and not first:
+            raise SystemExit(2) from None
+        raise told from None
+    else:
+        World.here().wait()  # the store may live in the leader
+    finally:
+        with contextlib.suppress(Exception):
+            dist.destroy_process_group()
+
+
+def _lost_touch(error: BaseException) -> bool:
+    """Whether an error says no more than that another process is gone."""
+    if isinstance(error, PeerError | dist.DistError):
+        return True
+    words = str(error).lower()
+    return isinstance(error, RuntimeError) and any(word in words for word in ("gloo", "closed by peer", "nccl"))
+
+
+def _failed(store: dist.Store) -> bool:
+    """Whether another process has said why it ended; it is given a second to do so."""
+    for _ in range(20):
+        with contextlib.suppress(Exception):
+            if store.check([FAILURES]):
+                return True
+        time.sleep(0.05)
+    return False
+
+
+# The parent of all ---------------------------------------------------------------------------------------------------
+
+
+def launch(stage: Callable[[C], dict[str, Any]], config: C) -> dict[str, Any]:
+    """Runs a stage in `config.train.devices` processes of this machine, and gives the result of the leading one.
+
+    Each has one GPU, or its share of the CPU's threads. SIGTERM and Ctrl-C are passed on: the run then saves and ends.
+    When a process fails the others are ended, and its error is raised here; TrainingError when it was killed.
+    """
+    count = config.train.devices
+    if torch.cuda.is_available() and config.train.device in ("auto", "cuda") and count > torch.cuda.device_count():
+        raise ConfigError(f"train.devices is {count}, but this machine has {torch.cuda.device_count()} GPUs")
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    threads = max(1, torch.get_num_threads() // count)
+    context = multiprocessing.get_context("spawn")
+    failures = context.SimpleQueue()
+    children: list[SpawnProcess] = []
+    try:
+        with _passing_on(children):
+            for rank in range(count):
+                place: dict[str, Any] = {
+                    "RANK": rank,
+                    "LOCAL_RANK": rank,
+                    "WORLD_SIZE": count,
+                    "LOCAL_WORLD_SIZE": count,
+                }
+                place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port, "OMP_NUM_THREADS": threads}
+                # As under torchrun: the store is the parent's, and outlives every child.
+                place |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
+                child = context.Process(target=_child, args=(stage, config, place, failures))
+                child.start()
+                children.append(child)
+            failed = _watch(children)
+    finally:
+        for child in children:
+            if child.is_alive():
+                child.kill()
+            child.join()
+    if failed is None:
+        return read_json(config.out / "result.json")
+    number, code = failed
+    if code < 0:
+        name = signal.Signals(-code).name
+        raise TrainingError(f"process {number} of {count} was ended by {name}; so the others were ended", GOES_ON)
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if not failures.empty():
+        kind, problem, fix = failures.get()
+        raise getattr(errors, kind)(problem, fix)
+    raise TrainingError(f"process {number} of {count} ended with code {code}; so the others were ended")
+
+
+def _watch(children: list[SpawnProcess]) -> tuple[int, int] | None:
+    """Waits for all; the number and exit code of the first that failed, after which the others have GRACE seconds."""
+    failed, deadline = None, float("inf")
+    while running := [child for child in children if child.exitcode is None]:
+        wait([child.sentinel for child in running], timeout=min(1.0, deadline))
+        for number, child in enumerate(children):
+            if failed is None and child.exitcode:
+                failed, deadline = (number, child.exitcode), time.monotonic() + GRACE
+        if time.monotonic() > deadline:
+            break
+    return failed
+
+
+@contextlib.contextmanager
+def _passing_on(children: list[SpawnProcess]) -> Iterator[None]:
+    """SIGTERM and Ctrl-C go to the children, who do not hear the terminal's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for child in children:
+            if child.pid is not None and child.exitcode is None:
+                os.kill(child.pid, number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _child(
+    stage: Callable[[C], dict[str, Any]], config: C, place: dict[str, Any], failures: multiprocessing.SimpleQueue[Any]
+) -> None:
+    """The life of a process that `launch` started."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # Ctrl-C comes through the parent, once
+    os.environ |= {name: str(value) for name, value in place.items()}
+    torch.set_num_threads(int(place["OMP_NUM_THREADS"]))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        stage(config)
+    except SeedbedError as error:
+        failures.put((type(error).__name__, error.problem, error.fix))
+        sys.exit(2)
+    except KeyboardInterrupt:  # before there was anything to save
+        sys.exit(INTERRUPTED)
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed saves and ends, as when it is asked to."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

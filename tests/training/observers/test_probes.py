@@ -1,0 +1,78 @@
+"""Measurements of one's own."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from seedbed.errors import ConfigError, TrainingError
+from seedbed.training.observers.config import ProbesConfig
+from seedbed.training.observers.probes import Probe, find_function
+from seedbed.training.pretrain import pretrain
+from tests.tiny import pretrain_config, random_rows, records, tiny_run, tiny_trainer
+
+HERE = "tests.training.observers.test_probes"
+
+
+def weight_and_chance(model, tokenizer, batch):
+    """What a person might write: it draws random numbers, as sampling does."""
+    assert not model.training and tokenizer.vocab_size == model.config.vocab_size
+    return {"chance": float(torch.rand(())), "tokens": batch.tokens, "weight": model.embedding.weight.abs().sum()}
+
+
+def test_a_function_that_the_config_names_is_asked_every_so_many_steps_and_at_the_end(tokens, tmp_path):
+    arguments = ("--train.steps=5", "--probes.every=2", f"--probes.functions=[{HERE}:weight_and_chance]")
+    pretrain(pretrain_config(tokens, tmp_path / "run", *arguments))
+    found = records(tmp_path / "run", "statistics.jsonl")
+    assert [record["step"] for record in found] == [2, 4, 5]
+    assert all(record["weight_and_chance/tokens"] == 8 * 16 for record in found)
+    assert len({record["weight_and_chance/weight"] for record in found}) == 3
+
+
+def test_a_stage_above_hands_a_task_to_the_run(tokens, tmp_path):
+    from seedbed.evaluation.likelihood import measure_likelihood
+    from seedbed.tokenizers import bytes as byte_tokenizer
+
+    def task(model, tokenizer, batch):
+        return {"bits": measure_likelihood(model, tokenizer, ["the seed waits"], max_bytes=99, batch=2).bits_per_byte}
+
+    config = pretrain_config(tokens, tmp_path / "run", "--train.steps=4")
+    pretrain(config, observers=[Probe("tasks", 2, byte_tokenizer.build(), task)])
+    first, last = records(tmp_path / "run", "statistics.jsonl")
+    assert last["tasks/bits"] != first["tasks/bits"] and 4 < last["tasks/bits"] < 12
+
+
+def test_numbers_that_json_cannot_hold_are_left_out(tmp_path):
+    probe = Probe("mine", 1, None, lambda model, tokenizer, batch: {"a": math.nan, "b": 1})
+    tiny_trainer(tmp_path, random_rows(4), steps=1, observers=[probe]).train()
+    assert records(tmp_path, "statistics.jsonl") == [{"step": 1, "mine/b": 1.0}]
+
+
+@pytest.mark.parametrize("answer", [3, None, {"a": "many"}, {"a": None}])
+def test_an_answer_that_is_no_mapping_to_numbers_is_told_as_such(answer, tmp_path):
+    probe = Probe("mine", 1, None, lambda model, tokenizer, batch: answer)
+    with pytest.raises(TrainingError, match=r"mine returned .*, which is not a mapping from names to numbers"):
+        tiny_trainer(tmp_path, random_rows(4), steps=1, observers=[probe]).train()
+
+
+def test_functions_are_found_in_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "of_my_own.py").write_text("def speak(model, tokenizer, batch):\n    return {}\nnothing = 3\n")
+    monkeypatch.chdir(tmp_path)
+    assert find_function("of_my_own:speak")(None, None, None) == {}
+    with pytest.raises(ConfigError, match="of_my_own:nothing is no function"):
+        find_function("of_my_own:nothing")
+
+
+@pytest.mark.parametrize("place", ["nowhere.at.all:f", f"{HERE}:missing"])
+def test_a_function_that_is_not_there_ends_the_run_before_it_begins(place, tokens, tmp_path):
+    with pytest.raises(ConfigError, match="cannot be found"):
+        tiny_run(*(tokens, tmp_path / "run", "--train.steps=1", "--probes.every=1", f"--probes.functions=[{place}]"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("place", ["module", "module:", ":name", "a b:c", "m:f()", "os.system('x'):f"])
+def test_what_is_no_place_of_a_function_is_refused(place):
+    with pytest.raises(ConfigError, match=r"not of the form package\.module:function"):
+        ProbesConfig(functions=[place])

@@ -1,0 +1,280 @@
+"""Promises that two processes keep together, each a function that both of them run; started once for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from seedbed.errors import StorageError
+from seedbed.optim.config import OptimizerConfig
+from seedbed.training import checkpoint
+from seedbed.training.config import CheckpointConfig
+from seedbed.training.parallel.parallel import Parallel
+from seedbed.training.parallel.world import PeerError, World
+from seedbed.training.trainer import Trainer
+from tests.tiny import TINY, random_rows, tiny_trainer
+
+MODEL = replace(TINY, layers=2)
+TARGETS = [1, 12, 5, 7, 3, 9, 2, 12, 11, 4, 6, 8, 10, 1, 2, 3]
+"""Of each row: means of means would be far off."""
+GENTLE = OptimizerConfig(matrix_rate=0.005, embedding_rate=0.01, head_rate=0.002, vector_rate=0.005)
+"""Rates at which rounding does not grow from step to step."""
+RARELY = CheckpointConfig(steps=1000, keep=9)
+
+
+def trainer(place: Path, **train) -> Trainer:
+    train = {"optimizer": GENTLE, "checkpoint": RARELY} | train
+    return tiny_trainer(
+        place, random_rows(16, targets=TARGETS), validation=random_rows(5, seed=1), model=MODEL, **train
+    )
+
+
+def alone(place: Path, **train) -> Trainer:
+    """What one process by itself makes of the same, also where there are others."""
+    import seedbed.training.trainer as module
+
+    arrange = module.arrange
+    module.arrange = lambda model, config: Parallel(model, World())  # type: ignore[assignment]
+    try:
+        return trainer(place, **train)
+    finally:
+        module.arrange = arrange
+
+
+def numbers(one: Trainer, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Its losses, the validation's last, and its gradients' norms."""
+    reports = [one.step() for _ in range(steps)]
+    losses = [*(report.tally.sum / report.tally.units for report in reports), one.validate()["loss"]]
+    return torch.tensor(losses), torch.tensor([report.gradient_norm for report in reports])
+
+
+def lose_alike(place: Path, steps: int, **train) -> None:
+    one, many = (make(place / make.__name__, steps=steps, **train) for make in (alone, trainer))
+    (losses, norms), (losses_, norms_) = numbers(one, steps), numbers(many, steps)
+    torch.testing.assert_close(losses_, losses, atol=1e-5, rtol=0)
+    torch.testing.assert_close(norms_, norms, atol=0, rtol=1e-3)
+
+
+def ddp_has_the_losses_of_one_process_for_100_steps(place: Path) -> None:
+    lose_alike(place, 100, parallel="ddp")
+
+
+def ddp_with_rows_that_do_not_divide_evenly_does_too(place: Path) -> None:
+    lose_alike(place, 20, batch=5, micro_batch=1)
+
+
+def zero1_has_the_losses_of_one_process_for_100_steps(place: Path) -> None:
+    lose_alike(place, 100, parallel="zero1")
+
+
+def fsdp_has_the_losses_of_one_process_for_100_steps(place: Path) -> None:
+    lose_alike(place, 100, parallel="fsdp")
+
+
+def fsdp_with_rows_that_do_not_divide_evenly_does_too(place: Path) -> None:
+    """One process has a pass less, and makes it all the same: the other waits for its weights."""
+    lose_alike(place, 20, parallel="fsdp", batch=5, micro_batch=1)
+
+
+def fsdp_with_adamw_does_too(place: Path) -> None:
+    lose_alike(place, 20, parallel="fsdp", optimizer=OptimizerConfig(name="adamw"))
+
+
+def tensor_parallel_has_the_losses_of_one_process(place: Path) -> None:
+    lose_alike(place, 30, tensor_parallel=2)
+
+
+def tensor_parallel_has_the_logits_and_gradients_of_the_plain_model(place: Path) -> None:
+    one, many = alone(place / "one", clip=None), trainer(place / "many", tensor_parallel=2, clip=None)
+    tokens_BT = random_rows(3).tokens_NT
+    torch.testing.assert_close(many.model(tokens_BT), one.model(tokens_BT), atol=1e-5, rtol=0)
+    for each in (one, many):
+        each.parallel.update = lambda optimizers: None
+        each.normalise_gradients = lambda units: 1.0
+        each.parameters = []  # gradients stay as they are found
+        each.step()
+    for (name, plain), divided in zip(one.model.named_parameters(), many.model.parameters(), strict=True):
+        assert plain.grad is not None and divided.grad is not None
+        whole = divided.grad.full_tensor() if hasattr(divided.grad, "full_tensor") else divided.grad
+        torch.testing.assert_close(whole, plain.grad, atol=1e-4, rtol=1e-5, msg=name)
+
+
+def zero1_divides_the_state_of_the_optimizer(place: Path) -> None:
+    one, many = alone(place / "one"), trainer(place / "many", parallel="zero1")
+    for each in (one, many):
+        each.step()
+    whole, own = (
+        sum(value.numel() for o in each.optimizers for state in o.state.values() for value in state.values())
+        for each in (one, many)
+    )
+    assert 0.4 * whole < own < 0.6 * whole
+    assert abs(many.parallel.world.sum([own])[0] - whole) < 100
+
+
+def fsdp_divides_weights_and_state(place: Path) -> None:
+    one, many = alone(place / "one"), trainer(place / "many", parallel="fsdp")
+    for each in (one, many):
+        each.step()
+    held = sum(parameter.to_local().numel() for parameter in many.model.parameters())
+    assert held <= 0.51 * sum(parameter.numel() for parameter in one.model.parameters())
+    own = sum(value.numel() for o in many.optimizers for state in o.state.values() for value in state.values())
+    assert own < 0.6 * sum(v.numel() for o in one.optimizers for state in o.state.values() for v in state.values())
+
+
+def resume_in_the_same_bits(place: Path, **train) -> None:
+    whole = trainer(place / "whole", steps=6, **train)
+    whole.train()
+    cut = trainer(place / "cut", steps=6, **train)
+    for _ in range(3):
+        cut.run_step()
+    cut.save(background=True)
+    cut.run_step()  # the state moves on while it is written
+    cut.checkpoints.wait()
+    again = trainer(place / "cut", steps=6, **train)
+    assert again.resume() == 3
+    again.train()
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(again), strict=True))
+
+
+def weights(one: Trainer) -> list[torch.Tensor]:
+    model = one.parallel.whole_model()
+    return [parameter.detach().clone() for parameter in model.parameters()] if model is not None else []
+
+
+def fsdp_with_muon_resumes_in_the_same_bits(place: Path) -> None:
+    resume_in_the_same_bits(place, parallel="fsdp")
+
+
+def zero1_resumes_in_the_same_bits(place: Path) -> None:
+    resume_in_the_same_bits(place, parallel="zero1")
+
+
+def tensor_parallel_resumes_in_the_same_bits(place: Path) -> None:
+    resume_in_the_same_bits(place, tensor_parallel=2)
+
+
+def a_run_of_one_process_goes_on_with_two_and_back(place: Path) -> None:
+    steady = alone(place / "steady", steps=9)
+    for _ in range(9):
+        steady.run_step()
+    first = alone(place / f"run{dist.get_rank()}", steps=9)
+    for _ in range(3):
+        first.run_step()
+    first.save()
+    run = place / "run0"
+    World.here().wait()
+    for number, parallel in enumerate(("fsdp", "zero1", "ddp"), start=1):
+        next_ = trainer(run, steps=9, parallel=parallel)
+        assert next_.resume() == 2 + number
+        next_.run_step()
+        next_.save()
+    World.here().wait()
+    last = alone(run, steps=9)
+    if dist.get_rank() == 0:
+        assert last.resume() == 6
+        assert all(torch.equal(a, b) for a, b in zip(weights(last), weights(next_), strict=True))
+        for _ in range(3):
+            last.run_step()
+        for one, other in zip(weights(last), weights(steady), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+        states = (
+            [o.state[p] for o in each.optimizers for group in o.param_groups for p in group["params"]]
+            for each in (last, steady)
+        )
+        for one, other in zip(*states, strict=True):
+            assert one.keys() == other.keys() and one
+            for key in one:
+                torch.testing.assert_close(one[key], other[key], atol=1e-4, rtol=1e-3)
+    World.here().wait()
+
+
+def each_process_writes_a_part_of_a_checkpoint(place: Path) -> None:
+    many = trainer(place / "run", parallel="ddp")
+    many.run_step()
+    many.save()
+    files = sorted(many.checkpoints.path(1).glob("*.safetensors"))
+    assert len(files) == 2 and all(file.stat().st_size > 10_000 for file in files)
+
+
+def a_request_to_one_process_stops_all_at_the_same_step(place: Path) -> None:
+    many = trainer(place / "run", steps=9)
+    run_step = many.run_step
+
+    def asked_at_2() -> None:
+        run_step()
+        if dist.get_rank() == 1 and many.progress.step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    many.run_step = asked_at_2  # type: ignore[method-assign]
+    assert not many.train() and many.interrupted
+    assert many.progress.step == 2 and many.checkpoints.steps() == [2]
+
+
+def a_full_disk_of_one_process_is_told_to_all_and_leaves_the_previous_checkpoint(place: Path) -> None:
+    many = trainer(place / "run", steps=9)
+    many.run_step()
+    many.save()
+    many.run_step()
+    write = checkpoint.write_state
+
+    def full(*given) -> None:
+        if dist.get_rank() == 1:
+            given = (Path("/proc/nowhere"), *given[1:])
+        write(*given)
+
+    checkpoint.write_state = full
+    try:
+        many.save(background=True)
+        many.run_step()
+        try:
+            many.save()
+        except (StorageError, PeerError):
+            pass
+        else:
+            raise AssertionError("nobody was told")
+    finally:
+        checkpoint.write_state = write
+    World.here().wait()
+    assert many.checkpoints.steps() == [1]
+    assert not list(many.checkpoints.folder.glob(".*"))
+    assert trainer(place / "run", steps=9).resume() == 1
+
+
+def records_are_written_by_one_process(place: Path) -> None:
+    trainer(place / "run", steps=3, batch=4).train()
+    steps = [json.loads(line)["step"] for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [0, 1, 1, 2, 2, 3, 3]
+
+
+PROMISES = {
+    name: promise
+    for name, promise in list(globals().items())
+    if callable(promise) and promise.__module__ == __name__ and "_" in name and name.count("_") > 3
+}
+PROMISES.pop("resume_in_the_same_bits")
+
+
+def keep(rank: int, port: int, place: Path) -> None:
+    """Runs every promise; what came of each is a line of `outcome.RANK`."""
+    names = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in names.items()}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    with (place / f"outcome.{rank}").open("w") as file:
+        for name, promise in PROMISES.items():
+            error = None
+            (place / name).mkdir(exist_ok=True)
+            try:
+                promise(place / name)
+            except Exception:
+                error = traceback.format_exc()
+            file.write(json.dumps([name, error]) + "\n")
+            file.flush()
+    dist.destroy_process_group()

@@ -1,0 +1,143 @@
+"""The command with several processes: started by torchrun or by itself, stopped, killed, failing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seedbed.errors import ConfigError
+from seedbed.training.config import TrainConfig
+from seedbed.training.pretrain import pretrain
+from seedbed.training.trainer import Trainer
+from tests.tiny import TINY_ARGUMENTS, pretrain_config, records, tiny_run, weights
+
+GIVEN = ("--train.steps=60", "--train.checkpoint.steps=3", "--train.validate_every=60", *TINY_ARGUMENTS)
+
+
+def begin(tokens: Path, run: Path, *arguments: str, by: tuple[str, ...] = ("-m", "seedbed")) -> subprocess.Popen[str]:
+    command = [sys.executable, *by, "pretrain", f"--data.tokens={tokens}", f"--out={run}", *GIVEN, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, **pipes)  # type: ignore[call-overload]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """Those that train; beside them Python has one that counts shared memory."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def steps_done(run: Path) -> int:
+    return (run / "metrics.jsonl").read_bytes().count(b'"loss"') if (run / "metrics.jsonl").exists() else 0
+
+
+@pytest.fixture(scope="module")
+def alone(tokens, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("alone") / "run"
+    tiny_run(tokens, run, *GIVEN)
+    return run
+
+
+def same_losses(run: Path, other: Path) -> bool:
+    pairs = zip(records(run), records(other), strict=True)
+    return all(one.get("loss", 0) == pytest.approx(two.get("loss", 0), abs=1e-4) for one, two in pairs)
+
+
+def test_torchrun_trains_with_the_losses_of_one_process_and_prints_one_result(alone, tokens, tmp_path):
+    run = tmp_path / "run"
+    by = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "seedbed")
+    process = begin(tokens, run, "--json", "--train.parallel=zero1", by=by)
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    assert json.loads(out)["finished"] and len(out.splitlines()) == 1
+    assert same_losses(run, alone)
+
+
+def test_devices_starts_processes_whose_run_survives_the_death_of_one_in_the_same_bits(alone, tokens, tmp_path):
+    """FSDP2 with Muon."""
+    given = ("--train.devices=2", "--train.parallel=fsdp")
+    whole = begin(tokens, tmp_path / "whole", *given)
+    _, error = whole.communicate(timeout=120)
+    assert whole.returncode == 0, error
+    assert same_losses(tmp_path / "whole", alone)
+
+    run = tmp_path / "run"
+    process = begin(tokens, run, *given)
+    wait_until(lambda: steps_done(run) >= 5)
+    os.kill(children(process)[1], signal.SIGKILL)
+    _, error = process.communicate(timeout=90)
+    assert process.returncode == 2
+    assert [line for line in error.splitlines() if line.startswith("seedbed: ")] == [
+        "seedbed: process 1 of 2 was ended by SIGKILL; so the others were ended"
+    ]
+    assert "Traceback" not in error and not (run / "manifest.json").exists()
+
+    again = begin(tokens, run, *given, "--json")
+    out, error = again.communicate(timeout=120)
+    assert again.returncode == 0, error
+    assert json.loads(out)["resumed_at"] > 0
+    assert weights(run) == weights(tmp_path / "whole")
+    assert (run / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+def test_ctrl_c_saves_once_and_the_run_goes_on_with_one_process(tokens, tmp_path):
+    run = tmp_path / "run"
+    process = begin(tokens, run, "--train.devices=2", "--train.steps=3000")
+    wait_until(lambda: steps_done(run) >= 2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=90)
+    assert process.returncode == 130 and "and saved; the same command goes on" in error and "Traceback" not in error
+    done = json.loads((run / "result.json").read_text())["steps"]
+    assert 2 <= done < 3000
+    # Its length is settled; a process alone takes it up again.
+    config = pretrain_config(tokens, run, *GIVEN, "--train.steps=3000")
+    steps: list[int] = []
+    run_step = Trainer.run_step
+
+    def stop(trainer: Trainer) -> None:
+        run_step(trainer)
+        steps.append(trainer.progress.step)
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "run_step", stop)
+        assert pretrain(config)["resumed_at"] == done
+    assert steps == [done + 1]
+
+
+def test_an_error_is_told_once(tokens, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "something").write_text("else")
+    process = begin(tokens, tmp_path / "run", "--train.devices=2")
+    _, error = process.communicate(timeout=90)
+    assert process.returncode == 2 and "Traceback" not in error
+    said = [line for line in error.splitlines() if line.startswith("seedbed: ")]
+    assert said == [f"seedbed: {tmp_path / 'run'} is not empty and holds no run"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"devices": 0}, "devices"),
+        ({"shard_group": 2}, "shard_group divides processes under fsdp"),
+        ({"parallel": "zero1", "tensor_parallel": 2}, "zero1 divides whole weights"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        TrainConfig(**settings)
