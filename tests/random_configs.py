@@ -40,4 +40,26 @@ def configs(draw, **fixed) -> ModelConfig:
     if positions == "rope":
         scaling = draw(st.sampled_from(["none", "linear", "ntk", "yarn"]))
         drawn |= {"rope_scaling": scaling, "rope_factor": 1.0 if scaling == "none" else draw(st.floats(1, 8))}
+    fits = not (drawn | fixed)["feedforward_bias"]
+    if fixed.get("experts", fits and draw(st.booleans())):
+        drawn |= draw(experts((drawn | fixed)["layers"]))
     return ModelConfig(**(drawn | fixed)).resolve()
+
+
+@st.composite
+def experts(draw, layers: int) -> dict[str, object]:
+    """The fields about experts of a mixture."""
+    count = draw(st.integers(2, 5))
+    active = draw(st.integers(1, min(3, count)))
+    every = draw(st.integers(1, min(3, layers)))
+    return {
+        "experts": count,
+        "experts_active": active,
+        "experts_shared": draw(st.integers(0, 2)),
+        "expert_width": 4 * draw(st.integers(1, 5)),  # transformers wants multiples of 16 bytes
+        "experts_every": every,
+        "experts_dense_first": draw(st.integers(0, layers // every * every - 1)),
+        "router": draw(st.sampled_from(["softmax", "sigmoid"])),
+        "router_normalised": active > 1 and draw(st.booleans()),
+        "balance_rate": draw(st.sampled_from([0.0, 0.1])),
+    }

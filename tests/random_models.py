@@ -22,7 +22,7 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> None:
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
             vector = 0.2 * noise if name.endswith("bias") else 1 + 0.2 * noise
-            parameter.copy_(vector if parameter.ndim == 1 else noise * parameter.shape[1] ** -0.5)
+            parameter.copy_(vector if parameter.ndim == 1 else noise * parameter.shape[-1] ** -0.5)
 
 
 def random_model(seed: int = 0, *, tokenizer: Tokenizer | None = None, **config) -> Transformer:

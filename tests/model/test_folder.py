@@ -98,8 +98,8 @@ def test_a_tokenizer_of_another_size_is_refused(folder):
 
 
 def test_an_unknown_key_of_the_config_is_named(folder):
-    rewrite_json(folder / "seedbed.json", lambda values: values["model"].update(experts=8))
-    with pytest.raises(DataError, match=r"seedbed\.json: model\.experts is not known"):
+    rewrite_json(folder / "seedbed.json", lambda values: values["model"].update(hyenas=8))
+    with pytest.raises(DataError, match=r"seedbed\.json: model\.hyenas is not known"):
         load_model(folder)
 
 

@@ -21,6 +21,9 @@ EXAMPLES = {
     "ArceeForCausalLM": {"qk_norm": False, "activation": "relu2"},
     "GPT2LMHeadModel": NEOX | {"positions": "learned", "attention_bias": True},
     "GPTNeoXForCausalLM": NEOX,
+    "MixtralForCausalLM": {"qk_norm": False, "experts": 3},
+    "Qwen3MoeForCausalLM": {"experts": 3, "experts_dense_first": 1},
+    "Dots1ForCausalLM": {"experts": 3, "experts_shared": 1, "router": "sigmoid", "balance_rate": 0.1},
 }
 """A config of each class, on top of GQA."""
 

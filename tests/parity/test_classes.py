@@ -24,12 +24,24 @@ from tests.random_models import random_model, randomise, saved
 
 TOKENIZER = byte_tokenizer.build()
 VERSION = f"transformers {transformers.__version__}"
-PLAIN = {"norm_place": "pre", "logit_softcap": None, "embedding_skip": False, "value_embeddings": False}
+PLAIN = {"norm_place": "pre", "logit_softcap": None, "embedding_skip": False, "value_embeddings": False, "experts": 0}
+PLAIN |= {"short_convolution": None}
 IDS = {
     "vocab_size": TOKENIZER.vocab_size,
     **{name: getattr(TOKENIZER, name) for name in ("pad_id", "bos_id", "eos_id")},
 }
 RMS = PLAIN | IDS | {"norm": "rms", "positions": "rope", "context": 128}
+MIXED = RMS | {
+    "layers": 2,
+    "width": 40,
+    "feedforward_bias": False,
+    "experts": 5,
+    "experts_shared": 0,
+    "router": "softmax",
+    "balance_rate": 0.0,
+}
+EVERY_BLOCK = {"experts_active": 2, "router_normalised": True, "experts_every": 1, "experts_dense_first": 0}
+SHARED = {"experts_shared": 2, "router": "sigmoid", "balance_rate": 0.1, "experts_every": 1}
 DIVIDING = RMS | {"width": 36}
 ONE_EACH = PLAIN | IDS | {"norm": "layer", "norm_bias": True, "qk_norm": False, "feedforward_bias": True}
 ONE_EACH |= {"heads": 5, "kv_heads": 5, "width": 40, "head_width": 8, "context": 128}
@@ -38,6 +50,9 @@ FAMILIES = {
     "Qwen3ForCausalLM": (RMS | {"qk_norm": True, "feedforward_bias": False}, GATED_ACTIVATIONS),
     "LlamaForCausalLM": (DIVIDING | {"qk_norm": False}, GATED_ACTIVATIONS),
     "ArceeForCausalLM": (DIVIDING | {"qk_norm": False}, PLAIN_ACTIVATIONS),
+    "MixtralForCausalLM": (MIXED | {"qk_norm": False, "attention_bias": False} | EVERY_BLOCK, GATED_ACTIVATIONS),
+    "Qwen3MoeForCausalLM": (MIXED | {"qk_norm": True}, GATED_ACTIVATIONS),
+    "Dots1ForCausalLM": (MIXED | {"qk_norm": True} | SHARED, GATED_ACTIVATIONS),
     "GPT2LMHeadModel": (ONE_EACH | {"positions": "learned", "attention_bias": True}, PLAIN_ACTIVATIONS),
     "GPTNeoXForCausalLM": (ONE_EACH | {"positions": "rope"}, PLAIN_ACTIVATIONS),
 }
@@ -80,6 +95,9 @@ def test_random_architectures_of_a_class_compute_the_same_there(family, tmp_path
     check()
 
 
+QWEN_EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "mlp_only_layers": [0]}
+DOTS_EXPERTS = {"n_routed_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "n_shared_experts": 1}
+
 THEIRS = {
     "Qwen3": {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8},
     "Llama": {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 1, "tie_word_embeddings": True},
@@ -94,6 +112,9 @@ THEIRS = {
         },
     },
     "Arcee": {"hidden_size": 32, "num_attention_heads": 4},
+    "Mixtral": {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 5},
+    "Qwen3Moe": {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, **QWEN_EXPERTS},
+    "Dots1": {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, **DOTS_EXPERTS},
     "GPT2": {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 64, "initializer_range": 0.3},
     "GPTNeoX": {
         "hidden_size": 32,

@@ -21,9 +21,13 @@ class ParameterCount:
     """What is looked up: of tokens, of learned positions, of values."""
     attention: int
     feedforward: int
+    """Of every token: of blocks without experts, and shared experts."""
+    experts: int
+    """Of which each token goes through a few."""
+    routers: int
     norms: int
     biases: int
-    """Of attention and feed-forward."""
+    """Of attention, feed-forward and the choice of experts."""
     skips: int
     convolutions: int
     head: int
@@ -35,11 +39,12 @@ class ParameterCount:
     @property
     def matrices(self) -> int:
         """What every token is multiplied with inside the blocks."""
-        return self.attention + self.feedforward
+        return self.attention + self.feedforward + self.experts + self.routers
 
 
-def count_parameters(config: ModelConfig) -> ParameterCount:
-    """Of a resolved config. A tied head counts nothing of its own."""
+def count_parameters(config: ModelConfig, *, active: bool = False) -> ParameterCount:
+    """Of a resolved config. A tied head counts nothing of its own. `active`: of the experts only those that one token
+    goes through."""
     query, key = config.heads * config.head_width, config.kv_heads * config.head_width
     in_width = 2 if config.is_gated else 1
     values = sum(map(config.has_value_embedding, range(config.layers)))
@@ -47,12 +52,17 @@ def count_parameters(config: ModelConfig) -> ParameterCount:
     learned_positions = config.context if config.positions == "learned" else 0
     bias_of_block = config.attention_bias * (query + 2 * key + config.width)
     bias_of_block += config.feedforward_bias * (in_width * config.ff_width + config.width)
+    mixed = sum(map(config.has_experts, range(config.layers)))
+    expert = (in_width + 1) * config.width * config.expert_width
     return ParameterCount(
         embedding=(config.vocab_size + learned_positions) * config.width + values * config.vocab_size * key,
         attention=config.layers * config.width * 2 * (query + key) + values * gate,
-        feedforward=config.layers * (in_width + 1) * config.width * config.ff_width,
+        feedforward=(config.layers - mixed) * (in_width + 1) * config.width * config.ff_width
+        + mixed * config.experts_shared * expert,
+        experts=mixed * (config.experts_active if active else config.experts) * expert,
+        routers=mixed * config.experts * config.width,
         norms=_norm_parameters(config),
-        biases=config.layers * bias_of_block,
+        biases=config.layers * bias_of_block + mixed * config.experts * (config.balance_rate > 0),
         skips=2 * config.layers * config.embedding_skip,
         convolutions=2 * config.layers * config.width * ((config.short_convolution or 1) - 1),
         head=0 if config.tied else config.vocab_size * config.width,
@@ -66,8 +76,9 @@ def _norm_parameters(config: ModelConfig) -> int:
 
 
 def multiplied_parameters(config: ModelConfig) -> int:
-    """Those that every token is multiplied with: the matrices of the blocks, and the head, tied or not."""
-    return count_parameters(config).matrices + config.vocab_size * config.width
+    """Those that every token is multiplied with: the matrices of the blocks, of experts the active ones, and the head,
+    tied or not."""
+    return count_parameters(config, active=True).matrices + config.vocab_size * config.width
 
 
 def forward_flops(config: ModelConfig, length: int) -> int:
@@ -104,9 +115,14 @@ def training_bytes(config: ModelConfig, tokens: int, *, optimizer_numbers: int =
     """
     weights = count_parameters(config).total * (2 + optimizer_numbers)
     block = 10 * config.width + 4 * config.heads * config.head_width + 4 * config.kv_heads * config.head_width
-    block += (4 if config.is_gated else 2) * config.ff_width + 2 * config.embedding_skip * config.width
+    block += 2 * config.embedding_skip * config.width
     block += 2 * (config.norm_place == "sandwich") * config.width
     block += 2 * (config.short_convolution or 0) * config.width
     logits = (3 if config.logit_softcap is None else 5) * config.vocab_size
-    activations = config.layers * block + logits
+    inner, mixed = 4 if config.is_gated else 2, sum(map(config.has_experts, range(config.layers)))
+    slots = config.experts_active * (inner * config.expert_width + 3 * config.width) + 3 * config.experts
+    of_experts = slots + config.experts_shared * inner * config.expert_width
+    activations = (
+        config.layers * block + (config.layers - mixed) * inner * config.ff_width + mixed * of_experts + logits
+    )
     return (weights + tokens * activations) * bytes_per_number

@@ -17,6 +17,13 @@ DERIVED = cast(int, None)
 GATED = ("swiglu", "geglu", "reglu")
 """Activations of a feed-forward with a gate: three matrices instead of two."""
 
+NO_EXPERTS = {
+    **{"experts_active": 0, "experts_shared": 0, "expert_width": 0, "experts_every": 1, "experts_dense_first": 0},
+    **{"router": "softmax", "router_normalised": False, "balance_loss": 0.01, "balance_rate": 0.0},
+    "router_z_loss": 0.001,
+}
+"""What the fields about experts hold in a resolved config that has none."""
+
 VALUE_GATE_INPUTS = 32
 """Coordinates of the residual stream that decide how much of its value embedding a token takes up."""
 
@@ -26,7 +33,7 @@ LONGEST_CONVOLUTION = 64
 WIDTH_OF_LAYER, LAYERS_OF_WIDE_HEADS = 64, 16
 """Width for each layer of `depth` (nanochat, Karpathy 2025), and from how many layers on heads are of 128, not 64."""
 
-LARGEST_SIZE, LARGEST_CONTEXT, MOST_LAYERS, LARGEST_VOCABULARY = 2**20, 2**20, 10_000, 2**24
+LARGEST_SIZE, LARGEST_CONTEXT, MOST_LAYERS, LARGEST_VOCABULARY, MOST_EXPERTS = 2**20, 2**20, 10_000, 2**24, 2**12
 """Far beyond any model, and small enough that no product of them overflows: a config may come from a stranger."""
 
 
@@ -109,6 +116,44 @@ class ModelConfig:
     feedforward_bias: bool = False
     """Whether the matrices of the feed-forward add a learned vector."""
 
+    experts: int = 0
+    """Feed-forwards of which each token goes through a few, in place of one: more parameters at the same computation.
+    0: one."""
+
+    experts_active: int = DERIVED
+    """Experts that each token goes through. Left out: 2, or 1 of 1."""
+
+    experts_shared: int = 0
+    """Experts beside those, which every token goes through."""
+
+    expert_width: int = DERIVED
+    """Inner width of one expert. Left out: such that those a token goes through are together as wide as ff_width,
+    rounded up to a multiple of 16."""
+
+    experts_every: int = 1
+    """Every so many blocks, the last of them, has experts; the others one feed-forward of ff_width."""
+
+    experts_dense_first: int = 0
+    """Blocks at the beginning that have one feed-forward of ff_width all the same."""
+
+    router: Literal["softmax", "sigmoid"] = "softmax"
+    """What scores the experts: against each other (softmax), or each by itself (sigmoid)."""
+
+    router_normalised: bool = cast(bool, None)
+    """Whether the weights of a token's experts are made to add up to 1. Left out: true where more than one is active;
+    with one active expert that would leave the router nothing to learn from."""
+
+    balance_loss: float = 0.01
+    """How much of the balance loss is added in training: of each document, 1 when its tokens are spread evenly over
+    the experts of a block, more when they are not."""
+
+    balance_rate: float = 0.0
+    """How far a bias of each expert, which only the choice sees, moves after each step towards even loads; 0.001 in
+    DeepSeek-V3, which then takes a balance_loss of 0.0001. 0: no such bias."""
+
+    router_z_loss: float = 0.001
+    """How much of the squared logsumexp of the router's logits is added in training, which keeps them small."""
+
     dropout: float = 0.0
     """Share of the coordinates set to zero while training, of embeddings, of attention probabilities, and of what each
     attention and feed-forward adds to the residual stream. For several passes over little text; else 0."""
@@ -188,6 +233,7 @@ class ModelConfig:
             raise ConfigError("norm_bias needs norm layer: an RMS norm has no bias")
         self._check_rope()
         self._check_pattern()
+        self._check_experts()
 
     def _check_rope(self) -> None:
         if self.positions != "rope":
@@ -223,6 +269,41 @@ class ModelConfig:
                 raise ConfigError(f"window_pattern {pattern} has {letter}, but {name} is not set")
             if letter not in pattern and size is not None:
                 raise ConfigError(f"{name} is {size}, but window_pattern {pattern} has no {letter}")
+
+    def _check_experts(self) -> None:
+        between(self, 0, MOST_EXPERTS, "experts", "experts_active", "experts_shared")
+        between(self, 0, LARGEST_SIZE, "expert_width")
+        between(self, 1, MOST_LAYERS, "experts_every")
+        between(self, 0, MOST_LAYERS, "experts_dense_first")
+        at_least(self, 0, "balance_loss", "balance_rate", "router_z_loss")
+        if not self.experts:
+            for name, none in NO_EXPERTS.items():
+                if getattr(self, name) not in (None, none):
+                    raise ConfigError(f"{name} is {getattr(self, name)}, but experts is 0", "Say how many: --experts 8")
+            return
+        if self.experts_active is not None and not 1 <= self.experts_active <= self.experts:
+            raise ConfigError(
+                f"experts_active must be between 1 and experts ({self.experts}), got {self.experts_active}"
+            )
+        if self.expert_width == 0:
+            raise ConfigError("expert_width must be at least 1, got 0")
+        if self.experts_active == 1 < self.experts and self.router_normalised:
+            raise ConfigError("router_normalised with one active expert: its weight is always 1, no router learns so")
+        if self.experts_shared * (self.expert_width or 1) > LARGEST_SIZE:
+            raise ConfigError(f"experts_shared times expert_width must be at most {LARGEST_SIZE:,}")
+        if self.feedforward_bias:
+            raise ConfigError("feedforward_bias with experts: an expert has no bias")
+        if self.layers * self.experts > LARGEST_SIZE:
+            raise ConfigError(f"layers times experts must be at most {LARGEST_SIZE:,}")
+        if not any(map(self.has_experts, range(self.layers))):
+            raise ConfigError(
+                f"no block has experts: layers is {self.layers}, experts_every {self.experts_every}, "
+                f"experts_dense_first {self.experts_dense_first}"
+            )
+
+    def has_experts(self, layer: int) -> bool:
+        """Of block number `layer`, counted from 0."""
+        return self.experts > 0 and layer >= self.experts_dense_first and (layer + 1) % self.experts_every == 0
 
     @property
     def is_gated(self) -> bool:
@@ -272,6 +353,8 @@ class ModelConfig:
         if self.head_width is None and width % heads:
             of_depth = f" (64 for each layer of depth {self.depth})" if self.depth and self.width is None else ""
             raise ConfigError(f"width must be a multiple of heads, got {width}{of_depth} and {heads}")
+        ff_width = self.ff_width or (-(-width * 8 // 3 // 64) * 64 if self.is_gated else 4 * width)
+        active = min(2, self.experts) if self.experts_active is None else self.experts_active
         return replace(
             self,
             depth=None,  # all that it says is said now
@@ -280,10 +363,19 @@ class ModelConfig:
             heads=heads,
             kv_heads=self.kv_heads or heads,
             head_width=self.head_width or width // heads,
-            ff_width=self.ff_width or (-(-width * 8 // 3 // 64) * 64 if self.is_gated else 4 * width),
+            ff_width=ff_width,
+            experts_active=active,
+            expert_width=self._expert_width(ff_width, active) if self.expert_width is None else self.expert_width,
+            router_normalised=active > 1 if self.router_normalised is None else self.router_normalised,
             embedding_std=self.embedding_std or self.initial_std or (width**-0.5 if self.tied else 1.0),
             rope_original_context=self._original_context(),
         )
+
+    def _expert_width(self, ff_width: int, active: int) -> int:
+        if not self.experts:
+            return 0
+        share = -(-ff_width // (active + self.experts_shared))
+        return min(LARGEST_SIZE, -(-share // 16) * 16)
 
     def _original_context(self) -> int | None:
         if self.rope_scaling == "none" or self.rope_original_context is not None:

@@ -6,15 +6,15 @@ names and holds no `config.json`, so that no other tool misreads it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
 
 from seedbed.errors import DataError
-from seedbed.model.config import ModelConfig
-from seedbed.model.names import GPT2, GPT_NEOX, LLAMA, QWEN3, Table
+from seedbed.model.config import MOST_EXPERTS, MOST_LAYERS, NO_EXPERTS, ModelConfig
+from seedbed.model.names import DOTS1, GPT2, GPT_NEOX, LLAMA, MIXTRAL, QWEN3, QWEN3_MOE, Table
 from seedbed.runs import make_record
 
 ANY_CLASS_HAS = (
@@ -31,7 +31,15 @@ ANY_CLASS_HAS = (
         "tied",
     ),
     *("rope_base", "rope_factor", "rope_original_context", "pad_id", "bos_id", "eos_id"),
-    *("dropout", "initial_std", "embedding_std", "zero_projections"),  # these matter while training only
+    *("experts_active", "expert_width", "balance_rate"),  # of classes that have experts; the bias is a choice of them
+    *(
+        "balance_loss",
+        "router_z_loss",
+        "dropout",
+        "initial_std",
+        "embedding_std",
+        "zero_projections",
+    ),  # these matter while training only
 )
 """Fields that may have any value in every class."""
 
@@ -56,8 +64,10 @@ class PeerClass:
     """What its config.json says beside what all of them say."""
     read: Callable[[Values], dict[str, Any]]
     """Our config from its config.json, but for vocabulary, ids and head, which all write alike."""
-    choices: Mapping[str, tuple[Any, ...]]
+    choices: Mapping[str, Container[Any]]
     """Values that it has of a field, where they are not just the default."""
+    balances: bool = False
+    """Whether a bias stands beside the scores of its experts."""
     heads: Literal["any", "dividing", "filling"] = "any"
     """Which heads it takes: any, as many as width can be divided by, or such as fill width with no sharing of keys."""
     has_windows: bool = False
@@ -69,11 +79,15 @@ class PeerClass:
         """The choices of a resolved config that it does not have, as "norm_place post"."""
         lacking = []
         for option in fields(ModelConfig):
+            if not config.experts and option.name in NO_EXPERTS:
+                continue
             value = getattr(config, option.name)
             if option.name in WINDOWS and self.has_windows:
                 continue
             if option.name not in ANY_CLASS_HAS and value not in self.choices.get(option.name, (option.default,)):
                 lacking.append(f"{option.name} {str(value).lower() if isinstance(value, bool) else value}")
+        if bool(config.balance_rate) != self.balances:
+            lacking.append(f"balance_rate {config.balance_rate}")
         if self.heads != "any" and config.width % config.heads:
             lacking.append(f"heads {config.heads} with width {config.width}")
         if self.heads == "filling" and config.kv_heads != config.heads:
@@ -90,7 +104,8 @@ def find_class(config: ModelConfig) -> PeerClass | None:
 
 def what_no_class_has(config: ModelConfig) -> tuple[PeerClass, list[str]]:
     """The nearest class, and which choices of the config it lacks."""
-    nearest = min(CLASSES, key=lambda peer: len(peer.missing(config)))
+    alike = [peer for peer in CLASSES if ("experts" in peer.choices) == bool(config.experts)]
+    nearest = min(alike, key=lambda peer: len(peer.missing(config)))
     return nearest, nearest.missing(config)
 
 
@@ -165,6 +180,7 @@ NOT_COMPARED = {
     *("dtype", "torch_dtype", "initializer_range", "use_cache", "attention_dropout", "hidden_dropout"),
     *("eos_token_id", "resid_pdrop", "embd_pdrop", "attn_pdrop", "sliding_window", "max_window_layers"),
     *("rope_parameters", "rope_scaling", "rope_theta", "rotary_emb_base"),  # read, or refused there
+    *("router_aux_loss_coef", "mlp_only_layers", "output_router_logits", "layer_types"),
     *("head_dim", "num_key_value_heads", "n_inner", "hidden_act", "activation_function"),  # may be null; and synonyms
 }
 """Keys of no consequence for what is computed, or whose value was taken over."""
@@ -286,6 +302,91 @@ def _read_windows(values: Values) -> dict[str, Any]:
     return {"window": window, "window_pattern": pattern} if "S" in pattern else {}
 
 
+def _without_windows(values: Values) -> None:
+    if values.get("sliding_window") is not None and values.get("use_sliding_window", True):
+        raise DataError(f"sliding_window is {values['sliding_window']}, seedbed reads none from this class")
+
+
+def _mixtral(config: ModelConfig) -> dict[str, Any]:
+    return _llama(config) | {
+        "intermediate_size": config.expert_width,
+        "num_experts_per_tok": config.experts_active,
+        "num_local_experts": config.experts,
+        "router_aux_loss_coef": config.balance_loss,
+        "sliding_window": None,
+    }
+
+
+def _read_mixtral(values: Values) -> dict[str, Any]:
+    _without_windows(values)
+    return _read_llama(values) | {
+        "qk_norm": False,
+        "experts": values["num_local_experts"],
+        "experts_active": values["num_experts_per_tok"],
+        "expert_width": values["intermediate_size"],
+        "router_normalised": True,
+    }
+
+
+def _qwen3_moe(config: ModelConfig) -> dict[str, Any]:
+    return _qwen3(config) | {
+        "decoder_sparse_step": config.experts_every,
+        "mlp_only_layers": list(range(config.experts_dense_first)),
+        "moe_intermediate_size": config.expert_width,
+        "norm_topk_prob": config.router_normalised,
+        "num_experts": config.experts,
+        "num_experts_per_tok": config.experts_active,
+        "router_aux_loss_coef": config.balance_loss,
+    }
+
+
+def _read_qwen3_moe(values: Values) -> dict[str, Any]:
+    dense = values.get("mlp_only_layers") or []
+    if dense != list(range(len(dense))):
+        raise DataError(f"mlp_only_layers is {dense}, seedbed has only the first ones")
+    return _read_llama(values) | {
+        "experts": values.get("num_experts") or values["num_local_experts"],
+        "experts_active": values["num_experts_per_tok"],
+        "expert_width": values["moe_intermediate_size"],
+        "experts_every": values.get("decoder_sparse_step", 1),
+        "experts_dense_first": len(dense),
+        "router_normalised": values.get("norm_topk_prob", False),
+    }
+
+
+def _dots1(config: ModelConfig) -> dict[str, Any]:
+    return _llama(config) | {
+        "first_k_dense_replace": config.experts_dense_first,
+        "layer_types": ["full_attention"] * config.layers,
+        "max_window_layers": config.layers,
+        "moe_intermediate_size": config.expert_width,
+        "n_group": 1,
+        "n_routed_experts": config.experts,
+        "n_shared_experts": config.experts_shared,
+        "norm_topk_prob": config.router_normalised,
+        "num_experts_per_tok": config.experts_active,
+        "routed_scaling_factor": 1.0,
+        "sliding_window": None,
+        "topk_group": 1,
+    }
+
+
+def _read_dots1(values: Values) -> dict[str, Any]:
+    if set(values.get("layer_types") or ()) > {"full_attention"}:
+        raise DataError("layer_types has sliding windows, seedbed reads none from this class")
+    return _read_llama(values) | {
+        "experts": values.get("n_routed_experts") or values["num_local_experts"],
+        "experts_active": values["num_experts_per_tok"],
+        "experts_shared": values["n_shared_experts"],
+        "expert_width": values["moe_intermediate_size"],
+        "experts_dense_first": values.get("first_k_dense_replace", 0),
+        "router": "sigmoid",
+        "router_normalised": values.get("norm_topk_prob", False),
+        "balance_loss": 1e-4,
+        "balance_rate": 1e-3,
+    }
+
+
 def _gpt2(config: ModelConfig) -> dict[str, Any]:
     return {
         "activation_function": (PLAIN_ACTIVATIONS | {"gelu": "gelu_new"})[config.activation],
@@ -362,6 +463,9 @@ def _read_gpt_neox(values: Values) -> dict[str, Any]:
 NEOX_CHOICES = {"norm": "layer", "norm_bias": True, "qk_norm": False, "feedforward_bias": True}
 GPT2_CHOICES = NEOX_CHOICES | {"positions": "learned", "attention_bias": True}
 
+FIRST_DENSE = range(MOST_LAYERS)
+ROTARY_GATED: Mapping[str, Container[Any]] = {"rope_scaling": ROPE_SCALINGS, "activation": tuple(GATED_ACTIVATIONS)}
+
 CLASSES = (
     PeerClass(
         "Qwen3ForCausalLM",
@@ -425,6 +529,46 @@ CLASSES = (
         | {name: (value,) for name, value in NEOX_CHOICES.items()},
         heads="filling",
         defaults={"use_parallel_residual": True},
+    ),
+    PeerClass(
+        "MixtralForCausalLM",
+        "mixtral",
+        MIXTRAL,
+        _mixtral,
+        _read_mixtral,
+        {**ROTARY_GATED, "qk_norm": (False,), "experts": range(1, MOST_EXPERTS + 1), "router_normalised": (True,)},
+    ),
+    PeerClass(
+        "Qwen3MoeForCausalLM",
+        "qwen3_moe",
+        QWEN3_MOE,
+        _qwen3_moe,
+        _read_qwen3_moe,
+        {
+            **ROTARY_GATED,
+            "attention_bias": EITHER,
+            "experts": range(1, MOST_EXPERTS + 1),
+            "experts_every": range(1, MOST_LAYERS + 1),
+            "experts_dense_first": FIRST_DENSE,
+            "router_normalised": EITHER,
+        },
+    ),
+    PeerClass(
+        "Dots1ForCausalLM",
+        "dots1",
+        DOTS1,
+        _dots1,
+        _read_dots1,
+        {
+            **ROTARY_GATED,
+            "attention_bias": EITHER,
+            "experts": range(2, MOST_EXPERTS + 1),
+            "experts_shared": range(1, MOST_EXPERTS + 1),
+            "experts_dense_first": FIRST_DENSE,
+            "router": ("sigmoid",),
+            "router_normalised": EITHER,
+        },
+        balances=True,
     ),
 )
 """Asked in this order."""

@@ -29,7 +29,12 @@ def inspect_model(config: InspectConfig) -> dict[str, Any]:
     result = {
         "model": asdict(model),
         "huggingface": describe_class(model),
-        "parameters": {**asdict(count), "total": count.total, "without_embedding": count.total - count.embedding},
+        "parameters": {
+            **asdict(count),
+            "total": count.total,
+            "without_embedding": count.total - count.embedding,
+            "active": count_parameters(model, active=True).total,
+        },
         "length": length,
         "forward_flops_per_token": forward_flops(model, length),
         "training_flops_per_token": training_flops(model, length),
@@ -66,12 +71,19 @@ def _find(config: InspectConfig) -> ModelConfig:
     return model
 
 
+def _feedforward(model: dict[str, Any]) -> str:
+    if not model["experts"]:
+        return str(model["ff_width"])
+    shared = f" and {model['experts_shared']} shared" if model["experts_shared"] else ""
+    return f"{model['experts_active']} of {model['experts']} experts{shared} of {model['expert_width']}"
+
+
 def _table(result: dict[str, Any], config: InspectConfig) -> str:
     model, length = result["model"], result["length"]
     name = config.model or f"depth {config.depth}"
     lines = [
         f"{name}: {model['layers']} layers × {model['width']}, {model['heads']} heads of {model['head_width']}"
-        f" ({model['kv_heads']} key/value), feed-forward {model['ff_width']}, vocabulary {model['vocab_size']:,},"
+        f" ({model['kv_heads']} key/value), feed-forward {_feedforward(model)}, vocabulary {model['vocab_size']:,},"
         f" context {model['context']:,}, head {'tied' if model['tied'] else 'its own'}",
         result["huggingface"],
         "",

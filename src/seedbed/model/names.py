@@ -1,7 +1,8 @@
 """The one mapping of weights to and from other frameworks.
 
 Each row of a table says which weights of ours, in which order and layout, lie in one weight of the Hugging Face class;
-`{n}` stands for the number of the block. A bias lies as its matrix does.
+`{n}` stands for the number of the block, `{e}` for that of an expert: theirs are matrices apart, ours a stack. A bias
+lies as its matrix does.
 """
 
 from __future__ import annotations
@@ -94,6 +95,30 @@ QWEN3: Table = (
     *_row("blocks.{n}.attention.key_norm", "model.layers.{n}.self_attn.k_norm"),
 )
 
+MIXTRAL: Table = (
+    *LLAMA,
+    *_row("blocks.{n}.feedforward.router", "model.layers.{n}.block_sparse_moe.gate"),
+    *_row("blocks.{n}.feedforward.gate.{e}", "model.layers.{n}.block_sparse_moe.experts.{e}.w1"),
+    *_row("blocks.{n}.feedforward.up.{e}", "model.layers.{n}.block_sparse_moe.experts.{e}.w3"),
+    *_row("blocks.{n}.feedforward.down.{e}", "model.layers.{n}.block_sparse_moe.experts.{e}.w2"),
+)
+
+QWEN3_MOE: Table = (
+    *QWEN3,
+    *_row("blocks.{n}.feedforward.router", "model.layers.{n}.mlp.gate"),
+    *_row("blocks.{n}.feedforward.gate.{e}", "model.layers.{n}.mlp.experts.{e}.gate_proj"),
+    *_row("blocks.{n}.feedforward.up.{e}", "model.layers.{n}.mlp.experts.{e}.up_proj"),
+    *_row("blocks.{n}.feedforward.down.{e}", "model.layers.{n}.mlp.experts.{e}.down_proj"),
+)
+
+DOTS1: Table = (
+    *QWEN3_MOE,
+    Row(("blocks.{n}.feedforward.router.bias",), "model.layers.{n}.mlp.gate.e_score_correction_bias"),
+    *_row("blocks.{n}.feedforward.shared.gate", "model.layers.{n}.mlp.shared_experts.gate_proj"),
+    *_row("blocks.{n}.feedforward.shared.up", "model.layers.{n}.mlp.shared_experts.up_proj"),
+    *_row("blocks.{n}.feedforward.shared.down", "model.layers.{n}.mlp.shared_experts.down_proj"),
+)
+
 QKV = "blocks.{n}.attention.query, blocks.{n}.attention.key, blocks.{n}.attention.value"
 
 GPT2: Table = (
@@ -127,15 +152,20 @@ OWN: Table = ()
 
 def to_theirs(weights: Mapping[str, Tensor], table: Table, head_width: int) -> dict[str, Tensor]:
     """Weights by our names → by theirs. KeyError for one without a counterpart is a bug of ours."""
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    parts: dict[str, Tensor] = {}
+    for name, apart in _apart(shapes, table).items():
+        parts |= dict(zip(apart, weights[name].unbind() if apart != [name] else [weights[name]], strict=True))
     return {
-        theirs: row.layout.join([weights[name] for name in ours], head_width)
-        for theirs, (row, ours) in _pairs(weights, table).items()
+        theirs: row.layout.join([parts[name] for name in ours], head_width)
+        for theirs, (row, ours) in _pairs(parts, table).items()
     }
 
 
 def shapes_of_theirs(shapes: Mapping[str, Shape], table: Table, head_width: int) -> dict[str, Shape]:
     """Shapes by our names → by theirs."""
     found = {}
+    shapes = _shapes_apart(shapes, table)
     for theirs, (row, ours) in _pairs(shapes, table).items():
         parts = [torch.empty(shapes[name], device="meta") for name in ours]
         found[theirs] = tuple(row.layout.join(parts, head_width).shape)
@@ -147,10 +177,29 @@ def to_ours(
 ) -> dict[str, Tensor]:
     """Weights by their names → by ours, which have these shapes."""
     found: dict[str, Tensor] = {}
-    for theirs, (row, ours) in _pairs(shapes, table).items():
-        parts = row.layout.split(weights[theirs], [shapes[name] for name in ours], head_width)
+    shapes_apart = _shapes_apart(shapes, table)
+    for theirs, (row, ours) in _pairs(shapes_apart, table).items():
+        parts = row.layout.split(weights[theirs], [shapes_apart[name] for name in ours], head_width)
         found |= dict(zip(ours, parts, strict=True))
-    return found
+    return {
+        name: torch.stack([found[part] for part in apart]) if apart != [name] else found[name]
+        for name, apart in _apart(shapes, table).items()
+    }
+
+
+def _apart(shapes: Mapping[str, Shape], table: Table) -> dict[str, list[str]]:
+    """Each weight of ours: the names of its matrices, one an expert; its own name alone where it is no stack."""
+    names = {}
+    for name, shape in shapes.items():
+        module, _, kind = name.rpartition(".")
+        is_stack = len(shape) == 3 and table is not OWN
+        names[name] = [f"{module}.{expert}.{kind}" for expert in range(shape[0])] if is_stack else [name]
+    return names
+
+
+def _shapes_apart(shapes: Mapping[str, Shape], table: Table) -> dict[str, Shape]:
+    apart = _apart(shapes, table)
+    return {part: shapes[name] if part == name else shapes[name][1:] for name in shapes for part in apart[name]}
 
 
 def _pairs(names: Iterable[str], table: Table) -> dict[str, tuple[Row, list[str]]]:
@@ -160,8 +209,10 @@ def _pairs(names: Iterable[str], table: Table) -> dict[str, tuple[Row, list[str]
     rows = {pattern: row for row in table for pattern in row.ours}
     pairs = {}
     for name in names:
-        number = re.search(r"\.(\d+)\.", name)
-        n = number[1] if number else ""
-        row = rows[re.sub(r"\.\d+\.", ".{n}.", name, count=1)]
-        pairs[row.theirs.format(n=n)] = (row, [pattern.format(n=n) for pattern in row.ours])
+        numbers = dict(zip("ne", re.findall(r"\.(\d+)(?=\.)", name), strict=False))
+        pattern = name
+        for letter, number in numbers.items():
+            pattern = pattern.replace(f".{number}.", f".{{{letter}}}.", 1)
+        row = rows[pattern]
+        pairs[row.theirs.format(**numbers)] = (row, [ours.format(**numbers) for ours in row.ours])
     return pairs

@@ -11,6 +11,8 @@ Shape suffixes: B batch, T positions, D model width, G key/value heads, K head w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -42,18 +44,18 @@ class NoValues(nn.Module):
         return None
 
 
-def build_skips(config: ModelConfig) -> nn.ModuleList:
-    """What stands before each block."""
-    return nn.ModuleList(EmbeddingSkip() if config.embedding_skip else NoSkip() for _ in range(config.layers))
+def build_skips(config: ModelConfig, layers: Sequence[int]) -> nn.ModuleList:
+    """What stands before each of the numbered blocks."""
+    return nn.ModuleList(EmbeddingSkip() if config.embedding_skip else NoSkip() for _ in layers)
 
 
-def build_value_embeddings(config: ModelConfig) -> nn.ModuleList:
-    """What each block's values take up: rows (B, T, E) of an embedding, or None."""
+def build_value_embeddings(config: ModelConfig, layers: Sequence[int]) -> nn.ModuleList:
+    """What each numbered block's values take up: rows (B, T, E) of an embedding, or None."""
     return nn.ModuleList(
         nn.Embedding(config.vocab_size, config.kv_heads * config.head_width)
         if config.has_value_embedding(layer)
         else NoValues()
-        for layer in range(config.layers)
+        for layer in layers
     )
 
 

@@ -11,8 +11,7 @@ Shape suffixes: B batch, T positions, D model width, V vocabulary, E key/value h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +24,7 @@ from seedbed.model.attention_paths.path import Attend, Heads
 from seedbed.model.cache import KVCache, LayerCache
 from seedbed.model.config import ModelConfig
 from seedbed.model.convolution import ATTENTION, FEEDFORWARD, build_convolution
+from seedbed.model.experts import Router, Stack, build_experts
 from seedbed.model.feedforward import build_feedforward
 from seedbed.model.masks import AttentionMask
 from seedbed.model.norms import build_norm
@@ -43,7 +43,7 @@ class Block(nn.Module):
         self.attention = Attention(config, layer)
         self.feedforward_norm = build_norm(config.width, config)
         self.feedforward_convolution = build_convolution(config, FEEDFORWARD)
-        self.feedforward = build_feedforward(config)
+        self.feedforward = build_experts(config) if config.has_experts(layer) else build_feedforward(config)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
@@ -129,16 +129,18 @@ class SoftCap(nn.Module):
 class Transformer(nn.Module):
     """Token ids in, logits of the next token out."""
 
-    def __init__(self, config: ModelConfig):
-        """Weights are drawn from torch's global generator: seed it first for a model that can be made again."""
+    def __init__(self, config: ModelConfig, layers: Sequence[int] | None = None):
+        """Weights are drawn from torch's global generator: seed it first for a model that can be made again. `layers`:
+        numbers of the blocks to build, where not all are wanted."""
         super().__init__()
         self.config = config = config.resolve()
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.positions = build_positions(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.skips = build_skips(config)
-        self.value_embeddings = build_value_embeddings(config)
-        self.blocks = nn.ModuleList(BLOCKS[config.norm_place](config, layer) for layer in range(config.layers))
+        layers = range(config.layers) if layers is None else layers
+        self.skips = build_skips(config, layers)
+        self.value_embeddings = build_value_embeddings(config, layers)
+        self.blocks = nn.ModuleList(BLOCKS[config.norm_place](config, layer) for layer in layers)
         # After post-norm blocks the residual stream is normalised already.
         self.final_norm = nn.Identity() if config.norm_place == "post" else build_norm(config.width, config)
         self.head = None if config.tied else Head(config.width, config.vocab_size, bias=False)
@@ -167,6 +169,7 @@ class Transformer(nn.Module):
         shares = {  # of the spread of other matrices
             "attention.output": own_share * (2 * config.layers) ** -0.5,
             "feedforward.down": own_share * (2 * config.layers) ** -0.5,
+            "feedforward.shared.down": own_share * (2 * config.layers) ** -0.5,
             "value_gate.gate": 0.0,
             "head": own_share,
         }
@@ -175,10 +178,10 @@ class Transformer(nn.Module):
                 of_values = name.startswith("value_embeddings.")
                 spread = (config.initial_std or config.width**-0.5) if of_values else config.embedding_std
                 nn.init.normal_(module.weight, std=spread)
-            elif isinstance(module, nn.Linear):
+            elif isinstance(module, nn.Linear | Stack | Router):
                 share = next((share for end, share in shares.items() if name.endswith(end)), 1.0)
-                nn.init.normal_(module.weight, std=share * (config.initial_std or module.in_features**-0.5))
-                if module.bias is not None:
+                nn.init.normal_(module.weight, std=share * (config.initial_std or module.weight.shape[-1] ** -0.5))
+                if isinstance(module, nn.Linear) and module.bias is not None:
                     nn.init.zeros_(module.bias)
 
     def forward(self, tokens_BT: Tensor, **where: Tensor | None) -> Tensor:
@@ -259,17 +262,16 @@ class Transformer(nn.Module):
 
 def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every weight of a resolved config, by name, without a byte of them."""
-    # Blocks of a kind recur every second one, counted from the last: two or three layers hold them all.
-    thin = min(config.layers, 2 + config.layers % 2)
+    kinds: dict[tuple[bool, ...], list[int]] = {}
+    for layer in range(config.layers):
+        kinds.setdefault((config.has_value_embedding(layer), config.has_experts(layer)), []).append(layer)
+    alike = list(kinds.values())
     with torch.device("meta"):
-        weights = Transformer(replace(config, layers=thin)).named_parameters()
+        weights = Transformer(config, [layers[0] for layers in alike]).named_parameters()
     shapes: dict[str, tuple[int, ...]] = {}
     for name, weight in weights:
         room, _, inside = name.partition(".")
         number, _, inside = inside.partition(".")
-        names = [name]
-        if number.isdigit():
-            alike = range(int(number), config.layers, 2) if int(number) < 2 else ()
-            names = [f"{room}.{layer}.{inside}" for layer in alike]
+        names = [f"{room}.{layer}.{inside}" for layer in alike[int(number)]] if number.isdigit() else [name]
         shapes |= dict.fromkeys(names, tuple(weight.shape))
     return shapes

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from seedbed.errors import ConfigError
+from seedbed.model.experts import Experts
 from seedbed.model.transformer import Transformer
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,10 @@ def compile_blocks(model: Transformer) -> None:
     folder = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "seedbed" / "compiled"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))  # the default does not survive a reboot
     torch._dynamo.config.recompile_limit = SHAPES
+    for module in model.modules():
+        if isinstance(module, Experts):
+            # How many rows an expert computes changes at every step, and what looks at routers hooks into them.
+            setattr(module, "forward", torch.compiler.disable(module.forward))  # noqa: B010 (no plain assignment)
     for block in model.blocks:
         # Each shape by itself: what one kernel for all shapes computes would depend on which shape came first.
         block.forward = functools.partial(_run, torch.compile(block.forward, dynamic=False), block.forward)

@@ -16,6 +16,7 @@ from seedbed.data.batches.batch import IGNORE, Batch, TokenBatch
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.model.cross_entropy import Scores, summed_cross_entropy
+from seedbed.model.routing import ROUTER_LOSSES, Documents, load_metrics, router_loss, routings_of
 from seedbed.model.transformer import Transformer
 
 
@@ -67,7 +68,8 @@ class Objective(Protocol[B_contra]):
 
 
 class TargetTokens(Objective[TokenBatch]):
-    """Cross-entropy of each target token at the position where the batch asks for it, in nats."""
+    """Cross-entropy of each target token at the position where the batch asks for it, in nats. In training a mixture of
+    experts also minimises its routers' losses, which the metric "loss" leaves out."""
 
     def __init__(self, token_bytes: Tensor | None = None):
         """`token_bytes` (V): bytes of text that each id stands for; with them the loss is also told in bits per byte,
@@ -75,21 +77,30 @@ class TargetTokens(Objective[TokenBatch]):
         self.token_bytes = token_bytes
 
     def loss(self, model: Transformer, batch: TokenBatch) -> Loss:
-        x_BTD = model.hidden(batch.tokens_BT, **batch.where)
+        with routings_of(model) as routings:
+            x_BTD = model.hidden(batch.tokens_BT, **batch.where)
         counted_BT = batch.targets_BT != IGNORE
         targets_N = batch.targets_BT[counted_BT]
         scores = Scores(softcap=model.config.logit_softcap)
         total = summed_cross_entropy(x_BTD[counted_BT], model.head_weight, targets_N, scores)
-        if self.token_bytes is None:
-            return Loss(total, len(targets_N))
-        bytes_N = self.token_bytes.to(targets_N.device)[targets_N]
-        return Loss(total, len(targets_N), {"bytes": float(bytes_N.sum())})
+        totals = {}
+        if self.token_bytes is not None:
+            totals["bytes"] = float(self.token_bytes.to(targets_N.device)[targets_N].sum())
+        if routings and model.training:
+            totals["cross_entropy"] = float(total.detach())
+            documents = Documents.of(batch.tokens_BT, batch.segments_BT)
+            auxiliary, of_routers = router_loss(model.config, routings, documents, counted_BT.flatten())
+            total, totals = total + auxiliary, totals | of_routers
+        return Loss(total, len(targets_N), totals)
 
     def report(self, tally: Tally) -> dict[str, float]:
-        metrics = {"loss": tally.sum / tally.units if tally.units else math.nan}
-        if tally.totals.get("bytes"):
-            metrics["bits_per_byte"] = tally.sum / math.log(2) / tally.totals["bytes"]
-        return metrics
+        units, totals = tally.units or math.nan, tally.totals
+        nats = totals.get("cross_entropy", tally.sum)
+        metrics = {"loss": nats / units}
+        if totals.get("bytes"):
+            metrics["bits_per_byte"] = nats / math.log(2) / totals["bytes"]
+        metrics |= {name: totals[name] / units for name in ROUTER_LOSSES if name in totals}
+        return metrics | load_metrics(totals)
 
 
 class NextToken(TargetTokens):

@@ -22,6 +22,7 @@ from torch import Tensor
 from seedbed.data.batches.batch import Batch, BatchSource
 from seedbed.data.batches.mixture import MixtureSource
 from seedbed.devices import synchronise
+from seedbed.model.routing import balance_experts
 from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 from seedbed.optim.groups import build_optimizers, set_rates
@@ -139,6 +140,7 @@ class Trainer(Generic[B]):
         if applied:
             self.observers.before_update(self, norm)
             self.parallel.update(self.optimizers)
+            balance_experts(self.model, tally.totals)
         for parameter in self.parameters:
             parameter.grad = None
         self.progress = replace(

@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor
 from torch.optim import SGD, AdamW, Optimizer
 
+from seedbed.errors import ConfigError
 from seedbed.model.transformer import Transformer
 from seedbed.training.objective import Tally
 from seedbed.training.parallel.owners import Owners
@@ -42,6 +43,8 @@ class Sharded(Replicas):
         if mesh["tensor"].size() > 1:
             split_blocks(model, mesh["tensor"])
         if self.shards:
+            if model.config.balance_rate:
+                raise ConfigError("model.balance_rate moves whole biases", "Take train.parallel ddp or zero1, or 0.")
             self._shard()
         self.stand_ins: dict[nn.Parameter, nn.Parameter] = {}
         """By parameter, what is moved here in its place."""

@@ -26,6 +26,8 @@ def split_blocks(model: Transformer, mesh: DeviceMesh) -> None:
             "train.tensor_parallel divides models with a gated feed-forward, without value embeddings and ALiBi",
             "Take train.parallel fsdp for this one.",
         )
+    if config.experts:
+        raise ConfigError("train.tensor_parallel divides no experts", "Take train.parallel fsdp for this one.")
     for name in ("kv_heads", "ff_width"):
         if getattr(config, name) % count:
             raise ConfigError(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from seedbed.model.attention_paths.reference import attention_entropy
+from seedbed.model.routing import routing_statistics, routings_of
 from seedbed.model.transformer import Block, Transformer
 
 POSITIONS = 256
@@ -29,6 +30,8 @@ def activation_statistics(model: Transformer, forward: Callable[[], object]) -> 
     - `activation_rms/block_I`, `activation_max/block_I`: of the residual stream behind block I
     - `activation_zeros/block_I`: share of its feed-forward units that are exactly nought (dead for this input)
     - `attention_entropy/block_I`: nats, mean over heads and positions; 0 when each position looks at one other
+    - `router_entropy/block_I`, `expert_load/block_I/E`, `experts_dead/block_I`: of mixtures of experts, as in
+      `routing_statistics`
     - `logit_max`, `logit_entropy`: largest absolute logit, and mean entropy of the prediction in nats
     """
     found: dict[str, float] = {}
@@ -43,8 +46,9 @@ def activation_statistics(model: Transformer, forward: Callable[[], object]) -> 
                 hooks.enter_context(_hooked(down.register_forward_pre_hook(partial(_see_units, found, name))))
         last = model.final_norm.register_forward_hook(partial(_see_logits, found, model))
         hooks.enter_context(_hooked(last))
+        routings = hooks.enter_context(routings_of(model))
         forward()
-    return found
+    return found | routing_statistics(routings)
 
 
 @contextlib.contextmanager
