@@ -44,9 +44,10 @@ def told(done: subprocess.CompletedProcess[str]) -> str:
 def test_text_that_cannot_be_read_is_named(name, content, said, seedbed, tmp_path):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    before = sorted(path.name for path in tmp_path.iterdir())
     assert said in told(seedbed("prepare", "--source", name, "--out", "made/corpus"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    # At most the hidden units of work, from which a plan that accepts more bad records goes on.
+    left = {path.name for folder in (tmp_path, tmp_path / "made") for path in folder.glob("*")} - {"made"}
+    assert left <= {name, ".corpus.units"}
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ def test_a_compiled_run_is_near_the_plain_one_and_resumes_to_the_same_bits(tmp_p
     broken = tiny_trainer(tmp_path / "broken", compile="on", recompute="full", **settings)
     for _ in range(3):
         broken.run_step()
+    broken.checkpoints.wait()
     assert Checkpoints(tmp_path / "broken").steps() == [3]
     torch.compiler.reset()  # as a new process: only what is on the disk is left
     resumed = tiny_trainer(tmp_path / "broken", compile="on", **settings)

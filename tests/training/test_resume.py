@@ -394,6 +394,7 @@ def test_a_clock_that_jumps_or_stands_still_moves_no_weight(jump, tokens, tmp_pa
     assert [record["step"] for record in records(run, "timings.jsonl")] == list(range(1, STEPS + 1))
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("jump", [-1e6, 0.0, 1e6])
 def test_minutes_measured_by_a_clock_that_jumps_are_still_a_step_count(jump, tokens, tmp_path, monkeypatch):
     now = 1e9

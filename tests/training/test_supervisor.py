@@ -54,6 +54,7 @@ def lines(run: Path) -> int:
         return 0
 
 
+@pytest.mark.proof
 def test_a_command_killed_at_random_and_started_again_ends_in_the_same_bits(whole, tokens, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "seedbed", "pretrain", f"--data.tokens={tokens}", f"--out={run}"]

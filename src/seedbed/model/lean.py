@@ -46,7 +46,7 @@ class _RMSNorm(torch.autograd.Function):
         product_D = (wide_D * scale).mul_(gradient_D)
         weight_gradient_D = product_D.sum(dim=tuple(range(x_D.ndim - 1)))
         along = (product_D @ weight_wide_D)[..., None].mul_(scale).mul_(scale).div_(-x_D.shape[-1])
-        x_gradient_D = torch.mul(gradient_D, weight_wide_D, out=product_D).mul_(scale).addcmul_(wide_D, along)
+        x_gradient_D = product_D.copy_(gradient_D).mul_(weight_wide_D).mul_(scale).addcmul_(wide_D, along)
         return x_gradient_D.to(x_D.dtype), weight_gradient_D.to(weight_D.dtype), None
 
 
