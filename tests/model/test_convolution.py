@@ -12,7 +12,7 @@ from seedbed.errors import ConfigError
 from seedbed.model.accounting import count_parameters
 from seedbed.model.config import ModelConfig
 from seedbed.model.convolution import ShortConvolution
-from seedbed.model.huggingface import describe_class
+from seedbed.model.huggingface.classes import describe_class
 from seedbed.model.transformer import Transformer
 from seedbed.optim.groups import parameter_kinds
 from tests.random_models import GQA, random_model, randomise

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 
 from seedbed.model.config import ModelConfig
-from seedbed.model.huggingface import CLASSES, find_class, what_no_class_has
+from seedbed.model.huggingface.classes import CLASSES, find_class, what_no_class_has
 from seedbed.model.names import OWN, shapes_of_theirs, to_ours, to_theirs
 from seedbed.model.transformer import Transformer
 from tests.random_configs import configs

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from seedbed.errors import DataError
 from seedbed.model.folder import load_model
-from seedbed.model.huggingface import GATED_ACTIVATIONS, PLAIN_ACTIVATIONS
+from seedbed.model.huggingface.activations import GATED_ACTIVATIONS, PLAIN_ACTIVATIONS
 from seedbed.model.importing import import_model
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers import bytes as byte_tokenizer

@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, Qwen3ForCausalLM
 
-from seedbed.model.huggingface import huggingface_config, read_huggingface_config
+from seedbed.model.huggingface.classes import huggingface_config, read_huggingface_config
 from seedbed.tokenizers import bytes as byte_tokenizer
 from tests.random_models import random_model, saved
 

@@ -12,7 +12,7 @@ import torch
 from seedbed.cli import parser
 from seedbed.configuration import list_presets, read_group
 from seedbed.model.config import InspectConfig
-from seedbed.model.huggingface import describe_class
+from seedbed.model.huggingface.classes import describe_class
 from seedbed.model.inspect import inspect_model
 from seedbed.model.transformer import Transformer
 from seedbed.training.config import PretrainConfig

@@ -131,7 +131,7 @@ class Experts(nn.Module):
     def compute(self, rows: Iterable[Tensor]) -> Iterable[Tensor]:
         """Of each expert its rows (R, D). A loop is as fast as one dense product of as many rows on a CPU; stacks are
         unbound once, since the gradient of a slice would be as large as its stack."""
-        raise NotImplementedError
+        raise NotImplementedError  # plain and gated experts each have their own
 
 
 class PlainExperts(Experts):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.model.config import ModelConfig
-from seedbed.model.huggingface import find_class, huggingface_config
+from seedbed.model.huggingface.classes import find_class, huggingface_config
 from seedbed.model.names import OWN, Table, shapes_of_theirs, to_ours, to_theirs
 from seedbed.model.transformer import Transformer, weight_shapes
 from seedbed.model.weights import (

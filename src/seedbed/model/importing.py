@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from seedbed.errors import DataError, SeedbedError
-from seedbed.model.huggingface import read_huggingface_config
+from seedbed.model.huggingface.classes import read_huggingface_config
 from seedbed.model.names import shapes_of_theirs, to_ours
 from seedbed.model.transformer import Transformer, weight_shapes
 from seedbed.model.weights import check_shapes, read_headers, read_weights

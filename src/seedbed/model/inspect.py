@@ -12,7 +12,7 @@ from seedbed.model.accounting import cache_bytes, count_parameters, forward_flop
 from seedbed.model.config import InspectConfig, ModelConfig
 from seedbed.model.depth import Budget, derive_sizes, derive_training, table
 from seedbed.model.folder import find_model, read_config
-from seedbed.model.huggingface import describe_class
+from seedbed.model.huggingface.classes import describe_class
 from seedbed.optim.config import OptimizerConfig
 from seedbed.runs import open_folder
 

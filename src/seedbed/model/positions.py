@@ -67,7 +67,7 @@ class TabledPositions(Positions):
 
     def formula(self, positions_S: Tensor) -> Tensor:
         """Rows (C, S, K) of the table, from positions in fp64 on the CPU: not every device has fp64."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of position has its own
 
     def rows(self, length: int, positions_BT: Tensor | None, device: torch.device | str) -> tuple[Tensor, ...]:
         """Each part of the table for positions 0 … length − 1 (S, K), or for the given ones (B, T, K)."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from seedbed.optim.decay import decay
+from seedbed.optim.momentum import momenta
 
 
 class Lion(Optimizer):
@@ -35,14 +36,10 @@ class Lion(Optimizer):
             weights = [weight for weight in group["params"] if weight.grad is not None]
             if not weights:
                 continue
-            for weight in weights:
-                if not self.state[weight]:
-                    self.state[weight]["momentum"] = torch.zeros_like(weight)
-            gradients = [weight.grad for weight in weights]
-            momenta = [self.state[weight]["momentum"] for weight in weights]
+            gradients, kept = [weight.grad for weight in weights], momenta(self.state, weights)
             beta1, beta2 = group["betas"]
 
-            updates = list(torch._foreach_sign(torch._foreach_lerp(momenta, gradients, 1 - beta1)))
+            updates = list(torch._foreach_sign(torch._foreach_lerp(kept, gradients, 1 - beta1)))
             decay(weights, updates, group["lr"] * group["weight_decay"], cautious=group["cautious"])
             torch._foreach_add_(weights, updates, alpha=-group["lr"])
-            torch._foreach_lerp_(momenta, gradients, 1 - beta2)
+            torch._foreach_lerp_(kept, gradients, 1 - beta2)

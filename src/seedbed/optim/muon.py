@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from seedbed.optim.decay import decay
+from seedbed.optim.momentum import momenta
 from seedbed.optim.orthogonal import orthogonalise, polynomials
 
 
@@ -47,23 +48,19 @@ class Muon(Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure: the loop runs the model
         for group in self.param_groups:
             for matrices in _by_shape(group["params"]):
-                momenta = torch.stack([self._momentum(matrix, group["momentum"]) for matrix in matrices])
-                stack = orthogonalise(momenta, polynomials(group["polynomial"], group["steps"]))
+                gradients = [
+                    matrix.grad for matrix in matrices if matrix.grad is not None
+                ]  # all: others are not stacked
+                kept = momenta(self.state, matrices)
+                torch._foreach_lerp_(kept, gradients, 1 - group["momentum"])
+                ahead = torch.stack(torch._foreach_lerp(gradients, kept, group["momentum"]))
+                stack = orthogonalise(ahead, polynomials(group["polynomial"], group["steps"]))
                 if group["neuron_memory"] is not None:
                     stack = self._evened(matrices, stack, group["neuron_memory"])
                 rows, columns = stack.shape[-2:]
                 updates = list((stack * max(1.0, rows / columns) ** 0.5).unbind())
                 decay(matrices, updates, group["lr"] * group["weight_decay"], cautious=group["cautious"])
                 torch._foreach_add_(matrices, updates, alpha=-group["lr"])
-
-    def _momentum(self, matrix: Tensor, memory: float) -> Tensor:
-        state = self.state[matrix]
-        if not state:
-            state["momentum"] = torch.zeros_like(matrix)
-        gradient = matrix.grad
-        assert gradient is not None  # those without are not stacked
-        state["momentum"].lerp_(gradient, 1 - memory)
-        return gradient.lerp(state["momentum"], memory)
 
     def _evened(self, matrices: list[Tensor], stack: Tensor, memory: float) -> Tensor:
         """With rows of about equal size."""

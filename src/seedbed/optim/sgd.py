@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from seedbed.optim.decay import decay
+from seedbed.optim.momentum import momenta
 
 
 class SGD(Optimizer):
@@ -33,12 +34,9 @@ class SGD(Optimizer):
             weights = [weight for weight in group["params"] if weight.grad is not None]
             if not weights:
                 continue
-            for weight in weights:
-                if not self.state[weight]:
-                    self.state[weight]["momentum"] = torch.zeros_like(weight)
-            momenta = [self.state[weight]["momentum"] for weight in weights]
+            kept = momenta(self.state, weights)
 
-            torch._foreach_mul_(momenta, group["momentum"])
-            torch._foreach_add_(momenta, [weight.grad for weight in weights])
-            decay(weights, momenta, group["lr"] * group["weight_decay"], cautious=group["cautious"])
-            torch._foreach_add_(weights, momenta, alpha=-group["lr"])
+            torch._foreach_mul_(kept, group["momentum"])
+            torch._foreach_add_(kept, [weight.grad for weight in weights])
+            decay(weights, kept, group["lr"] * group["weight_decay"], cautious=group["cautious"])
+            torch._foreach_add_(weights, kept, alpha=-group["lr"])

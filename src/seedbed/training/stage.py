@@ -17,7 +17,7 @@ from seedbed.devices import choose_device, gemm_peak, peak_memory_mb, set_determ
 from seedbed.model.accounting import count_parameters, training_flops
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import TOKENIZER, save_model
-from seedbed.model.huggingface import describe_class, find_class
+from seedbed.model.huggingface.classes import describe_class, find_class
 from seedbed.model.transformer import Transformer
 from seedbed.runs import (
     MANIFEST,
