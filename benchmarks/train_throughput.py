@@ -25,6 +25,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from seedbed.__main__ import SPARING
+
 SIZES = {"vocab_size": 8192, "layers": 6, "width": 384, "heads": 6, "ff_width": 1024, "context": 256}
 SMALL = {"vocab_size": 32768, "layers": 12, "width": 512, "heads": 8, "ff_width": 2048, "context": 1024}
 WARM = 2
@@ -180,10 +182,9 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for what in ("ours", "selective", *(["peer"] if peer else []), "small", "muon", "adamw"):
             command = [sys.executable, __file__, "--only", what, "--steps", str(arguments.steps)]
-            huge_pages = (
-                "0" if what == "peer" else "1"
-            )  # ours on import; a process of the peer's would not ask for them
-            environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": huge_pages}
+            # How memory is taken: what the command `seedbed` sets for itself, and what a program of the peer's has.
+            memory = {"THP_MEM_ALLOC_ENABLE": "0"} if what == "peer" else {"THP_MEM_ALLOC_ENABLE": "1", **SPARING}
+            environment = os.environ | memory
             done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
             found.setdefault(what, []).append(json.loads(done.stdout.splitlines()[-1]))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from seedbed import __version__, cli, configuration
+from seedbed import __main__, __version__, cli, configuration
 from seedbed.cli import COMMANDS, Command, main, parser
 from seedbed.errors import ConfigError, DataError
 
@@ -314,6 +314,24 @@ def test_output_that_cannot_hold_a_character_shows_a_stand_in():
     given = {**os.environ, "PYTHONIOENCODING": "cp1252"}
     done = subprocess.run([sys.executable, "-m", "seedbed", "--help"], env=given, capture_output=True)
     assert done.returncode == 0 and b"text files ? corpus" in done.stdout
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "confstr_names") or "CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="no glibc"
+)
+def test_the_command_takes_memory_sparingly_unless_told_how(monkeypatch):
+    """Its C library reads that before a program begins: it begins anew once, the same process with the same words."""
+    begun = []
+    monkeypatch.setattr(os, "execve", lambda *given: begun.append(given))
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-X", "dev", "-m", "seedbed", "chat"])
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    __main__._begin_sparing()
+    ((program, words, environment),) = begun
+    assert program == sys.executable and words == [sys.executable, "-X", "dev", "-m", "seedbed", "chat"]
+    assert environment == os.environ | __main__.SPARING
+    monkeypatch.setenv("GLIBC_TUNABLES", "")
+    __main__._begin_sparing()
+    assert len(begun) == 1
 
 
 def test_too_little_memory_is_told_in_one_line(monkeypatch, capsys):

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from seedbed.model.attention_paths.path import Attend
 from seedbed.model.cache import LayerCache
 from seedbed.model.config import ModelConfig
+from seedbed.model.linear import Linear
 from seedbed.model.norms import build_norm
 from seedbed.model.positions import Angles, rotate
+from seedbed.model.recipes import remade
 from seedbed.model.skips import ValueGate
 
 
@@ -26,10 +28,10 @@ class Attention(nn.Module):
         super().__init__()
         self.head_width = config.head_width
         bias = config.attention_bias
-        self.query = nn.Linear(config.width, config.heads * config.head_width, bias=bias)
-        self.key = nn.Linear(config.width, config.kv_heads * config.head_width, bias=bias)
-        self.value = nn.Linear(config.width, config.kv_heads * config.head_width, bias=bias)
-        self.output = nn.Linear(config.heads * config.head_width, config.width, bias=bias)
+        self.query = Linear(config.width, config.heads * config.head_width, bias=bias)
+        self.key = Linear(config.width, config.kv_heads * config.head_width, bias=bias)
+        self.value = Linear(config.width, config.kv_heads * config.head_width, bias=bias)
+        self.output = Linear(config.heads * config.head_width, config.width, bias=bias)
         self.query_norm = build_norm(config.head_width, config) if config.qk_norm else nn.Identity()
         self.key_norm = build_norm(config.head_width, config) if config.qk_norm else nn.Identity()
         self.value_gate = ValueGate(config) if config.has_value_embedding(layer) else None
@@ -42,8 +44,8 @@ class Attention(nn.Module):
         cache: LayerCache | None,
         values_BTE: Tensor | None = None,
     ) -> Tensor:
-        q_BHTK = rotate(self.query_norm(self.split_heads(self.query(x_BTD))), angles)
-        k_BGTK = rotate(self.key_norm(self.split_heads(self.key(x_BTD))), angles)
+        q_BHTK = remade(rotate, remade(self.query_norm, self.split_heads(self.query(x_BTD))), angles)
+        k_BGTK = remade(rotate, remade(self.key_norm, self.split_heads(self.key(x_BTD))), angles)
         v_BGTK = self.split_heads(self.value(x_BTD))
         if self.value_gate is not None and values_BTE is not None:
             v_BGTK = v_BGTK + self.value_gate(self.split_heads(values_BTE), x_BTD)

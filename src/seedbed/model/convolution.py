@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from seedbed.model.cache import LayerCache
 from seedbed.model.config import ModelConfig
+from seedbed.model.recipes import remade
 
 ATTENTION, FEEDFORWARD = 0, 1
 """The two convolutions of a block, as the cache counts them."""
@@ -39,10 +40,10 @@ class ShortConvolution(nn.Module):
         out_BTD = x_BTD
         for distance, weight_D in enumerate(self.weight, start=1):
             if cache is None or inputs_BSD is None:
-                earlier_BTD = shifted(x_BTD, distance, positions_BT)
+                earlier_BTD = remade(shifted, x_BTD, distance, positions_BT)
             else:
                 earlier_BTD = looked_up(inputs_BSD, distance, cache.positions_BT)
-            out_BTD = torch.addcmul(out_BTD, earlier_BTD, weight_D)
+            out_BTD = remade(torch.addcmul, out_BTD, earlier_BTD, weight_D)
         return out_BTD
 
 

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from seedbed.model.linear import linear
+
 CHUNK = 2**20
 """Logits that exist at once, and as many again for their softmax; as many as the head has weights, if that is more.
 Fewer would cost time, since the gradient of the head is read and written once a chunk."""
@@ -36,31 +38,30 @@ class Scores:
 
     def logits(self, x_CD: Tensor, weight_VD: Tensor) -> Tensor:
         """Capped, in fp32 at least."""
-        logits_CV = x_CD @ weight_VD.T
+        logits_CV = linear(x_CD, weight_VD)
         logits_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
         return logits_CV if self.softcap is None else logits_CV.div_(self.softcap).tanh_().mul_(self.softcap)
 
-    def losses(self, logits_CV: Tensor, targets_C: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of each target (C), and all log-probabilities (C, V)."""
-        logs_CV = logits_CV.log_softmax(-1)
+    def losses(self, logits_CV: Tensor, targets_C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of each target (C); all log-probabilities (C, V), in the place of the logits; lse(c) (C), by which
+        any logit exceeds its log-probability."""
+        first_C = logits_CV[:, 0].clone()
+        logs_CV = torch.log_softmax(logits_CV, -1, out=logits_CV)
+        normaliser_C = first_C - logs_CV[:, 0]
         losses_C = -logs_CV.gather(1, targets_C[:, None])[:, 0]
-        return (losses_C + self.z_loss * _normaliser(logits_CV, logs_CV) ** 2 if self.z_loss else losses_C), logs_CV
+        return (losses_C + self.z_loss * normaliser_C**2 if self.z_loss else losses_C), logs_CV, normaliser_C
 
-    def gradient(self, logits_CV: Tensor, logs_CV: Tensor, targets_C: Tensor) -> Tensor:
-        """Of the loss by the logits before capping: p·(1 + 2ζ·lse) − onehot(t), times 1 − (c/s)². Overwrites both."""
-        normaliser_C = _normaliser(logits_CV, logs_CV) if self.z_loss else None
+    def gradient(self, logs_CV: Tensor, normaliser_C: Tensor, targets_C: Tensor) -> Tensor:
+        """Of the loss by the logits before capping: p·(1 + 2ζ·lse) − onehot(t), times 1 − (c/s)². It takes the place
+        of the log-probabilities."""
+        slope_CV = None
+        if self.softcap is not None:
+            slope_CV = (logs_CV + normaliser_C[:, None]).div_(self.softcap).square_().neg_().add_(1)
         gradient_CV = logs_CV.exp_()
-        if normaliser_C is not None:
+        if self.z_loss:
             gradient_CV *= (1 + 2 * self.z_loss * normaliser_C)[:, None]
         gradient_CV.scatter_add_(1, targets_C[:, None], gradient_CV.new_full((len(targets_C), 1), -1.0))
-        if self.softcap is not None:
-            gradient_CV *= logits_CV.div_(self.softcap).square_().neg_().add_(1)
-        return gradient_CV
-
-
-def _normaliser(logits_CV: Tensor, logs_CV: Tensor) -> Tensor:
-    """lse(c) (C): what any logit exceeds its log-probability by."""
-    return logits_CV[:, 0] - logs_CV[:, 0]
+        return gradient_CV if slope_CV is None else gradient_CV.mul_(slope_CV)
 
 
 def summed_cross_entropy(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, scores: Scores | None = None) -> Tensor:
@@ -90,10 +91,10 @@ class _Summed(torch.autograd.Function):
         parts = []
         for part, x_CD, head_VD in _chunks(x_ND, weight_VD):
             logits_CV = scores.logits(x_CD, head_VD)
-            losses_C, logs_CV = scores.losses(logits_CV, targets_N[part])
+            losses_C, logs_CV, normaliser_C = scores.losses(logits_CV, targets_N[part])
             parts.append(losses_C)
             if differentiable:
-                gradient_CV = scores.gradient(logits_CV, logs_CV, targets_N[part]).to(x_CD.dtype)
+                gradient_CV = scores.gradient(logs_CV, normaliser_C, targets_N[part]).to(x_CD.dtype)
                 _spread(gradient_CV, part, x_CD, head_VD, x_grad_ND, weight_grad_VD)
         ctx.save_for_backward(x_grad_ND, weight_grad_VD)
         return (
@@ -106,8 +107,11 @@ class _Summed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x_grad_ND, weight_grad_VD = ctx.saved_tensors
-        scaled = (None if part is None else part * gradient for part in (x_grad_ND, weight_grad_VD))
-        return (*scaled, None, None, None)
+        if gradient != 1:  # the sum itself is nearly always what is differentiated: then there is nothing to copy
+            x_grad_ND, weight_grad_VD = (
+                None if part is None else part * gradient for part in (x_grad_ND, weight_grad_VD)
+            )
+        return x_grad_ND, weight_grad_VD, None, None, None
 
 
 class _Each(torch.autograd.Function):
@@ -127,9 +131,8 @@ class _Each(torch.autograd.Function):
         x_grad_ND, weight_grad_VD = _gradients(ctx, x_ND, weight_VD, True)
         with torch.autocast(x_ND.device.type, ctx.dtype, enabled=ctx.dtype != x_ND.dtype):
             for part, x_CD, head_VD in _chunks(x_ND, weight_VD):
-                logits_CV = ctx.scores.logits(x_CD, head_VD)
-                logs_CV = logits_CV.log_softmax(-1)
-                gradient_CV = ctx.scores.gradient(logits_CV, logs_CV, targets_N[part]) * gradient_N[part, None]
+                _, logs_CV, normaliser_C = ctx.scores.losses(ctx.scores.logits(x_CD, head_VD), targets_N[part])
+                gradient_CV = ctx.scores.gradient(logs_CV, normaliser_C, targets_N[part]) * gradient_N[part, None]
                 _spread(gradient_CV.to(x_CD.dtype), part, x_CD, head_VD, x_grad_ND, weight_grad_VD)
         return x_grad_ND, weight_grad_VD, None, None
 
@@ -166,7 +169,7 @@ def _spread(
 ) -> None:
     """From the logits of a chunk back to its hidden states and the head."""
     if x_grad_ND is not None:
-        x_grad_ND[part] = gradient_CV @ head_VD
+        x_grad_ND[part] = linear(gradient_CV, head_VD.T)
     if weight_grad_VD is not None and weight_grad_VD.dtype == gradient_CV.dtype:
         weight_grad_VD.addmm_(gradient_CV.T, x_CD)
     elif weight_grad_VD is not None:

@@ -27,6 +27,8 @@ from torch.autograd.function import once_differentiable
 
 from seedbed.model.config import ModelConfig
 from seedbed.model.feedforward import ACTIVATIONS, GATES, FeedForward, GatedFeedForward, build_feedforward
+from seedbed.model.linear import linear
+from seedbed.model.recipes import remade
 
 
 class Routing(NamedTuple):
@@ -143,7 +145,7 @@ class PlainExperts(Experts):
 
     def compute(self, rows: Iterable[Tensor]) -> Iterable[Tensor]:
         for x_RD, up_FD, down_DF in zip(rows, self.up.weight.unbind(), self.down.weight.unbind(), strict=True):
-            yield F.linear(self.activation(F.linear(x_RD, up_FD)), down_DF)
+            yield linear(remade(self.activation, linear(x_RD, up_FD)), down_DF)
 
 
 class GatedExperts(Experts):
@@ -157,7 +159,7 @@ class GatedExperts(Experts):
     def compute(self, rows: Iterable[Tensor]) -> Iterable[Tensor]:
         stacks = (stack.weight.unbind() for stack in (self.gate, self.up, self.down))
         for x_RD, gate_FD, up_FD, down_DF in zip(rows, *stacks, strict=True):
-            yield F.linear(self.pass_through(F.linear(x_RD, gate_FD), F.linear(x_RD, up_FD)), down_DF)
+            yield linear(remade(self.pass_through, linear(x_RD, gate_FD), linear(x_RD, up_FD)), down_DF)
 
 
 class _Sorted(torch.autograd.Function):

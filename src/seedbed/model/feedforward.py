@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from seedbed.model.config import ModelConfig
 from seedbed.model.lean import gated_silu
+from seedbed.model.linear import Linear
+from seedbed.model.recipes import remade
 
 
 def relu2(x: Tensor) -> Tensor:
@@ -42,11 +44,11 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.activation = ACTIVATIONS[config.activation]
-        self.up = nn.Linear(config.width, config.ff_width, bias=config.feedforward_bias)
-        self.down = nn.Linear(config.ff_width, config.width, bias=config.feedforward_bias)
+        self.up = Linear(config.width, config.ff_width, bias=config.feedforward_bias)
+        self.down = Linear(config.ff_width, config.width, bias=config.feedforward_bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down(self.activation(self.up(x_BTD)))
+        return self.down(remade(self.activation, self.up(x_BTD)))
 
 
 class GatedFeedForward(nn.Module):
@@ -55,12 +57,12 @@ class GatedFeedForward(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.pass_through = GATES[config.activation]
-        self.gate = nn.Linear(config.width, config.ff_width, bias=config.feedforward_bias)
-        self.up = nn.Linear(config.width, config.ff_width, bias=config.feedforward_bias)
-        self.down = nn.Linear(config.ff_width, config.width, bias=config.feedforward_bias)
+        self.gate = Linear(config.width, config.ff_width, bias=config.feedforward_bias)
+        self.up = Linear(config.width, config.ff_width, bias=config.feedforward_bias)
+        self.down = Linear(config.ff_width, config.width, bias=config.feedforward_bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down(self.pass_through(self.gate(x_BTD), self.up(x_BTD)))
+        return self.down(remade(self.pass_through, self.gate(x_BTD), self.up(x_BTD)))
 
 
 def build_feedforward(config: ModelConfig) -> FeedForward | GatedFeedForward:

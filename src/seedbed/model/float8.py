@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from seedbed.model.linear import Linear
+
 MULTIPLE = 16
 """Both sizes of a matrix must be multiples of this."""
 
 
-class Float8Linear(nn.Linear):
+class Float8Linear(Linear):
     """A linear layer without bias whose three products, one forward and two backward, read fp8."""
 
     def forward(self, x_D: Tensor) -> Tensor:
@@ -29,11 +31,7 @@ class Float8Linear(nn.Linear):
 def use_float8(model: nn.Module) -> None:
     """Makes every linear layer inside the blocks whose sizes allow it read fp8; the weights stay the same objects."""
     for module in model.get_submodule("blocks").modules():
-        if (
-            type(module) is nn.Linear
-            and module.bias is None
-            and not any(size % MULTIPLE for size in module.weight.shape)
-        ):
+        if type(module) is Linear and module.bias is None and not any(size % MULTIPLE for size in module.weight.shape):
             module.__class__ = Float8Linear
 
 

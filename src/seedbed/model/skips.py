@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from seedbed.model.config import VALUE_GATE_INPUTS, ModelConfig
+from seedbed.model.linear import Linear
 
 
 class EmbeddingSkip(nn.Module):
@@ -67,7 +68,7 @@ class ValueGate(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.gate = nn.Linear(min(VALUE_GATE_INPUTS, config.width), config.kv_heads, bias=False)
+        self.gate = Linear(min(VALUE_GATE_INPUTS, config.width), config.kv_heads, bias=False)
 
     def forward(self, values_BGTK: Tensor, x_BTD: Tensor) -> Tensor:
         gate_BTG = 2 * torch.sigmoid(self.gate(x_BTD[..., : self.gate.in_features]))

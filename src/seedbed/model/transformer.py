@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seedbed.errors import ConfigError
@@ -26,9 +25,11 @@ from seedbed.model.config import ModelConfig
 from seedbed.model.convolution import ATTENTION, FEEDFORWARD, build_convolution
 from seedbed.model.experts import Router, Stack, build_experts
 from seedbed.model.feedforward import build_feedforward
+from seedbed.model.linear import Linear, linear
 from seedbed.model.masks import AttentionMask
 from seedbed.model.norms import build_norm
 from seedbed.model.positions import Angles, build_positions
+from seedbed.model.recipes import Recipes, remade
 from seedbed.model.skips import build_skips, build_value_embeddings
 
 
@@ -55,9 +56,9 @@ class Block(nn.Module):
         values_BTE: Tensor | None = None,
         positions_BT: Tensor | None = None,
     ) -> Tensor:
-        read_BTD = self.attention_convolution(self.attention_norm(x_BTD), positions_BT, cache)
+        read_BTD = self.attention_convolution(remade(self.attention_norm, x_BTD), positions_BT, cache)
         x_BTD = x_BTD + self.dropout(self.attention(read_BTD, angles, attend, cache, values_BTE))
-        read_BTD = self.feedforward_convolution(self.feedforward_norm(x_BTD), positions_BT, cache)
+        read_BTD = self.feedforward_convolution(remade(self.feedforward_norm, x_BTD), positions_BT, cache)
         return x_BTD + self.dropout(self.feedforward(read_BTD))
 
 
@@ -74,9 +75,10 @@ class PostNormBlock(Block):
         positions_BT: Tensor | None = None,
     ) -> Tensor:
         read_BTD = self.attention_convolution(x_BTD, positions_BT, cache)
-        x_BTD = self.attention_norm(x_BTD + self.dropout(self.attention(read_BTD, angles, attend, cache, values_BTE)))
+        added_BTD = self.dropout(self.attention(read_BTD, angles, attend, cache, values_BTE))
+        x_BTD = remade(self.attention_norm, x_BTD + added_BTD)
         read_BTD = self.feedforward_convolution(x_BTD, positions_BT, cache)
-        return self.feedforward_norm(x_BTD + self.dropout(self.feedforward(read_BTD)))
+        return remade(self.feedforward_norm, x_BTD + self.dropout(self.feedforward(read_BTD)))
 
 
 class SandwichBlock(Block):
@@ -97,17 +99,17 @@ class SandwichBlock(Block):
         values_BTE: Tensor | None = None,
         positions_BT: Tensor | None = None,
     ) -> Tensor:
-        read_BTD = self.attention_convolution(self.attention_norm(x_BTD), positions_BT, cache)
+        read_BTD = self.attention_convolution(remade(self.attention_norm, x_BTD), positions_BT, cache)
         added_BTD = self.attention(read_BTD, angles, attend, cache, values_BTE)
         x_BTD = x_BTD + self.dropout(self.attention_exit_norm(added_BTD))
-        read_BTD = self.feedforward_convolution(self.feedforward_norm(x_BTD), positions_BT, cache)
+        read_BTD = self.feedforward_convolution(remade(self.feedforward_norm, x_BTD), positions_BT, cache)
         return x_BTD + self.dropout(self.feedforward_exit_norm(self.feedforward(read_BTD)))
 
 
 BLOCKS = {"pre": Block, "post": PostNormBlock, "sandwich": SandwichBlock}
 
 
-class Head(nn.Linear):
+class Head(Linear):
     """From the residual stream to the vocabulary."""
 
     parameter_kind = "head"
@@ -239,8 +241,9 @@ class Transformer(nn.Module):
     ) -> Tensor:
         x_BTD = embedding_BTD = self.dropout(embedding_BTD)
         layers = zip(self.blocks, self.skips, self.value_embeddings, self.attends(mask), caches, strict=True)
-        for block, skip, values, attend, cache in layers:
-            x_BTD = block(skip(x_BTD, embedding_BTD), angles, attend, cache, values(tokens_BT), positions_BT)
+        with Recipes():
+            for block, skip, values, attend, cache in layers:
+                x_BTD = block(skip(x_BTD, embedding_BTD), angles, attend, cache, values(tokens_BT), positions_BT)
         return self.final_norm(x_BTD)
 
     def attends(self, mask: AttentionMask) -> list[Attend]:
@@ -252,7 +255,7 @@ class Transformer(nn.Module):
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores (…, V) over the vocabulary of normed residual vectors (…, D)."""
-        return self.softcap(F.linear(x_BTD, self.head_weight))
+        return self.softcap(linear(x_BTD, self.head_weight))
 
     @property
     def head_weight(self) -> Tensor:

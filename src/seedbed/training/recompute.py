@@ -17,8 +17,8 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from seedbed.model.transformer import Transformer
 
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "_scaled_mm")
-"""Operators of aten whose results are kept under selective, beside all attention."""
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "_scaled_mm", "_linear_pointwise")
+"""Operators whose results are kept under selective, beside all attention."""
 
 
 def recompute_blocks(model: Transformer, what: str) -> None:
