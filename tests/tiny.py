@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from seedbed.configuration import from_arguments
 from seedbed.data.batches.batch import IGNORE, TokenBatch
@@ -17,6 +19,7 @@ from seedbed.data.prepare import prepare
 from seedbed.data.tokenize import tokenize
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import save_model
+from seedbed.model.recipes import Recipes
 from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 from seedbed.runs import new_folder
@@ -123,6 +126,22 @@ def tiny_model(config: ModelConfig = TINY) -> Transformer:
             if not parameter.any():
                 parameter.normal_(std=0.1)
     return model
+
+
+def watch_kept(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """What tells, from now on, how many bytes forward passes have left for a backward pass, weights aside."""
+    pack = Recipes._pack
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    seen: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def watched(recipes: Recipes, tensor: torch.Tensor) -> Any:
+        packed, storage = pack(recipes, tensor), StorageWeakRef(tensor.untyped_storage())
+        if packed is tensor and storage.cdata not in weights:
+            seen[storage.cdata] = storage, tensor.untyped_storage().nbytes()
+        return packed
+
+    monkeypatch.setattr(Recipes, "_pack", watched)
+    return lambda: sum(size for storage, size in seen.values() if not storage.expired())
 
 
 def save_tiny_model(folder: Path, **sizes: Any) -> Path:

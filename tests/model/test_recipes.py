@@ -3,10 +3,12 @@
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from seedbed.model.config import ModelConfig
 from seedbed.model.recipes import Recipes, remade
 from seedbed.model.transformer import Transformer
+from tests.tiny import watch_kept
 
 
 class Counted:
@@ -71,6 +73,16 @@ def test_a_graph_can_be_gone_through_twice():
     assert torch.equal(*first, *torch.autograd.grad(loss, weight))
 
 
+def test_what_a_result_was_made_of_is_freed_with_it_when_nobody_keeps_it():
+    with Recipes():
+        x = torch.randn(4, 8, requires_grad=True) * 2
+        held = StorageWeakRef(x.untyped_storage())
+        remade(torch.neg, x)
+        del x
+        remade(torch.neg, torch.randn(4, 8, requires_grad=True))
+        assert held.expired()
+
+
 def test_outside_it_is_a_plain_call():
     assert torch.equal(remade(torch.sin, torch.ones(3)), torch.ones(3).sin())
 
@@ -92,25 +104,17 @@ def test_a_model_has_the_same_gradients_and_keeps_less(options, monkeypatch):
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.1)
     tokens = torch.randint(64, (4, 32))
-    weights = {parameter.data_ptr() for parameter in model.parameters()}
     kept, gradients = {}, {}
-    pack = Recipes._pack
-
-    def watched(recipes, tensor):
-        packed = pack(recipes, tensor)
-        if packed is tensor and tensor.data_ptr() not in weights:
-            kept[way][tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return packed
-
-    monkeypatch.setattr(Recipes, "_pack", watched)
     for way in ("recipes", "plain"):
         if way == "plain":
             monkeypatch.setattr(Recipes, "add", lambda *given: None)
-        kept[way] = {}
+        count = watch_kept(model, monkeypatch)
         model.zero_grad()
-        model.hidden(tokens).square().sum().backward()
+        loss = model.hidden(tokens).square().sum()
+        kept[way] = count()
+        loss.backward()
         gradients[way] = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
     assert gradients["plain"].keys() == gradients["recipes"].keys()
     for name, gradient in gradients["plain"].items():
         assert torch.equal(gradient, gradients["recipes"][name]), name
-    assert sum(kept["recipes"].values()) < 0.85 * sum(kept["plain"].values())
+    assert kept["recipes"] < 0.85 * kept["plain"]

@@ -69,6 +69,7 @@ class Recipes(saved_tensors_hooks):
     def add(self, output: Tensor, function: Callable[..., Tensor], inputs: tuple[Any, ...]) -> None:
         if not output.requires_grad or type(output) is not Tensor:
             return  # nobody keeps it, or it lies on several processes
+        self.known = {place: entry for place, entry in self.known.items() if not entry[0].expired()}
         storage = StorageWeakRef(output.untyped_storage())
         if storage.cdata not in self.known:  # else a function returned its input
             packed = [self._pack(value.detach()) if isinstance(value, Tensor) else value for value in inputs]
