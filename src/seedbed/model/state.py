@@ -1,7 +1,7 @@
-"""The tensors of a checkpoint: weights, optimizer state and generators, by torch.distributed.checkpoint.
+"""The tensors of a checkpoint: weights, optimizer state and generators.
 
-They lie in safetensors files (no pickle) that another number of processes can read. A weight's name is ours after
-`model.`.
+They lie in safetensors files (no pickle), of several processes by torch.distributed.checkpoint, and another number of
+processes can read them. A weight's name is ours after `model.`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from seedbed.errors import CorruptionError, SeedbedError
-from seedbed.model.weights import StoredTensor, read_header, read_headers
+from seedbed.model.weights import StoredTensor, read_header, read_headers, write_weights
 
 MODEL = "model."
 """Before the name of a weight."""
@@ -30,9 +30,13 @@ MODEL = "model."
 def write_state(folder: Path, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None = None) -> None:
     """Writes tensors by name; OSError when the disk refuses. The processes of a group write together, each a file of
     its pieces, and of what all have alike a part."""
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=group is not None)
+    tensors = dict(sorted(tensors.items()))
+    if group is None:
+        write_weights(folder, tensors)  # DCP would build each file in memory first
+        return
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     with _plain_errors():
-        dcp.save(dict(sorted(tensors.items())), storage_writer=writer, process_group=group, no_dist=group is None)
+        dcp.save(tensors, storage_writer=writer, process_group=group)
 
 
 def describe_state(folder: Path) -> dict[str, StoredTensor]:
