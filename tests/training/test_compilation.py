@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+import torch._inductor.config
 
 from seedbed.configuration import load_config
 from seedbed.errors import ConfigError
@@ -73,6 +74,7 @@ def test_blocks_run_compiled_only_where_a_gradient_is_wanted(tmp_path, monkeypat
 @pytest.mark.skipif(compilation.compiler_problem(CPU) is not None, reason="needs a compiler")
 def test_a_compiled_run_is_near_the_plain_one_and_resumes_to_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)  # else it starts processes that import torch
     settings = {"steps": 6, "checkpoint": CheckpointConfig(steps=3)}
     plain = tiny_trainer(tmp_path / "plain", **settings)
     whole = tiny_trainer(tmp_path / "whole", compile="on", **settings)
