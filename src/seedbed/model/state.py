@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint: weights, optimizer state and generators, by torch.distributed.checkpoint.
+"""The tensors of a checkpoint: weights and optimizer state, by torch.distributed.checkpoint.
 
 They lie in safetensors files (no pickle) that another number of processes can read. A weight's name is ours after
 `model.`.
