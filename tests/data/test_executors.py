@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 
@@ -25,7 +26,18 @@ def taken(numbers: list[int], log: list[int]):
         yield number
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.fixture(scope="module", params=EXECUTORS)
+def executor(request):
+    """Ray is started once for all; that it is started where it is not, a corpus prepared on it shows."""
+    if request.param == "ray":
+        ray = pytest.importorskip("ray")
+        ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        yield request.param
+        ray.shutdown()
+    else:
+        yield request.param
+
+
 def test_results_come_in_order_and_few_items_are_taken_ahead(executor):
     log: list[int] = []
     results = EXECUTORS[executor](square, taken(list(range(12)), log), 2)
@@ -34,7 +46,6 @@ def test_results_come_in_order_and_few_items_are_taken_ahead(executor):
     assert [result for result, _ in results] == [number * number for number in range(1, 12)]
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
 def test_an_error_in_a_worker_is_passed_on(executor):
     with pytest.raises(DataError, match="thirteen"):
         list(EXECUTORS[executor](square, [1, 2, 13, 4], 2))

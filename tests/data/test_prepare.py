@@ -282,14 +282,15 @@ def test_a_killed_run_goes_on_to_the_same_bytes_and_does_nothing_twice(source):
     assert not (source / ".killed.units").exists()
 
 
-def test_a_run_killed_while_units_are_compared_and_written_ends_in_the_same_bytes(tmp_path):
+@pytest.mark.parametrize("stride", [8, pytest.param(1, marks=pytest.mark.proof)])
+def test_a_run_killed_while_units_are_compared_and_written_ends_in_the_same_bytes(stride, tmp_path):
     texts = different(60, 300)
     source = write(tmp_path / "a.jsonl", [*texts, *(f"{text} again" for text in texts[:20])])
     rules = DeduplicationConfig(near=0.8, lines=True)
     config = PrepareConfig(source=source, out=tmp_path / "whole", deduplicate=rules, unit_bytes=8 << 10, workers=1)
     prepare(config)
     kills = 0
-    while killed_at_call(3 * kills + 1, lambda: prepare(replace(config, out=tmp_path / "out"))):
+    while killed_at_call(stride * kills + 1, lambda: prepare(replace(config, out=tmp_path / "out"))):
         kills += 1
         prepare(replace(config, out=tmp_path / "out"))
         assert files(tmp_path / "out") == files(tmp_path / "whole")

@@ -11,7 +11,9 @@ import torch
 
 from seedbed.cli import parser
 from seedbed.configuration import list_presets, read_group
-from seedbed.model.config import InspectConfig
+from seedbed.model.accounting import multiplied_parameters
+from seedbed.model.config import InspectConfig, ModelConfig
+from seedbed.model.experts import Stack
 from seedbed.model.huggingface.classes import describe_class
 from seedbed.model.inspect import inspect_model
 from seedbed.model.transformer import Transformer
@@ -25,6 +27,7 @@ COUNTS = {
     "llama-tiny": (23_072_000, 14_683_392),
     "llama-small": (83_898_880, 67_121_664),
     "llama-base": (276_861_696, 251_695_872),
+    "moe-small": (17_821_776, 15_724_624),
     "wiki-small": (9_505_536, 6_359_808),
     "wiki-medium": (50_865_664, 38_282_752),
     "wiki-large": (147_869_952, 116_412_672),
@@ -35,6 +38,9 @@ COUNTS = {
     "research-xl": (12_365_352_960, 11_828_482_048),
 }
 """Parameters in all, and without what is only looked up, with the vocabulary that each preset names."""
+
+ACTIVE = {"moe-small": 9_035_856}
+"""Parameters that a token goes through, of mixtures of experts; of the others all."""
 
 PAGE = Path(__file__).parents[2] / "docs" / "presets.md"
 
@@ -61,6 +67,7 @@ def test_every_model_preset_is_counted_here():
 def test_inspect_tells_the_counts_of_a_preset(name, capsys):
     counted = inspect_model(InspectConfig(model=f"pretrain/{name}"))["parameters"]
     assert (counted["total"], counted["without_embedding"]) == COUNTS[name]
+    assert counted["active"] == ACTIVE.get(name, counted["total"])
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -71,13 +78,15 @@ def test_the_model_that_is_built_has_those_counts(name):
     total = sum(parameter.numel() for parameter in model.parameters())
     looked_up = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Embedding))
     assert (total, total - looked_up) == COUNTS[name]
+    stacks = [m.weight for m in model.modules() if isinstance(m, Stack)]
+    idle = sum(stack[0].numel() * (config.experts - config.experts_active) for stack in stacks)
+    assert total - idle == ACTIVE.get(name, total)
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_the_page_lists_both_counts_and_the_context(name):
     row = next(line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{name}` |"))
-    total, rest = COUNTS[name]
-    for number in (total, rest, vocabulary(name), read(name).model.context):
+    for number in (*COUNTS[name], vocabulary(name), read(name).model.context):
         assert f" {number:,} " in row, row
 
 
@@ -88,7 +97,17 @@ def test_another_vocabulary_is_taken_from_the_tokenizer(name, capsys):
     assert counted["model"]["vocab_size"] == 1000
 
 
-@pytest.mark.parametrize(("family", "class_name"), [("gpt2", "GPT2LMHeadModel"), ("llama", "LlamaForCausalLM")])
+def test_the_mixture_computes_for_a_token_as_much_as_the_dense_model_of_its_size():
+    mixture = replace(read("moe-small").model, vocab_size=8192).resolve()
+    dense = ModelConfig(vocab_size=8192, layers=mixture.layers, width=mixture.width).resolve()
+    assert multiplied_parameters(dense) < multiplied_parameters(mixture) < 1.01 * multiplied_parameters(dense)
+    assert not mixture.has_experts(0) and mixture.experts_shared == 1 and mixture.balance_rate > 0
+
+
+@pytest.mark.parametrize(
+    ("family", "class_name"),
+    [("gpt2", "GPT2LMHeadModel"), ("llama", "LlamaForCausalLM"), ("moe", "Dots1ForCausalLM")],
+)
 def test_a_family_is_saved_as_its_own_class(family, class_name):
     for name in COUNTS:
         if name.startswith(family):

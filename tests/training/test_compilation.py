@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 
 import pytest
 import torch
+import torch._inductor.config
 
 from seedbed.configuration import load_config
 from seedbed.errors import ConfigError
@@ -71,8 +73,12 @@ def test_blocks_run_compiled_only_where_a_gradient_is_wanted(tmp_path, monkeypat
 
 
 @pytest.mark.skipif(compilation.compiler_problem(CPU) is not None, reason="needs a compiler")
-def test_a_compiled_run_is_near_the_plain_one_and_resumes_to_the_same_bits(tmp_path, monkeypatch):
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.proof)])
+def test_a_compiled_run_is_near_the_plain_one_and_resumes_to_the_same_bits(backend, tmp_path, monkeypatch):
+    """The graphs that PyTorch makes of a block; as a proof also the code that g++ makes of them."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)  # else it starts processes that import torch
     settings = {"steps": 6, "checkpoint": CheckpointConfig(steps=3)}
     plain = tiny_trainer(tmp_path / "plain", **settings)
     whole = tiny_trainer(tmp_path / "whole", compile="on", **settings)

@@ -164,6 +164,16 @@ def test_state_that_the_optimizer_would_not_have_is_refused(name, state, shape, 
     assert f"holds optimizer.{state}, which is not of this model's training" in outcome(folder, fresh)
 
 
+def test_states_of_random_generators_that_older_versions_wrote_are_passed_over(tmp_path):
+    trainer = tiny_trainer(tmp_path / "run")
+    trainer.train()
+    tensors = tensors_of(trainer.model, trainer.optimizers, trainer.parallel)
+    rewrite(trainer, tensors | {name: torch.get_rng_state() for name in ("random.cpu", "random.cuda:1")})
+    assert tiny_trainer(tmp_path / "run").resume() == 4
+    folder = rewrite(trainer, tensors | {"random.cpux": torch.get_rng_state()})
+    assert "holds random.cpux" in outcome(folder, tiny_trainer(tmp_path / "run"))
+
+
 def test_a_part_of_a_state_is_refused(tmp_path):
     trainer = tiny_trainer(tmp_path / "run")
     trainer.train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import types
@@ -40,7 +41,7 @@ class Request:
 
 @dataclass
 class _Given:
-    """A command line taken apart: options as `--key=value`, files, and where each key of a file stands."""
+    """A command line taken apart: options as `--key=value`, and files."""
 
     arguments: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
@@ -48,6 +49,8 @@ class _Given:
     flags: set[str] = field(default_factory=set)
     texts: dict[str, str] = field(default_factory=dict)
     """Values that YAML reads as nothing, such as "# Rules", and that are texts all the same."""
+    places: dict[str, str] = field(default_factory=dict)
+    """Where each key of a file stands, unless an option beside it wins."""
 
 
 class Parser:
@@ -59,7 +62,6 @@ class Parser:
 
     def __init__(self, cls: type, prog: str = "seedbed", positionals: Sequence[str] = ()):
         self.config_class, self.prog, self.positionals, self.options = cls, prog, tuple(positionals), options(cls)
-        self.places: dict[str, str] = {}
         words = "".join(f" [{name.upper()}]" for name in positionals)
         self.inner = inner = ArgumentParser(
             prog=prog,
@@ -126,7 +128,7 @@ class Parser:
         try:
             values = self.inner.parse_args([*(f"--config={path}" for path in given.files), *given.arguments])
         except argparse.ArgumentError as error:
-            raise self._explain(str(error)) from None
+            raise self._explain(str(error), given.places) from None
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ConfigError(f"a value cannot be read: {' '.join(str(error).split())}") from None
         for path, text in given.texts.items():
@@ -136,7 +138,7 @@ class Parser:
             (values[above] if above else values).pop(name, None)
         return values.as_dict(), missing
 
-    def _explain(self, message: str) -> ConfigError:
+    def _explain(self, message: str, places: dict[str, str]) -> ConfigError:
         """A mistake that jsonargparse found, in one line."""
         found = re.match(r'Parser key "([^"]+)":\s*(.*)', message, re.DOTALL)
         key = found[1] if found else ""
@@ -150,7 +152,7 @@ class Parser:
         got = f", got {shown(value[1])}" if value else f": {' '.join(found[2].split())}"
         ours = self.options[key].called_here(value[1]) if value else None
         hint = f"; here it is {ours}" if ours else ""
-        place = f" ({self.places[key]})" if key in self.places else ""
+        place = f" ({places[key]})" if key in places else ""
         return ConfigError(f"{flag(key)} must be {self.options[key].allowed}{got}{hint}{place}")
 
     def _must(self, path: str, keys: set[str]) -> bool:
@@ -204,7 +206,7 @@ class Parser:
             if asked.takes_text_or_null and value != "null" and _is_yaml_null(value):
                 given.texts[asked.path] = value
             given.keys |= {name.rstrip("+"), asked.path}
-            self.places.pop(name.rstrip("+"), None)
+            given.places.pop(name.rstrip("+"), None)
             if asked.entry is not None:
                 self._check_entries(_compose(value), asked, f"--{name}")
             given.arguments.append(f"--{name}={value}")
@@ -244,7 +246,7 @@ class Parser:
                     )
             seen |= dict.fromkeys([key, *(group + "." for group in above)], f"{key} in line {line}")
             given.keys.add(key)
-            self.places[key] = place
+            given.places[key] = place
             option = self.options[key]
             if value.value == "" and value.tag != NULL and Path in alternatives(option.hint):
                 raise ConfigError(f"{key} must be {option.allowed}, got '' ({place})")
@@ -276,8 +278,14 @@ class Parser:
 
 def from_arguments(cls: type[T], arguments: Sequence[str]) -> T:
     """A config from command-line options, with everything `--config`, dotted keys and the rules of the classes mean."""
-    config: T = Parser(cls).read(arguments).config
+    config: T = _parser(cls).read(arguments).config  # type: ignore[arg-type]  # a class is hashable
     return config
+
+
+@functools.cache
+def _parser(cls: type) -> Parser:
+    """Making one reads the source of every class; it keeps nothing of what it has read."""
+    return Parser(cls)
 
 
 def load_config(path: str | Path, cls: type[T]) -> T:

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint: weights, optimizer state and generators.
+"""The tensors of a checkpoint: weights and optimizer state.
 
 They lie in safetensors files (no pickle), of several processes by torch.distributed.checkpoint, and another number of
 processes can read them. A weight's name is ours after `model.`.

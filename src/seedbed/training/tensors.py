@@ -18,9 +18,10 @@ from seedbed.model.weights import StoredTensor, check_shapes
 from seedbed.optim.state import state_shapes
 from seedbed.training.parallel.parallel import Parallel, in_place_of, local
 
-OPTIMIZER, RANDOM = "optimizer.", "random."
-"""Before the names of tensors that are no weights: `optimizer.WEIGHT:KEY`, `random.DEVICE`, in the second replica and
-those after it `random.DEVICE:REPLICA`."""
+OPTIMIZER = "optimizer."
+"""Before the names of the optimizer's state: `optimizer.WEIGHT:KEY`."""
+NOT_READ = re.compile(r"random\.(cpu|cuda)(:\d+)?")
+"""What older versions wrote besides: states of random generators. Each step begins with a seed of its own."""
 
 
 def tensors_of(model: Transformer, optimizers: list[Optimizer], parallel: Parallel) -> dict[str, Tensor]:
@@ -31,8 +32,6 @@ def tensors_of(model: Transformer, optimizers: list[Optimizer], parallel: Parall
         for optimizer in optimizers:
             for key, value in (optimizer.state.get(moved, {}) if moved is not None else {}).items():
                 tensors[f"{OPTIMIZER}{name}:{key}"] = parallel.like(parameter, value)
-    for device, state in _generators().items():
-        tensors[_random(device, parallel)] = state
     return tensors
 
 
@@ -53,18 +52,11 @@ def load_tensors(
     rooms |= _rooms_of_state(folder, stored, model, optimizers, parallel)
     _refuse_strangers(folder, stored, rooms, model, parallel)
     places = {name: rooms[name].make(tensor.dtype) for name, tensor in stored.items() if name in rooms}
-    generators = _stored_generators(folder, stored, parallel)
-    places |= {_random(device, parallel): state for device, state in generators.items()}
-
     loaded = read_state(folder, {name: stored[name] for name in places}, places)
     with torch.no_grad():
         for name, target in targets.items():
             local(target).copy_(local(loaded[name]))
     _hand_out(loaded, model, optimizers, parallel)
-    if "cpu" in generators:
-        torch.set_rng_state(generators["cpu"])
-    if "cuda" in generators:
-        torch.cuda.set_rng_state(generators["cuda"])
 
 
 @dataclass(frozen=True)
@@ -135,7 +127,7 @@ def _refuse_strangers(
             continue
         if name.startswith(OPTIMIZER) and name.removeprefix(OPTIMIZER).partition(":")[0] in elsewhere:
             continue  # the process that moves it looks at it
-        if not re.fullmatch(rf"{RANDOM}(cpu|cuda)(:\d+)?", name) or tensor.dtype != torch.uint8:
+        if not NOT_READ.fullmatch(name):
             raise CorruptionError(f"{folder} holds {name[:60]}, which is not of this model's training")
 
 
@@ -154,32 +146,3 @@ def _hand_out(
             for moved in group["params"]:
                 name, _ = moved_here[moved]
                 optimizer.state[moved] = states.get(name, {})
-
-
-# Random numbers ------------------------------------------------------------------------------------------------------
-
-
-def _generators() -> dict[str, Tensor]:
-    """The state of each random generator of this process."""
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _random(device: str, parallel: Parallel) -> str:
-    """The name of a generator's state: of the first replica as of a process alone, of others with their number."""
-    return f"{RANDOM}{device}" + (f":{parallel.replica}" if parallel.replica else "")
-
-
-def _stored_generators(folder: Path, stored: Mapping[str, StoredTensor], parallel: Parallel) -> dict[str, Tensor]:
-    """Memory for the generators' states that are there. A replica that was not there when they were saved goes on with
-    its seed."""
-    problem = f"{folder} holds no state of this torch's random numbers"
-    if f"{RANDOM}cpu" not in stored:
-        raise CorruptionError(problem)
-    found = {device: state for device, state in _generators().items() if _random(device, parallel) in stored}
-    for device, state in found.items():
-        if stored[_random(device, parallel)].shape != tuple(state.shape):
-            raise CorruptionError(problem)
-    return found

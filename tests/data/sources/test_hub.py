@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import datasets
+import huggingface_hub
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -100,7 +102,8 @@ def test_a_field_inside_a_field_can_choose_rows(tmp_path, monkeypatch):
 
 def test_a_data_set_that_is_not_there_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for module in (huggingface_hub.constants, datasets.config):  # which read the environment once
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match="cannot read hub:nobody/nothing"):
         list(stream_rows("nobody/nothing", HubConfig()))
     folder = data_set(tmp_path / "set", {}, [{"text": "a"}])

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from seedbed.errors import StorageError
+from seedbed.errors import ConfigError, StorageError
+from seedbed.model.routing import find_routers
 from seedbed.optim.config import OptimizerConfig
 from seedbed.training import checkpoint
 from seedbed.training.config import CheckpointConfig
@@ -22,6 +23,9 @@ from seedbed.training.trainer import Trainer
 from tests.tiny import TINY, random_rows, tiny_trainer
 
 MODEL = replace(TINY, layers=2)
+MIXED = replace(MODEL, experts=4, experts_active=2, experts_shared=1, expert_width=16, router_normalised=True)
+"""The first block is one of experts too."""
+BALANCED = replace(MIXED, router="sigmoid", balance_loss=0.01, balance_rate=0.01)
 TARGETS = [1, 12, 5, 7, 3, 9, 2, 12, 11, 4, 6, 8, 10, 1, 2, 3]
 """Of each row: means of means would be far off."""
 GENTLE = OptimizerConfig(matrix_rate=0.005, embedding_rate=0.01, head_rate=0.002, vector_rate=0.005)
@@ -30,10 +34,8 @@ RARELY = CheckpointConfig(steps=1000, keep=9)
 
 
 def trainer(place: Path, **train) -> Trainer:
-    train = {"optimizer": GENTLE, "checkpoint": RARELY} | train
-    return tiny_trainer(
-        place, random_rows(16, targets=TARGETS), validation=random_rows(5, seed=1), model=MODEL, **train
-    )
+    train = {"model": MODEL, "optimizer": GENTLE, "checkpoint": RARELY} | train
+    return tiny_trainer(place, random_rows(16, targets=TARGETS), validation=random_rows(5, seed=1), **train)
 
 
 def alone(place: Path, **train) -> Trainer:
@@ -48,18 +50,30 @@ def alone(place: Path, **train) -> Trainer:
         module.arrange = arrange
 
 
-def numbers(one: Trainer, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Its losses, the validation's last, and its gradients' norms."""
+def numbers(one: Trainer, steps: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Its losses, the validation's last; its gradients' norms; and what it reports of experts, their biases last."""
     reports = [one.step() for _ in range(steps)]
     losses = [*(report.tally.sum / report.tally.units for report in reports), one.validate()["loss"]]
-    return torch.tensor(losses), torch.tensor([report.gradient_norm for report in reports])
+    norms = [report.gradient_norm for report in reports]
+    of_experts = [value for report in reports for _, value in sorted(report.tally.totals.items())]
+    routers = find_routers(one.model).values()
+    of_experts += [bias for router in routers if hasattr(router, "bias") for bias in router.bias.tolist()]
+    return torch.tensor(losses), torch.tensor(norms), torch.tensor(of_experts)
 
 
-def lose_alike(place: Path, steps: int, **train) -> None:
-    one, many = (make(place / make.__name__, steps=steps, **train) for make in (alone, trainer))
-    (losses, norms), (losses_, norms_) = numbers(one, steps), numbers(many, steps)
+ALONE: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+"""The numbers of one process, by its settings: several ways of training together are held against the same."""
+
+
+def lose_alike(place: Path, steps: int, *, parallel: str = "ddp", tensor_parallel: int = 1, **train) -> None:
+    settings = repr((steps, train))
+    if settings not in ALONE:
+        ALONE[settings] = numbers(alone(place / "alone", steps=steps, **train), steps)
+    many = trainer(place / "many", steps=steps, parallel=parallel, tensor_parallel=tensor_parallel, **train)
+    (losses, norms, of_experts), (losses_, norms_, of_experts_) = ALONE[settings], numbers(many, steps)
     torch.testing.assert_close(losses_, losses, atol=1e-5, rtol=0)
     torch.testing.assert_close(norms_, norms, atol=0, rtol=1e-3)
+    torch.testing.assert_close(of_experts_, of_experts, atol=1e-3, rtol=1e-5)  # loads are whole numbers, and sums
 
 
 def ddp_has_the_losses_of_one_process_for_100_steps(place: Path) -> None:
@@ -67,7 +81,7 @@ def ddp_has_the_losses_of_one_process_for_100_steps(place: Path) -> None:
 
 
 def ddp_with_rows_that_do_not_divide_evenly_does_too(place: Path) -> None:
-    lose_alike(place, 20, batch=5, micro_batch=1)
+    lose_alike(place, 20, batch=3, micro_batch=1)
 
 
 def zero1_has_the_losses_of_one_process_for_100_steps(place: Path) -> None:
@@ -80,11 +94,44 @@ def fsdp_has_the_losses_of_one_process_for_100_steps(place: Path) -> None:
 
 def fsdp_with_rows_that_do_not_divide_evenly_does_too(place: Path) -> None:
     """One process has a pass less, and makes it all the same: the other waits for its weights."""
-    lose_alike(place, 20, parallel="fsdp", batch=5, micro_batch=1)
+    lose_alike(place, 20, parallel="fsdp", batch=3, micro_batch=1)
 
 
 def fsdp_with_adamw_does_too(place: Path) -> None:
     lose_alike(place, 20, parallel="fsdp", optimizer=OptimizerConfig(name="adamw"))
+
+
+def ddp_balances_experts_by_the_loads_of_all_processes(place: Path) -> None:
+    lose_alike(place, 20, model=BALANCED)
+
+
+def zero1_balances_experts_by_the_loads_of_all_processes(place: Path) -> None:
+    lose_alike(place, 20, parallel="zero1", model=BALANCED)
+
+
+def fsdp_with_experts_has_the_losses_of_one_process(place: Path) -> None:
+    lose_alike(place, 20, parallel="fsdp", model=MIXED)
+
+
+def ddp_with_experts_and_uneven_rows_has_the_losses_of_one_process(place: Path) -> None:
+    lose_alike(place, 20, batch=3, micro_batch=1, model=BALANCED)
+
+
+def refused(place: Path, **train) -> str:
+    try:
+        trainer(place, **train)
+    except ConfigError as error:
+        return error.problem
+    raise AssertionError("it was not refused")
+
+
+def biases_of_experts_in_pieces_are_refused_in_a_line(place: Path) -> None:
+    said = refused(place / "run", parallel="fsdp", model=BALANCED)
+    assert said == "model.balance_rate is 0.01, but train.parallel fsdp divides what it moves"
+
+
+def parts_of_experts_are_refused_in_a_line(place: Path) -> None:
+    assert refused(place / "run", tensor_parallel=2, model=MIXED) == "train.tensor_parallel divides no experts"
 
 
 def tensor_parallel_has_the_losses_of_one_process(place: Path) -> None:
@@ -154,6 +201,14 @@ def fsdp_with_muon_resumes_in_the_same_bits(place: Path) -> None:
 
 def zero1_resumes_in_the_same_bits(place: Path) -> None:
     resume_in_the_same_bits(place, parallel="zero1")
+
+
+def fsdp_with_experts_resumes_in_the_same_bits(place: Path) -> None:
+    resume_in_the_same_bits(place, parallel="fsdp", model=MIXED)
+
+
+def zero1_with_balanced_experts_resumes_in_the_same_bits(place: Path) -> None:
+    resume_in_the_same_bits(place, parallel="zero1", model=BALANCED)
 
 
 def tensor_parallel_resumes_in_the_same_bits(place: Path) -> None:

@@ -20,7 +20,7 @@ from seedbed.training.pretrain import pretrain
 from seedbed.training.trainer import Trainer
 from tests.tiny import TINY_ARGUMENTS, pretrain_config, records, tiny_run, weights
 
-GIVEN = ("--train.steps=60", "--train.checkpoint.steps=3", "--train.validate_every=60", *TINY_ARGUMENTS)
+GIVEN = ("--train.steps=24", "--train.checkpoint.steps=3", "--train.validate_every=24", *TINY_ARGUMENTS)
 
 
 def begin(tokens: Path, run: Path, *arguments: str, by: tuple[str, ...] = ("-m", "seedbed")) -> subprocess.Popen[str]:
@@ -38,20 +38,16 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
-    """Those that train; beside them Python has one that counts shared memory."""
-    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(pid) for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    """Those that train: forks of the one that has imported everything for them."""
+    return [pid for child in _children(process.pid) for pid in _children(child)]
+
+
+def _children(pid: int) -> list[int]:
+    return [int(found) for found in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def steps_done(run: Path) -> int:
     return (run / "metrics.jsonl").read_bytes().count(b'"loss"') if (run / "metrics.jsonl").exists() else 0
-
-
-@pytest.fixture(scope="module")
-def alone(tokens, tmp_path_factory) -> Path:
-    run = tmp_path_factory.mktemp("alone") / "run"
-    tiny_run(tokens, run, *GIVEN)
-    return run
 
 
 def same_losses(run: Path, other: Path) -> bool:
@@ -59,25 +55,28 @@ def same_losses(run: Path, other: Path) -> bool:
     return all(one.get("loss", 0) == pytest.approx(two.get("loss", 0), abs=1e-4) for one, two in pairs)
 
 
-def test_torchrun_trains_with_the_losses_of_one_process_and_prints_one_result(alone, tokens, tmp_path):
-    run = tmp_path / "run"
+@pytest.fixture(scope="module")
+def by_torchrun(tokens, tmp_path_factory) -> tuple[Path, str]:
+    """A run of FSDP2 with Muon, and what it said."""
+    run = tmp_path_factory.mktemp("torchrun") / "run"
     by = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "seedbed")
-    process = begin(tokens, run, "--json", "--train.parallel=zero1", by=by)
+    process = begin(tokens, run, "--json", "--train.parallel=fsdp", by=by)
     out, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
+    return run, out
+
+
+def test_torchrun_trains_with_the_losses_of_one_process_and_prints_one_result(by_torchrun, tokens, tmp_path):
+    run, out = by_torchrun
     assert json.loads(out)["finished"] and len(out.splitlines()) == 1
-    assert same_losses(run, alone)
+    tiny_run(tokens, tmp_path / "alone", *GIVEN)
+    assert same_losses(run, tmp_path / "alone")
 
 
-def test_devices_starts_processes_whose_run_survives_the_death_of_one_in_the_same_bits(alone, tokens, tmp_path):
-    """FSDP2 with Muon."""
+def test_devices_starts_processes_whose_run_survives_the_death_of_one_in_the_same_bits(by_torchrun, tokens, tmp_path):
+    """And are those of torchrun."""
+    run, whole = tmp_path / "run", by_torchrun[0]
     given = ("--train.devices=2", "--train.parallel=fsdp")
-    whole = begin(tokens, tmp_path / "whole", *given)
-    _, error = whole.communicate(timeout=120)
-    assert whole.returncode == 0, error
-    assert same_losses(tmp_path / "whole", alone)
-
-    run = tmp_path / "run"
     process = begin(tokens, run, *given)
     wait_until(lambda: steps_done(run) >= 5)
     os.kill(children(process)[1], signal.SIGKILL)
@@ -87,18 +86,14 @@ def test_devices_starts_processes_whose_run_survives_the_death_of_one_in_the_sam
         "seedbed: process 1 of 2 was ended by SIGKILL; so the others were ended"
     ]
     assert "Traceback" not in error and not (run / "manifest.json").exists()
-
-    again = begin(tokens, run, *given, "--json")
-    out, error = again.communicate(timeout=120)
-    assert again.returncode == 0, error
-    assert json.loads(out)["resumed_at"] > 0
-    assert weights(run) == weights(tmp_path / "whole")
-    assert (run / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    assert tiny_run(tokens, run, *GIVEN, *given)["resumed_at"] > 0
+    assert weights(run) == weights(whole)
+    assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
 
 
 def test_ctrl_c_saves_once_and_the_run_goes_on_with_one_process(tokens, tmp_path):
     run = tmp_path / "run"
-    process = begin(tokens, run, "--train.devices=2", "--train.steps=3000")
+    process = begin(tokens, run, "--train.devices=2", "--train.parallel=zero1", "--train.steps=3000")
     wait_until(lambda: steps_done(run) >= 2)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=90)
@@ -106,7 +101,7 @@ def test_ctrl_c_saves_once_and_the_run_goes_on_with_one_process(tokens, tmp_path
     done = json.loads((run / "result.json").read_text())["steps"]
     assert 2 <= done < 3000
     # Its length is settled; a process alone takes it up again.
-    config = pretrain_config(tokens, run, *GIVEN, "--train.steps=3000")
+    config = pretrain_config(tokens, run, *GIVEN, "--train.parallel=zero1", "--train.steps=3000")
     steps: list[int] = []
     run_step = Trainer.run_step
 
@@ -121,14 +116,13 @@ def test_ctrl_c_saves_once_and_the_run_goes_on_with_one_process(tokens, tmp_path
     assert steps == [done + 1]
 
 
-def test_an_error_is_told_once(tokens, tmp_path):
+def test_an_error_is_told_once(tokens, tmp_path, capfd):
+    """By the process that started the others."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "something").write_text("else")
-    process = begin(tokens, tmp_path / "run", "--train.devices=2")
-    _, error = process.communicate(timeout=90)
-    assert process.returncode == 2 and "Traceback" not in error
-    said = [line for line in error.splitlines() if line.startswith("seedbed: ")]
-    assert said == [f"seedbed: {tmp_path / 'run'} is not empty and holds no run"]
+    with pytest.raises(ConfigError, match="run is not empty and holds no run"):
+        tiny_run(tokens, tmp_path / "run", *GIVEN, "--train.devices=2")
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

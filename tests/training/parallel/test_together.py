@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import socket
 from pathlib import Path
 
 import pytest
 
+from seedbed.training.parallel.launch import processes
 from seedbed.training.parallel.parallel import Rows, share
 from tests.training.parallel import crew
 
@@ -20,11 +20,11 @@ def outcomes(tmp_path_factory) -> list[dict[str, str | None]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=crew.keep, args=(rank, port, place)) for rank in range(2)]
-    for process in processes:
+    context = processes()
+    both = [context.Process(target=crew.keep, args=(rank, port, place)) for rank in range(2)]
+    for process in both:
         process.start()
-    for process in processes:
+    for process in both:
         process.join(timeout=200)
         process.kill()
     lines = [(place / f"outcome.{rank}").read_text().splitlines() for rank in range(2)]

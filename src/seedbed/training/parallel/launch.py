@@ -17,7 +17,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -43,6 +44,9 @@ FAILURES = "seedbed failures"
 """In the processes' common store: how many have ended with an error of their own."""
 
 GOES_ON = "The last checkpoint is whole: the same command goes on from it."
+
+TRAINING = "seedbed.training.pretrain"
+"""Brings all that a stage needs: several times as slow to import as to fork a process that has it."""
 
 
 def in_parallel(stage: Callable[[C, Sequence[Observer]], dict[str, Any]]) -> Callable[..., dict[str, Any]]:
@@ -145,9 +149,9 @@ def launch(stage: Callable[[C], dict[str, Any]], config: C) -> dict[str, Any]:
         raise ConfigError(f"train.devices is {count}, but this machine has {torch.cuda.device_count()} GPUs")
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     threads = max(1, torch.get_num_threads() // count)
-    context = multiprocessing.get_context("spawn")
+    context = processes()
     failures = context.SimpleQueue()
-    children: list[SpawnProcess] = []
+    children: list[BaseProcess] = []
     try:
         with _passing_on(children):
             for rank in range(count):
@@ -160,9 +164,8 @@ def launch(stage: Callable[[C], dict[str, Any]], config: C) -> dict[str, Any]:
                 place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port, "OMP_NUM_THREADS": threads}
                 # As under torchrun: the store is the parent's, and outlives every child.
                 place |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
-                child = context.Process(target=_child, args=(stage, config, place, failures))
-                child.start()
-                children.append(child)
+                children.append(context.Process(target=_child, args=(stage, config, place, failures)))
+                children[-1].start()
             failed = _watch(children)
     finally:
         for child in children:
@@ -183,7 +186,17 @@ def launch(stage: Callable[[C], dict[str, Any]], config: C) -> dict[str, Any]:
     raise TrainingError(f"process {number} of {count} ended with code {code}; so the others were ended")
 
 
-def _watch(children: list[SpawnProcess]) -> tuple[int, int] | None:
+def processes() -> ForkServerContext | SpawnContext:
+    """How processes begin: as forks of one that has imported torch once for all of them and touched no GPU and begun no
+    thread; each anew where forks are not safe."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([TRAINING])
+    return context
+
+
+def _watch(children: list[BaseProcess]) -> tuple[int, int] | None:
     """Waits for all; the number and exit code of the first that failed, after which the others have GRACE seconds."""
     failed, deadline = None, float("inf")
     while running := [child for child in children if child.exitcode is None]:
@@ -197,7 +210,7 @@ def _watch(children: list[SpawnProcess]) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def _passing_on(children: list[SpawnProcess]) -> Iterator[None]:
+def _passing_on(children: list[BaseProcess]) -> Iterator[None]:
     """SIGTERM and Ctrl-C go to the children, who do not hear the terminal's."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -44,7 +44,10 @@ class Sharded(Replicas):
             split_blocks(model, mesh["tensor"])
         if self.shards:
             if model.config.balance_rate:
-                raise ConfigError("model.balance_rate moves whole biases", "Take train.parallel ddp or zero1, or 0.")
+                raise ConfigError(
+                    f"model.balance_rate is {model.config.balance_rate}, but train.parallel fsdp divides what it moves",
+                    "Take train.parallel ddp or zero1, or model.balance_rate 0: balance_loss evens out loads too.",
+                )
             self._shard()
         self.stand_ins: dict[nn.Parameter, nn.Parameter] = {}
         """By parameter, what is moved here in its place."""
