@@ -78,6 +78,14 @@ def test_other_precisions_and_small_products_stay_with_pytorch(monkeypatch):
         assert linear(small_ND, weight_OD).dtype == torch.bfloat16
 
 
+@needs_onednn
+@pytest.mark.parametrize("bias", [None, torch.ones(40)])
+@pytest.mark.parametrize("transposed", [True, False])
+def test_compilers_know_the_operator(bias, transposed):
+    weight_OD = torch.randn(24, 40).T if transposed else torch.randn(40, 24)
+    torch.library.opcheck(torch.ops.seedbed.linear, (torch.randn(2, 3, 24), weight_OD, bias))
+
+
 def test_it_is_a_linear_layer_to_whoever_looks_for_one():
     layer = Linear(4, 3)
     assert isinstance(layer, nn.Linear) and list(layer.state_dict()) == ["weight", "bias"]

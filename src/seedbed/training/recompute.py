@@ -17,7 +17,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from seedbed.model.transformer import Transformer
 
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "_scaled_mm", "_linear_pointwise")
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "_scaled_mm", "linear")
 """Operators whose results are kept under selective, beside all attention."""
 
 
