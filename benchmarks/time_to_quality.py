@@ -27,6 +27,7 @@ import json
 import math
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -98,6 +99,8 @@ def write_tokens(books: Path, folder: Path) -> None:
     from seedbed.runs import new_folder
     from seedbed.tokenizers import byte_pair
 
+    if (folder / "held_out").exists():  # the last one
+        return
     with zstandard.open(books, "rb") as raw:
         texts = [json.loads(line)["text"] for line in io.TextIOWrapper(raw, encoding="utf-8")]
     numbered = list(enumerate(texts))
@@ -136,7 +139,8 @@ def our_config(run: Run, tokens: Path, out: Path) -> Any:
     from seedbed.configuration import from_arguments
     from seedbed.training.config import CheckpointConfig, PretrainConfig
 
-    arguments = [f"--config={PRESET}", f"--data.tokens={tokens}", f"--out={out}", *run.options]
+    arguments = [f"--config={PRESET}", f"--data.tokens={tokens}", f"--data.length={WINDOW}", f"--out={out}"]
+    arguments += run.options
     config: PretrainConfig = from_arguments(PretrainConfig, arguments)
     optimizer = config.optimizer.resolve()
     rates = ("matrix_rate", "embedding_rate", "head_rate", "vector_rate")
@@ -264,7 +268,8 @@ class Bench:
         file = self.work / "pairs" / f"{sha256_json([self.depends, *map(asdict, runs)])[:16]}.json"
         self.pairs += 1
         if not file.is_file():
-            found = self._both(runs) if ours.threads == 1 else [self._wait(self._start(run, None)) for run in runs]
+            together = [runs] if ours.threads == 1 else [(ours,), (peer,)]
+            found = [figures for some in together for figures in self._run(*some)]
             write_json(file, {"runs": [asdict(run) for run in runs], "found": found})
         found = read_json(file)["found"]
         for run, figures in zip(runs, found, strict=True):
@@ -273,9 +278,10 @@ class Bench:
                 print(f"{told}: {figures['bpb']} after {figures['tokens']:,} tokens", file=sys.stderr, flush=True)
         return found[0], found[1]
 
-    def _both(self, runs: tuple[Run, Run]) -> list[dict[str, Any]]:
-        cores: list[int | None] = [None, None]
-        if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) >= 2:
+    def _run(self, *runs: Run) -> list[dict[str, Any]]:
+        """At the same moment."""
+        cores: list[int | None] = [None] * len(runs)
+        if len(runs) == 2 and hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) >= 2:
             first, second = sorted(os.sched_getaffinity(0))[:2]
             cores = [first, second] if self.pairs % 2 else [second, first]
         started = [self._start(run, core) for run, core in zip(runs, cores, strict=True)]
@@ -325,7 +331,8 @@ def met(figures: Mapping[str, Any]) -> dict[str, bool]:
     """Which claims the figures meet; a figure that is no number meets none."""
     return {
         "at least 10% fewer bits per byte": figures["ours_bpb"] <= 0.9 * figures["peer_bpb"],
-        "as many parameters, within 2%": abs(figures["parameters"] / figures["peer_parameters"] - 1) <= 0.02,
+        "as many parameters, within 2%": abs(figures["parameters"] - figures["peer_parameters"])
+        <= 0.02 * figures["peer_parameters"],
         "no more than the budget, within 1%": figures["seconds"] <= 1.01 * figures["budget_seconds"],
     }
 
@@ -409,10 +416,14 @@ def main() -> None:
         return
     if not arguments.books.is_file():
         parser.error(f"{arguments.books} is not there: give --books FILE")
+    from seedbed.runs import lock
+
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        figures = measure(arguments, tuple(options), work)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the runs under way end too
+        with lock(work):
+            figures = measure(arguments, tuple(options), work)
     figures |= {
         "transformers": version("transformers"),
         "machine": platform.processor() or platform.machine(),

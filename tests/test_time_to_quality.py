@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import signal
+import sys
 from dataclasses import replace
 
 import pytest
@@ -91,10 +93,10 @@ def test_a_peer_s_rate_rises_then_falls_to_nothing_with_the_clock():
 def test_a_pair_that_is_finished_is_not_run_again(monkeypatch, tmp_path):
     (tmp_path / "pairs").mkdir()
     bench = time_to_quality.Bench(tmp_path, tmp_path, "this machine", says=False)
-    monkeypatch.setattr(bench, "_both", lambda runs: [{"bpb": 1.0, "tokens": 1}, {"bpb": 2.0, "tokens": 1}])
+    monkeypatch.setattr(bench, "_run", lambda *runs: [{"bpb": 1.0, "tokens": 1}, {"bpb": 2.0, "tokens": 1}])
     pair = quality_run(), quality_run(side="peer")
     first = bench.pair(*pair)
-    monkeypatch.setattr(bench, "_both", lambda runs: pytest.fail("was run again"))
+    monkeypatch.setattr(bench, "_run", lambda *runs: pytest.fail("was run again"))
     assert bench.pair(*pair) == first
     with pytest.raises(pytest.fail.Exception):
         bench.pair(quality_run(seed=1), pair[1])
@@ -111,3 +113,36 @@ def test_the_peer_of_time_to_quality_has_as_many_parameters_as_the_preset(tmp_pa
     with torch.device("meta"):
         peer = transformers.LlamaForCausalLM(transformers.LlamaConfig(**time_to_quality.PEER_SIZES)).num_parameters()
     assert abs(own / peer - 1) <= 0.02
+
+
+@pytest.mark.parametrize(("ours", "code"), [(1.7, 0), (1.9, 1)])
+def test_each_side_runs_its_best_rate_and_batch_with_every_seed(ours, code, monkeypatch, capsys, tmp_path):
+    """By runs that are made up here: the rate and the batch in the middle are the best ones."""
+    asked = []
+
+    def made_up(*runs):
+        asked.extend(runs)
+        sizes = {"seconds": 590.0, "steps": 5, "tokens": 40, "parameters": 100, "without_embedding": 50}
+        middle = {"ours": (time_to_quality.OUR_RATES[1], 4), "peer": (time_to_quality.PEER_RATES[1], 4)}
+        bpb = {"ours": ours, "peer": 2.0}
+        return [{"bpb": bpb[run.side] + ((run.rate, run.batch) != middle[run.side]), **sizes} for run in runs]
+
+    books = tmp_path / "books.jsonl.zst"
+    books.write_bytes(b"")
+    monkeypatch.setattr(time_to_quality, "write_tokens", lambda books, folder: None)
+    monkeypatch.setattr(time_to_quality.Bench, "_run", lambda bench, *runs: made_up(*runs))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    options = [f"--books={books}", f"--work={tmp_path / 'work'}", "--seeds=2", "--json", "--train.compile=off"]
+    for _ in range(2):  # the second time everything is there
+        monkeypatch.setattr(sys, "argv", ["benchmark", *options])
+        with pytest.raises(SystemExit) as ended:
+            time_to_quality.main()
+        printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert ended.value.code == code and all(printed["met"].values()) is (code == 0)
+        assert (printed["ours_bpb"], printed["peer_bpb"]) == (ours, 2.0)
+        assert [len(printed["sweep"][side]) for side in ("ours", "peer")] == [12, 12]
+        assert (printed["batch"], printed["peer_rate"]) == (4, time_to_quality.PEER_RATES[1])
+    last = [run for run in asked if run.scored_on == "held_out"]
+    assert [(run.side, run.seed) for run in last] == [("ours", 0), ("peer", 0), ("ours", 1), ("peer", 1)]
+    assert {run.seed for run in asked if run.scored_on == "tuning"} == {time_to_quality.SWEEP_SEED}
+    assert len(asked) == 2 * (12 + 2) and {run.options for run in last} == {("--train.compile=off",), ()}
