@@ -16,6 +16,7 @@ from benchmarks import (
     quickstart,
     speedrun,
     startup,
+    time_to_quality,
     tokenize,
     train_throughput,
 )
@@ -31,6 +32,10 @@ GOOD = {
     speedrun: {
         **{"setting": "tinyshakespeare", "parameters": 900_000, "val_loss": 1.56, "step_at_1_8857": 400},
         **{"seconds_to_1_8857": 20.0, "baseline_seconds": 100.0, "baseline_val_loss": 1.76},
+    },
+    time_to_quality: {
+        **{"ours_bpb": 1.8, "peer_bpb": 2.0, "parameters": 98, "peer_parameters": 100},
+        **{"seconds": 605.0, "budget_seconds": 600.0},
     },
     startup: {"import_seconds": 0.299, "help_seconds": 0.499},
     checkpoint_stall: {"fraction": 0.03},
@@ -55,6 +60,9 @@ BAD = [
     (speedrun, "a validation loss of at most 1.56", "val_loss", 1.5601),
     (speedrun, "1.8857 within 400 steps", "step_at_1_8857", 401),
     (speedrun, "1.8857 in a fifth of the baseline's time", "seconds_to_1_8857", 20.01),
+    (time_to_quality, "at least 10% fewer bits per byte", "ours_bpb", 1.801),
+    (time_to_quality, "as many parameters, within 2%", "parameters", 102.1),
+    (time_to_quality, "no more than the budget, within 1%", "seconds", 606.1),
     (startup, "import under 0.3 s", "import_seconds", 0.3),
     (startup, "--help under 0.5 s", "help_seconds", 0.5),
     (checkpoint_stall, "at most 3% of training time", "fraction", 0.0301),

@@ -21,6 +21,7 @@ from seedbed.training.config import PretrainConfig
 
 COUNTS = {
     "byte-mini": (856_832, 824_064),
+    "books": (4_983_560, 1_837_832),
     "gpt2-nano": (12_515_520, 2_669_568),
     "gpt2-micro": (30_339_456, 10_647_552),
     "gpt2-small": (51_475_968, 25_220_096),
