@@ -7,7 +7,6 @@ import shutil
 
 import pytest
 import torch
-import torch._inductor.config
 
 from seedbed.configuration import load_config
 from seedbed.errors import ConfigError
@@ -79,7 +78,6 @@ def test_a_compiled_run_is_near_the_plain_one_and_resumes_to_the_same_bits(backe
     """The graphs that PyTorch makes of a block; as a proof also the code that g++ makes of them."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
-    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)  # else it starts processes that import torch
     monkeypatch.setattr(linear, "WORTH", 0)  # products of a real size go through an operator of our own
     settings = {"steps": 6, "checkpoint": CheckpointConfig(steps=3)}
     plain = tiny_trainer(tmp_path / "plain", **settings)
