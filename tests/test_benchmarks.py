@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import subprocess
@@ -179,9 +180,22 @@ def test_each_step_that_is_timed_is_a_step(tmp_path, monkeypatch):
     assert trainer.progress.step == train_throughput.WARM + 2 and trainer.progress.units == 4 * 2 * 8
     monkeypatch.setattr(train_throughput, "SIZES", sizes)
     monkeypatch.setattr(train_throughput, "SMALL", sizes)
-    for what in ("ours", "selective", "peer", "small", "muon", "adamw"):
+    kinds = {"turns": "ratio", "ours": "peak_mb", "full": "peak_mb", "peer": "peak_mb", "small": "gemm_fraction"}
+    for what, figure in (kinds | {"muon": "optimizer", "adamw": "optimizer"}).items():
         figures = train_throughput.measure(what, 1)
-        assert all(value > 0 for value in figures.values()) and "seconds" in figures
+        assert all(value > 0 for value in figures.values()) and figure in figures
+
+
+def test_a_ratio_is_that_of_neighbours(monkeypatch):
+    """A machine that gets twice as slow at every step does so to both."""
+    clock, steps = [0.0], itertools.count()
+    monkeypatch.setattr(train_throughput.time, "perf_counter", lambda: clock[0])
+
+    def step(seconds):
+        clock[0] += seconds * 2 ** (next(steps) // 2)
+
+    figures = train_throughput.in_turns(lambda: step(1.0), lambda: step(3.0), 5)
+    assert figures == {"ratio": 3.0, "ours_seconds": 16.0, "peer_seconds": 48.0}
 
 
 @pytest.mark.parametrize(("holds", "code"), [(True, 0), (False, 1)])
