@@ -20,7 +20,8 @@ from seedbed.configuration import from_arguments, load_config, save_config
 from seedbed.data.config import PrepareConfig, TokenizeConfig
 from seedbed.data.prepare import prepare
 from seedbed.data.tokenize import tokenize
-from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
+from seedbed.errors import ConfigError, CorruptionError, DataError, SeedbedError, StorageError
+from seedbed.model.folder import load_model
 from seedbed.optim.config import ScheduleConfig
 from seedbed.optim.schedules import rate_multiple
 from seedbed.runs import MANIFEST, lock, open_folder
@@ -672,6 +673,23 @@ def test_a_run_is_not_made_longer_when_another_setting_differs_too(copied, token
     with pytest.raises(ConfigError, match=r"was begun with train\.seed 0, now it is 1"):
         tiny_run(tokens, copied, *SHORT, "--train.steps=12", "--train.seed=1")
     assert (copied / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("--resume=nowhere", "no checkpoint of this run"),
+        ("--resume={run}/checkpoints/step_00000004", "file is cut off"),
+        (f"--samples.prompts=[{'far too long ' * 9}]", "context is 32"),
+        ("--train.tensor_parallel=2", "there is one process"),
+    ],
+)
+def test_a_longer_run_that_is_refused_leaves_the_finished_one_as_it_was(given, problem, copied, tokens):
+    (copied / "checkpoints" / "step_00000004" / "state.json").write_text("{}")
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file() and path.suffix != ".log"}
+    with pytest.raises(SeedbedError, match=problem):
+        tiny_run(tokens, copied, *SHORT, "--train.steps=12", "--samples.every=50", given.format(run=copied))
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_run_that_died_before_its_first_checkpoint_begins_anew_with_the_settings_given(

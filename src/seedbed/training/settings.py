@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from seedbed.configuration import load_config, save_config
 from seedbed.errors import ConfigError, DataError
 from seedbed.optim.schedules import rate_multiple
-from seedbed.runs import MANIFEST
 from seedbed.training.checkpoint import Checkpoints
 from seedbed.training.config import StageConfig, TrainConfig
 from seedbed.training.consolidation import FISHER
@@ -52,14 +51,14 @@ def check_beginning(config: StageConfig) -> None:
 
 
 def settle(config: C, count: Callable[[C], TrainConfig]) -> C:
-    """The settings that the run goes by, which are then in its folder; `count` turns a budget into steps.
+    """The settings that the run goes by; `count` turns a budget into steps. Nothing is written: see `write_down`.
 
     A run that goes on has those it began with. One that died before its first checkpoint begins anew with what is given
     now, and one of which only the length differs becomes longer. Any other difference is a ConfigError.
     """
     path = config.out / CONFIG
     if not path.exists():
-        return _begin(config, count)
+        return replace(config, train=count(config))
     if config.resume == "never":
         raise ConfigError(f"{config.out} holds a run and resume is never", "Choose another --out.")
     earlier = load_config(path, type(config))
@@ -69,17 +68,18 @@ def settle(config: C, count: Callable[[C], TrainConfig]) -> C:
     if not (Checkpoints(config.out).steps() or (config.out / "model").exists()):
         check_beginning(config)
         logger.warning("%s has no complete checkpoint: it begins anew, with the settings given now", config.out)
-        return _begin(config, count)
+        return replace(config, train=count(config))
     if set(differences) <= set(LENGTH) and len(config.train.budgets) == 1:
         return _lengthen(config, earlier, count)
     key, (began, now) = next((item for item in differences.items() if item[0] not in LENGTH), min(differences.items()))
     raise _refusal(config, key, began, now)
 
 
-def _begin(config: C, count: Callable[[C], TrainConfig]) -> C:
-    config = replace(config, train=count(config))
-    save_config(config.out / CONFIG, config)
-    return config
+def write_down(config: StageConfig) -> None:
+    """Into the folder of a run that begins or becomes longer, once nothing is left that could refuse its settings."""
+    path = config.out / CONFIG
+    if not path.exists() or _differences(config, load_config(path, type(config))):
+        save_config(path, config)
 
 
 def _go_on(config: C, earlier: C) -> C:
@@ -104,14 +104,14 @@ def _lengthen(config: C, earlier: C, count: Callable[[C], TrainConfig]) -> C:
         longer, after = replace(longer, train=replace(longer.train, steps=before)), before
     if after < before:
         raise _refusal(config, "train.steps", before, after)
-    done = max(Checkpoints(config.out).steps(), default=0)
+    checkpoints = Checkpoints(config.out)
+    newest = max(checkpoints.steps(), default=0)
+    done = newest if config.resume == "auto" else checkpoints.step_of(Path(config.resume))
     rates = [rate_multiple(longer.schedule, min(done, steps), steps) for steps in (before, after)]
     logger.warning(
         "%s becomes longer, from %d to %d steps; at step %d its rates go from %.3g to %.3g of their peak",
         *(config.out, before, after, done, *rates),
     )
-    (config.out / MANIFEST).unlink(missing_ok=True)  # it promises the settings that are written over next
-    save_config(config.out / CONFIG, longer)
     return longer
 
 

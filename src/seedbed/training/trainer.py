@@ -120,6 +120,7 @@ class Trainer(Generic[B]):
         """Stopped by Ctrl-C."""
 
     # One step --------------------------------------------------------------------------------------------------------
+        self.observers.check(self)
 
     def step(self) -> StepReport:
         """One optimizer step: gradients of the summed loss, divided once by all units of the step."""
