@@ -65,7 +65,8 @@ class Alerts(Observer):
     def after_step(self, trainer: Trainer[Any], report: StepReport) -> None:
         self._alive()
         self.step = trainer.progress.step
-        self._check(NONFINITE, not report.applied, "the gradient is not finite", self.config.on_nonfinite)
+        if not report.overflowed:
+            self._check(NONFINITE, not report.applied, "the gradient is not finite", self.config.on_nonfinite)
         if report.applied and report.tally.units:
             self._check_loss(report.tally.sum / report.tally.units)
 
