@@ -120,9 +120,9 @@ class Trainer(Generic[B]):
         self.progress = RunState()
         self.interrupted = False
         """Stopped by Ctrl-C."""
+        self.observers.check(self)
 
     # One step --------------------------------------------------------------------------------------------------------
-        self.observers.check(self)
 
     def step(self) -> StepReport:
         """One optimizer step: gradients of the summed loss, divided once by all units of the step."""
@@ -276,6 +276,8 @@ class Trainer(Generic[B]):
 
     def checkpoint_due(self, improved: bool) -> bool:
         when, step = self.config.checkpoint, self.progress.step
+        if self.progress.skipped_in_row:
+            return False  # in trouble: it would push out a checkpoint from before it, and there is nothing to lose
         if improved and self.saves_improvements:
             return True
         if when.steps is None and when.epochs is None and not self.saves_improvements:
