@@ -754,6 +754,24 @@ def test_a_run_may_go_on_with_other_checkpoints_and_logs(copied, short, tokens):
     assert weights(copied) == weights(short)
 
 
+def test_a_run_may_go_on_with_other_micro_batches_and_validations(copied, short, tokens):
+    shutil.rmtree(copied / "checkpoints" / "step_00000006")
+    others = ("--train.micro_batch=1", "--train.validate_every=1", "--train.validation_rows=3")
+    assert tiny_run(tokens, copied, *SHORT, *others)["resumed_at"] == 4
+    assert [record["step"] for record in records(copied) if "val_loss" in record] == [0, 3, 5, 6]
+    model, other = (load_model(run)[0].state_dict() for run in (copied, short))
+    assert all(torch.allclose(model[name], weight, atol=1e-4) for name, weight in other.items())
+    assert tiny_run(tokens, copied, *SHORT)["resumed_at"] == 6  # what was left out again is as it was
+
+
+@pytest.mark.parametrize("reads", ["--train.select=best", "--train.patience=9"])
+@pytest.mark.parametrize("key", ["validate_every", "validation_rows"])
+def test_validations_that_a_run_is_selected_or_ended_by_do_not_change(reads, key, tokens, tmp_path):
+    tiny_run(tokens, tmp_path / "run", *SHORT, reads)
+    with pytest.raises(ConfigError, match=rf"was begun with train\.{key} \d, now it is 5"):
+        tiny_run(tokens, tmp_path / "run", *SHORT, reads, f"--train.{key}=5")
+
+
 def test_other_data_of_the_same_name_is_refused(copied, tokens):
     shutil.copytree(tokens.parent, copied.parent / "mine")
     mine = copied.parent / "mine" / "tokens"

@@ -25,8 +25,15 @@ C = TypeVar("C", bound=StageConfig)
 CONFIG = "config.yaml"
 """In a run's folder: its exact settings, its budget as a number of steps."""
 
-FREE = ("device", "devices", "parallel", "shard_group", "tensor_parallel", "log_every", "recompute", "checkpoint")
-"""Settings of `train` that a run may go on with differently: they move no weight, up to a device's rounding."""
+FREE = (
+    *("device", "devices", "parallel", "shard_group", "tensor_parallel", "micro_batch"),
+    *("log_every", "recompute", "checkpoint"),
+)
+"""Settings of `train` that a run may go on with differently: they move no weight, up to rounding and to what dropout
+leaves out."""
+
+VALIDATION = ("validate_every", "validation_rows")
+"""Settings of `train` that only look on, too, unless the run is selected or ended by what they find."""
 
 WATCHING = ("track", "log", "statistics", "samples", "probes", "alerts", "profile")
 """Settings of a stage that only look on: a run may go on with others."""
@@ -84,16 +91,23 @@ def write_down(config: StageConfig) -> None:
 
 def _go_on(config: C, earlier: C) -> C:
     """What the run began with, but for what may differ."""
-    free = {key: getattr(config.train, key) for key in FREE}
+    free = {key: getattr(config.train, key) for key in _free(earlier)}
+    free["validate_every"] = config.train.validate_every or earlier.train.validate_every  # as it was counted out
     watching = {key: getattr(config, key) for key in WATCHING}
     return replace(earlier, out=config.out, resume=config.resume, train=replace(earlier.train, **free), **watching)
+
+
+def _free(earlier: StageConfig) -> tuple[str, ...]:
+    """Those of `train` with which this run may go on differently."""
+    reads = earlier.train.select == "best" or earlier.train.patience is not None
+    return FREE if reads else FREE + VALIDATION
 
 
 def _lengthen(config: C, earlier: C, count: Callable[[C], TrainConfig]) -> C:
     """The settings of the longer run. Its schedule is that of its new length from the next step on."""
     longer = _go_on(config, earlier)
     # An interval between validations that was counted from minutes is counted again.
-    interval = config.train.validate_every if earlier.train.minutes else earlier.train.validate_every
+    interval = config.train.validate_every if earlier.train.minutes else longer.train.validate_every
     budget = {key: getattr(config.train, key) for key in ("steps", "epochs", "minutes")}
     longer = replace(longer, train=replace(longer.train, **budget, validate_every=interval))
     longer = replace(longer, train=count(longer))
@@ -127,7 +141,7 @@ def _differences(config: C, earlier: C) -> dict[str, tuple[Any, Any]]:
 
     A path counts as the place it leads to, however it is written.
     """
-    free = ("out", "resume", "data.workers", *(f"train.{key}" for key in FREE))
+    free = ("out", "resume", "data.workers", *(f"train.{key}" for key in _free(earlier)))
     began, found = plain(earlier.resolve(), paths=True), {}
     for key, value in plain(config.resolve(), paths=True).items():
         counted = key in ("train.steps", "train.validate_every") and value is None  # counted out from epochs or minutes
