@@ -295,8 +295,7 @@ class Bench:
         threads = str(run.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        # Huge pages: ours asks for them on import, transformers does not.
-        environment["THP_MEM_ALLOC_ENABLE"] = "1"  # huge pages, which ours takes anyway, for both
+        environment["THP_MEM_ALLOC_ENABLE"] = "1"  # huge pages, which ours asks for on import, for both
         folder = str(self.tokens / run.scored_on)
         command = [sys.executable, __file__, "--only", json.dumps(asdict(run)), "--work", folder]
         if core is not None:

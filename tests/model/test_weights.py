@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 
 import pytest
@@ -52,6 +53,18 @@ def test_a_large_model_is_written_in_shards_and_comes_back_to_the_same_bits(shar
         assert size <= 20_000 or len(load_file(folder / file)) == 1
         assert {name for name, place in index["weight_map"].items() if place == file} == set(load_file(folder / file))
     assert same(load_model(folder)[0], model)
+
+
+@pytest.mark.parametrize("shard_bytes", [20_000, 10**9])
+def test_weights_may_be_read_by_whom_this_users_files_may_be_read(shard_bytes, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "SHARD_BYTES", shard_bytes)
+    before = os.umask(0o027)
+    try:
+        folder = saved(tmp_path / "model", random_model(tokenizer=TOKENIZER), TOKENIZER)
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in folder.iterdir()}
+    assert set(modes.values()) == {"0o640"}, modes
 
 
 def test_transformers_loads_the_shards(sharded):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import asdict, replace
 
 import pytest
 import torch
 
-from seedbed.errors import ConfigError, TrainingError
+from seedbed.errors import Alarm, ConfigError, TrainingError
 from seedbed.runs import read_record, write_json
 from seedbed.training import precision as module
 from seedbed.training.config import CheckpointConfig
+from seedbed.training.observers.alerts import Alerts
+from seedbed.training.observers.config import AlertsConfig
 from seedbed.training.precision import FIRST_SCALE, GROW_AFTER, LEAST_SCALE, Precision, choose_precision
 from seedbed.training.run_state import FIRST_FIELDS, RunState
 from tests.tiny import random_rows, records, tiny_model, tiny_trainer
@@ -67,6 +70,18 @@ def test_an_overflow_leaves_the_step_out_halves_the_scale_and_is_no_failure(tmp_
         assert trainer.progress.loss_scale == FIRST_SCALE / 2**number and trainer.progress.skipped_in_row == 0
     assert all(torch.equal(one, other) for one, other in zip(trainer.parameters, before, strict=True))
     assert trainer.train() and trainer.progress.loss_scale == FIRST_SCALE / 16
+
+
+def test_an_overflow_is_neither_warned_of_nor_alerted_and_one_at_the_least_scale_is(tmp_path, caplog):
+    alerts = Alerts(AlertsConfig(on_nonfinite="stop"))
+    trainer = tiny_trainer(tmp_path, precision="fp16", steps=100, observers=[alerts])
+    overflowing(trainer, above=0.0)
+    halvings = int(math.log2(FIRST_SCALE / LEAST_SCALE))
+    with caplog.at_level(logging.INFO, "seedbed"), pytest.raises(Alarm, match=f"at step {halvings + 1}"):
+        trainer.train()
+    said = [record for record in caplog.records if "left out" in record.message]
+    assert [record.levelname for record in said] == ["INFO"] * halvings + ["WARNING"]
+    assert said[0].message == "step 1 left out: too large for fp16, the next scale is 128"
 
 
 def test_at_the_least_scale_an_overflow_is_a_failure(tmp_path):

@@ -20,7 +20,8 @@ from seedbed.configuration import from_arguments, load_config, save_config
 from seedbed.data.config import PrepareConfig, TokenizeConfig
 from seedbed.data.prepare import prepare
 from seedbed.data.tokenize import tokenize
-from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
+from seedbed.errors import ConfigError, CorruptionError, DataError, SeedbedError, StorageError
+from seedbed.model.folder import load_model
 from seedbed.optim.config import ScheduleConfig
 from seedbed.optim.schedules import rate_multiple
 from seedbed.runs import MANIFEST, lock, open_folder
@@ -671,6 +672,23 @@ def test_a_run_is_not_made_longer_when_another_setting_differs_too(copied, token
     assert (copied / "config.yaml").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("--resume=nowhere", "no checkpoint of this run"),
+        ("--resume={run}/checkpoints/step_00000004", "file is cut off"),
+        (f"--samples.prompts=[{'far too long ' * 9}]", "context is 32"),
+        ("--train.tensor_parallel=2", "there is one process"),
+    ],
+)
+def test_a_longer_run_that_is_refused_leaves_the_finished_one_as_it_was(given, problem, copied, tokens):
+    (copied / "checkpoints" / "step_00000004" / "state.json").write_text("{}")
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file() and path.suffix != ".log"}
+    with pytest.raises(SeedbedError, match=problem):
+        tiny_run(tokens, copied, *SHORT, "--train.steps=12", "--samples.every=50", given.format(run=copied))
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_a_run_that_died_before_its_first_checkpoint_begins_anew_with_the_settings_given(
     tokens, tmp_path, caplog, whole
 ):
@@ -731,6 +749,24 @@ def test_a_run_may_go_on_with_other_checkpoints_and_logs(copied, short, tokens):
     assert {path.name for path in (copied / "checkpoints").iterdir()} == {f"step_{n:08d}" for n in (2, 3, 4, 5, 6)}
     assert [record["step"] for record in records(copied) if "loss" in record] == [1, 2, 3, 6]
     assert weights(copied) == weights(short)
+
+
+def test_a_run_may_go_on_with_other_micro_batches_and_validations(copied, short, tokens):
+    shutil.rmtree(copied / "checkpoints" / "step_00000006")
+    others = ("--train.micro_batch=1", "--train.validate_every=1", "--train.validation_rows=3")
+    assert tiny_run(tokens, copied, *SHORT, *others)["resumed_at"] == 4
+    assert [record["step"] for record in records(copied) if "val_loss" in record] == [0, 3, 5, 6]
+    model, other = (load_model(run)[0].state_dict() for run in (copied, short))
+    assert all(torch.allclose(model[name], weight, atol=1e-4) for name, weight in other.items())
+    assert tiny_run(tokens, copied, *SHORT)["resumed_at"] == 6  # what was left out again is as it was
+
+
+@pytest.mark.parametrize("reads", ["--train.select=best", "--train.patience=9"])
+@pytest.mark.parametrize("key", ["validate_every", "validation_rows"])
+def test_validations_that_a_run_is_selected_or_ended_by_do_not_change(reads, key, tokens, tmp_path):
+    tiny_run(tokens, tmp_path / "run", *SHORT, reads)
+    with pytest.raises(ConfigError, match=rf"was begun with train\.{key} \d, now it is 5"):
+        tiny_run(tokens, tmp_path / "run", *SHORT, reads, f"--train.{key}=5")
 
 
 def test_other_data_of_the_same_name_is_refused(copied, tokens):

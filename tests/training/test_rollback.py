@@ -117,6 +117,27 @@ def test_steps_that_are_not_finite_are_left_behind_as_well(tmp_path, monkeypatch
     assert not any("left_out" in line for line in records(made.run))
 
 
+def test_no_checkpoint_is_made_amid_steps_that_are_not_finite(tmp_path, monkeypatch, caplog):
+    """One would be due at step 10; the run goes back to the one from before the trouble, with all of its chances."""
+    loss = Trainer.loss
+
+    def broken(self, where, batch):
+        found = loss(self, where, batch)
+        poisoned = where.first // BATCH in range(7, 12)
+        return type(found)(found.sum * float("nan"), found.units) if poisoned else found
+
+    monkeypatch.setattr(Trainer, "loss", broken)
+    made = trainer(tmp_path / "run", rows(poisoned=range(0)), nonfinite_limit=4, steps=12)
+    assert made.train() and made.progress.rollbacks == 1
+    assert "up to step 11: back to step 5, past 6 batches" in caplog.text
+
+
+def test_steps_that_were_not_finite_are_counted_anew_after_a_rollback():
+    config = TrainConfig(steps=30, rollback=RollbackConfig(spike=2))
+    troubled = RunState(step=9, skipped_in_row=config.nonfinite_limit)
+    assert past_trouble(troubled, RunState(step=7, skipped_in_row=3), config).skipped_in_row == 0
+
+
 def test_what_was_left_out_before_stays_left_out():
     troubled = RunState(step=18, skipped_batches=6, rollbacks=1)
     config = TrainConfig(steps=30, rollback=RollbackConfig(spike=2, skip=2))

@@ -19,6 +19,7 @@ from seedbed.configuration.hints import alternatives, is_plain_list, shown
 from seedbed.configuration.nodes import NULL, TAG, read_nodes
 from seedbed.configuration.options import Option, find_option, flag, options, unknown_key
 from seedbed.configuration.presets import check_command, find_preset
+from seedbed.configuration.rules import refuse_unused
 from seedbed.configuration.text import to_dict, to_yaml
 from seedbed.configuration.values import build, flaw
 from seedbed.errors import ConfigError
@@ -46,6 +47,8 @@ class _Given:
     arguments: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+    options: set[str] = field(default_factory=set)
+    """Keys that are not from a file."""
     flags: set[str] = field(default_factory=set)
     texts: dict[str, str] = field(default_factory=dict)
     """Values that YAML reads as nothing, such as "# Rules", and that are texts all the same."""
@@ -109,6 +112,8 @@ class Parser:
             about = f": {self.options[first].about}" if self.options[first].about else ""
             raise ConfigError(f"{first} is required{about}", f"Give --{flag(first)}, or {first} in a config file.")
         config = None if missing else build(self.config_class, values)
+        if config is not None:
+            refuse_unused(config, given.options)
         text = to_yaml(self.config_class, to_dict(config) if config else values) if printing else None
         return Request(config, "json" in given.flags, text)
 
@@ -206,6 +211,7 @@ class Parser:
             if asked.takes_text_or_null and value != "null" and _is_yaml_null(value):
                 given.texts[asked.path] = value
             given.keys |= {name.rstrip("+"), asked.path}
+            given.options.add(asked.path)
             given.places.pop(name.rstrip("+"), None)
             if asked.entry is not None:
                 self._check_entries(_compose(value), asked, f"--{name}")

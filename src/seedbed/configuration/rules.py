@@ -1,9 +1,11 @@
-"""Rules for `__post_init__`: each names the field, the parser puts the path before it. None is left out and passes."""
+"""Rules for `__post_init__`: each names the field, the parser puts the path before it. None is left out and passes.
+And the rule that no option does nothing."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from seedbed.errors import ConfigError
@@ -32,3 +34,18 @@ def between(config: Any, low: float, high: float, *names: str) -> None:
 
 def _given(config: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
     return ((name, value) for name in names if (value := getattr(config, name)) is not None)
+
+
+def refuse_unused(config: Any, given: Collection[str], path: str = "") -> None:
+    """ConfigError for the first of the keys given as options that does nothing beside the rest of the config.
+
+    A config class tells them by a method `unused`: names of its fields, each with when it does nothing. Keys of files
+    pass: presets and configs of runs are written whole, and an option beside them may silence some of theirs.
+    """
+    told: dict[str, str] = config.unused() if hasattr(config, "unused") else {}
+    for name, when in told.items():
+        if path + name in given:
+            raise ConfigError(f"{path}{name} does nothing {when}", "Leave it out, or give what it is for.")
+    for spec in dataclasses.fields(config):
+        if dataclasses.is_dataclass(value := getattr(config, spec.name)):
+            refuse_unused(value, given, f"{path}{spec.name}.")

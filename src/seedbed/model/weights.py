@@ -165,8 +165,11 @@ def _shards(weights: Mapping[str, Tensor]) -> list[list[str]]:
 
 def _write_file(file: Path, weights: dict[str, Tensor]) -> None:
     """Writes a safetensors file; an error of the operating system, which safetensors tells in words, as an OSError."""
+    file.touch()
+    mode = file.stat().st_mode  # what this user's files have; safetensors' own are for nobody else
     try:
         save_file(weights, file, metadata={"format": "pt"})
+        file.chmod(mode)
     except SafetensorError as error:
         number = re.search(r"\(os error (\d+)\)", str(error))
         if number is None:

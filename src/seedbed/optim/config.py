@@ -139,6 +139,13 @@ class OptimizerConfig:
                 takes = " and ".join(taken for taken in USUAL[self.name] if taken != "rate") or "none of its kind"
                 raise ConfigError(f"{key} is {getattr(self, key)}, but {self.name} does not use it: it has {takes}")
 
+    def unused(self) -> dict[str, str]:
+        """Settings that this optimizer does not read, and may have from a preset."""
+        if self.name in LIKE_MUON:
+            return {}
+        rates = ("matrix_rate", "embedding_rate", "head_rate", "vector_rate")
+        return dict.fromkeys((*rates, "newton_schulz_steps"), f"under {self.name}, it is for muon and normuon")
+
     def resolve(self) -> Self:
         """With every number filled in that is left out and that the optimizer has."""
         usual: dict[str, Any] = RATES | {
@@ -186,6 +193,15 @@ class ScheduleConfig:
         together = self.resolve().warmup + self.decay
         if self.name == "warmup_stable_decay" and together > 1 + 1e-9:  # 0.7 + 0.3 may round to more than 1
             raise ConfigError(f"warmup and decay together must not exceed the run, 1; they take {together:g}")
+
+    def unused(self) -> dict[str, str]:
+        """Settings that this schedule does not read, and may have from a preset."""
+        found = {}
+        if self.name != "warmup_stable_decay":
+            found["decay"] = f"under {self.name}, it is for warmup_stable_decay"
+        if self.name in ("inverse_sqrt", "constant"):
+            found["final"] = f"under {self.name}, which does not fall to a share"
+        return found
 
     def resolve(self) -> Self:
         """With the warmup filled in where it is left out."""

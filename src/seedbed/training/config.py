@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -102,6 +103,10 @@ class RollbackConfig:
         at_least(self, 1, "spike", "skip", "most")
         between(self, 1, 10**9, "skip")
 
+    def unused(self) -> dict[str, str]:
+        """What is for a run that never goes back."""
+        return dict.fromkeys(("skip", "most"), "without spike") if self.spike is None else {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -128,8 +133,8 @@ class TrainConfig:
     """Other batches from later steps on, such as {from_step: 1000, batch: 32}. Rates do not change with them."""
 
     micro_batch: int | None = None
-    """Rows that pass through the model at once; the rest accumulates. Left out: the whole batch. Loss and gradients
-    do not depend on it."""
+    """Rows that pass through the model at once, in validations too; the rest accumulates. Left out: the whole batch.
+    Loss and gradients do not depend on it."""
 
     clip: float | None = 1.0
     """Largest norm of the gradient; a longer one is scaled down to it. 0 or null: gradients are taken as they come."""
@@ -224,6 +229,12 @@ class TrainConfig:
         if self.epochs is not None and self.minutes is not None:
             raise ConfigError("give one of steps, epochs and minutes, got epochs and minutes")
 
+    def unused(self) -> dict[str, str]:
+        """How processes divide the work where there is only one."""
+        launched = "RANK" in os.environ  # by torchrun and its like
+        alone = self.devices == 1 and not launched
+        return {"parallel": "with one process, it needs train.devices or torchrun"} if alone else {}
+
     def resolve(self) -> Self:
         """With the batch filled in where it is left out."""
         return self if self.batch is not None else replace(self, batch=16)
@@ -309,6 +320,10 @@ class ConsolidationConfig:
         between(self, 0, 10**12, "strength")
         between(self, 1, 10**6, "rows")
 
+    def unused(self) -> dict[str, str]:
+        """What is for an old text that is not given."""
+        return dict.fromkeys(("strength", "rows"), "without tokens") if self.tokens is None else {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionConfig:
@@ -324,6 +339,10 @@ class SelectionConfig:
 
     def __post_init__(self) -> None:
         between(self, 2, 1000, "candidates")
+
+    def unused(self) -> dict[str, str]:
+        """What is for rows that are not scored."""
+        return {"candidates": "without reference"} if self.reference is None else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,3 +387,8 @@ class PretrainConfig(StageConfig):
             raise ConfigError(f"data.infilling is for the objective causal, not {self.objective}")
         if self.objective == "masked" and self.samples.every is not None:
             raise ConfigError("samples.every needs a model that can go on with a text; one of hidden tokens cannot")
+
+    def unused(self) -> dict[str, str]:
+        """What is for another objective."""
+        why = f"under the objective {self.objective}, it is for masked"
+        return {} if self.objective == "masked" else {"masked_share": why}

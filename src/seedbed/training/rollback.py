@@ -60,7 +60,8 @@ def refuse_rollback(state: RunState, config: TrainConfig, problem: str) -> None:
 
 
 def past_trouble(troubled: RunState, checkpoint: RunState, config: TrainConfig) -> RunState:
-    """The state of a checkpoint, with all that was left out so far left out, and the batches of the trouble too."""
+    """The state of a checkpoint, with all that was left out so far left out, and the batches of the trouble too. Steps
+    in a row that were not finite, in a checkpoint that a request to stop made amid them, are counted anew."""
     left_out = max(config.rollback.skip, troubled.step - checkpoint.step)
     skipped = troubled.skipped_batches + left_out
-    return replace(checkpoint, skipped_batches=skipped, rollbacks=troubled.rollbacks + 1)
+    return replace(checkpoint, skipped_in_row=0, skipped_batches=skipped, rollbacks=troubled.rollbacks + 1)

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from seedbed.configuration import load_config, save_config
 from seedbed.errors import ConfigError, DataError
 from seedbed.optim.schedules import rate_multiple
-from seedbed.runs import MANIFEST
 from seedbed.training.checkpoint import Checkpoints
 from seedbed.training.config import StageConfig, TrainConfig
 from seedbed.training.consolidation import FISHER
@@ -26,8 +25,15 @@ C = TypeVar("C", bound=StageConfig)
 CONFIG = "config.yaml"
 """In a run's folder: its exact settings, its budget as a number of steps."""
 
-FREE = ("device", "devices", "parallel", "shard_group", "tensor_parallel", "log_every", "recompute", "checkpoint")
-"""Settings of `train` that a run may go on with differently: they move no weight, up to a device's rounding."""
+FREE = (
+    *("device", "devices", "parallel", "shard_group", "tensor_parallel", "micro_batch"),
+    *("log_every", "recompute", "checkpoint"),
+)
+"""Settings of `train` that a run may go on with differently: they move no weight, up to rounding and to what dropout
+leaves out."""
+
+VALIDATION = ("validate_every", "validation_rows")
+"""Settings of `train` that only look on, too, unless the run is selected or ended by what they find."""
 
 WATCHING = ("track", "log", "statistics", "samples", "probes", "alerts", "profile")
 """Settings of a stage that only look on: a run may go on with others."""
@@ -52,14 +58,14 @@ def check_beginning(config: StageConfig) -> None:
 
 
 def settle(config: C, count: Callable[[C], TrainConfig]) -> C:
-    """The settings that the run goes by, which are then in its folder; `count` turns a budget into steps.
+    """The settings that the run goes by; `count` turns a budget into steps. Nothing is written: see `write_down`.
 
     A run that goes on has those it began with. One that died before its first checkpoint begins anew with what is given
     now, and one of which only the length differs becomes longer. Any other difference is a ConfigError.
     """
     path = config.out / CONFIG
     if not path.exists():
-        return _begin(config, count)
+        return replace(config, train=count(config))
     if config.resume == "never":
         raise ConfigError(f"{config.out} holds a run and resume is never", "Choose another --out.")
     earlier = load_config(path, type(config))
@@ -69,31 +75,39 @@ def settle(config: C, count: Callable[[C], TrainConfig]) -> C:
     if not (Checkpoints(config.out).steps() or (config.out / "model").exists()):
         check_beginning(config)
         logger.warning("%s has no complete checkpoint: it begins anew, with the settings given now", config.out)
-        return _begin(config, count)
+        return replace(config, train=count(config))
     if set(differences) <= set(LENGTH) and len(config.train.budgets) == 1:
         return _lengthen(config, earlier, count)
     key, (began, now) = next((item for item in differences.items() if item[0] not in LENGTH), min(differences.items()))
     raise _refusal(config, key, began, now)
 
 
-def _begin(config: C, count: Callable[[C], TrainConfig]) -> C:
-    config = replace(config, train=count(config))
-    save_config(config.out / CONFIG, config)
-    return config
+def write_down(config: StageConfig) -> None:
+    """Into the folder of a run that begins or becomes longer, once nothing is left that could refuse its settings."""
+    path = config.out / CONFIG
+    if not path.exists() or _differences(config, load_config(path, type(config))):
+        save_config(path, config)
 
 
 def _go_on(config: C, earlier: C) -> C:
     """What the run began with, but for what may differ."""
-    free = {key: getattr(config.train, key) for key in FREE}
+    free = {key: getattr(config.train, key) for key in _free(earlier)}
+    free["validate_every"] = config.train.validate_every or earlier.train.validate_every  # as it was counted out
     watching = {key: getattr(config, key) for key in WATCHING}
     return replace(earlier, out=config.out, resume=config.resume, train=replace(earlier.train, **free), **watching)
+
+
+def _free(earlier: StageConfig) -> tuple[str, ...]:
+    """Those of `train` with which this run may go on differently."""
+    reads = earlier.train.select == "best" or earlier.train.patience is not None
+    return FREE if reads else FREE + VALIDATION
 
 
 def _lengthen(config: C, earlier: C, count: Callable[[C], TrainConfig]) -> C:
     """The settings of the longer run. Its schedule is that of its new length from the next step on."""
     longer = _go_on(config, earlier)
     # An interval between validations that was counted from minutes is counted again.
-    interval = config.train.validate_every if earlier.train.minutes else earlier.train.validate_every
+    interval = config.train.validate_every if earlier.train.minutes else longer.train.validate_every
     budget = {key: getattr(config.train, key) for key in ("steps", "epochs", "minutes")}
     longer = replace(longer, train=replace(longer.train, **budget, validate_every=interval))
     longer = replace(longer, train=count(longer))
@@ -104,14 +118,14 @@ def _lengthen(config: C, earlier: C, count: Callable[[C], TrainConfig]) -> C:
         longer, after = replace(longer, train=replace(longer.train, steps=before)), before
     if after < before:
         raise _refusal(config, "train.steps", before, after)
-    done = max(Checkpoints(config.out).steps(), default=0)
+    checkpoints = Checkpoints(config.out)
+    newest = max(checkpoints.steps(), default=0)
+    done = newest if config.resume == "auto" else checkpoints.step_of(Path(config.resume))
     rates = [rate_multiple(longer.schedule, min(done, steps), steps) for steps in (before, after)]
     logger.warning(
         "%s becomes longer, from %d to %d steps; at step %d its rates go from %.3g to %.3g of their peak",
         *(config.out, before, after, done, *rates),
     )
-    (config.out / MANIFEST).unlink(missing_ok=True)  # it promises the settings that are written over next
-    save_config(config.out / CONFIG, longer)
     return longer
 
 
@@ -127,7 +141,7 @@ def _differences(config: C, earlier: C) -> dict[str, tuple[Any, Any]]:
 
     A path counts as the place it leads to, however it is written.
     """
-    free = ("out", "resume", "data.workers", *(f"train.{key}" for key in FREE))
+    free = ("out", "resume", "data.workers", *(f"train.{key}" for key in _free(earlier)))
     began, found = plain(earlier.resolve(), paths=True), {}
     for key, value in plain(config.resolve(), paths=True).items():
         counted = key in ("train.steps", "train.validate_every") and value is None  # counted out from epochs or minutes

@@ -42,7 +42,7 @@ from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.world import World
 from seedbed.training.precision import choose_precision
 from seedbed.training.run_log import log_to
-from seedbed.training.settings import CONFIG, check_beginning, plain, settle
+from seedbed.training.settings import CONFIG, check_beginning, plain, settle, write_down
 from seedbed.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -142,6 +142,7 @@ def _run(stage: Stage, config: C, run: Path, observers: Sequence[Observer]) -> d
     trainer = _trainer(stage, config, observers)
     resumed_at = trainer.resume(config.resume)
     (run / MANIFEST).unlink(missing_ok=True)  # a complete run that is opened again is not complete until it ends
+    write_down(config)
     _save_tokenizer(run / TOKENIZER, stage.tokenizer)
     logger.info("%s: step %d of %d on %s", stage.name, resumed_at, trainer.steps, trainer.device)
     for name, note in stage.notes.items():

@@ -64,6 +64,8 @@ class StepReport:
     """That went through the model, with and without a target."""
     applied: bool
     """False when the gradient was not finite and the step was left out."""
+    overflowed: bool = False
+    """It was left out because the scale of the loss was too large for fp16, which is no failure."""
 
 
 class Trainer(Generic[B]):
@@ -118,6 +120,7 @@ class Trainer(Generic[B]):
         self.progress = RunState()
         self.interrupted = False
         """Stopped by Ctrl-C."""
+        self.observers.check(self)
 
     # One step --------------------------------------------------------------------------------------------------------
 
@@ -155,7 +158,7 @@ class Trainer(Generic[B]):
         if self.average is not None:
             self.average.update(self.progress.step)
         self.progress = self.precision.adjusted(self.progress, overflowed=overflowed)
-        return StepReport(tally, norm, multiple, tokens, applied)
+        return StepReport(tally, norm, multiple, tokens, applied, overflowed)
 
     def micro_batches(self, step: int) -> Iterator[tuple[Rows, B]]:
         """This process's rows of a step, as many at a time as fit."""
@@ -273,6 +276,8 @@ class Trainer(Generic[B]):
 
     def checkpoint_due(self, improved: bool) -> bool:
         when, step = self.config.checkpoint, self.progress.step
+        if self.progress.skipped_in_row:
+            return False  # in trouble: it would push out a checkpoint from before it, and there is nothing to lose
         if improved and self.saves_improvements:
             return True
         if when.steps is None and when.epochs is None and not self.saves_improvements:
@@ -353,7 +358,11 @@ class Trainer(Generic[B]):
         metrics = finite(self.objective.report(report.tally)) if report.applied else {}
         self.display.step(self.progress.step, metrics.get("loss"), report.tokens, seconds)
         if not report.applied:
-            logger.warning("step %d left out: its gradient is not finite", self.progress.step)
+            if report.overflowed:
+                scale = self.precision.scale(self.progress)
+                logger.info("step %d left out: too large for fp16, the next scale is %g", self.progress.step, scale)
+            else:
+                logger.warning("step %d left out: its gradient is not finite", self.progress.step)
             self.record("metrics", {"left_out": True})
         elif self.due(self.config.log_every) or self.progress.step == 1:
             norm, multiple = report.gradient_norm, report.rate_multiple

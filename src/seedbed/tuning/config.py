@@ -47,6 +47,10 @@ class ReplayConfig:
     def __post_init__(self) -> None:
         between(self, 0, 0.9, "share")
 
+    def unused(self) -> dict[str, str]:
+        """What is for a text that is not given."""
+        return {"share": "without tokens"} if self.tokens is None else {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(StageConfig):
@@ -94,3 +98,7 @@ class FinetuneConfig(StageConfig):
     def __post_init__(self) -> None:
         at_least(self, 2, "length")
         between(self, 0, 0.5, "validation_fraction")
+
+    def unused(self) -> dict[str, str]:
+        """A share that is not kept apart."""
+        return {"validation_fraction": "beside validation"} if self.validation is not None else {}

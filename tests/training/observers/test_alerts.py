@@ -125,6 +125,34 @@ def test_a_webhook_that_does_not_answer_costs_a_line_and_not_the_run(trainer, mo
     assert "a-secret" not in caplog.text
 
 
+def test_a_webhook_that_answers_byte_by_byte_costs_its_timeout_and_no_more(trainer, monkeypatch, caplog):
+    over = threading.Event()
+
+    class Drip(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            for _ in range(500):
+                if over.wait(0.01):
+                    break
+                self.wfile.write(b"x")
+            over.set()
+
+        def log_message(self, *said):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Drip)
+    serving = threading.Thread(target=server.handle_request, daemon=True)
+    serving.start()
+    monkeypatch.setenv("DRIP", f"http://127.0.0.1:{server.server_port}/")
+    alerts = Alerts(AlertsConfig(on_nonfinite="log", webhook="DRIP", webhook_timeout=0.2))
+    feed(alerts, trainer, 1.0, applied=False)
+    assert not over.is_set()  # it still drips
+    over.set()
+    serving.join()
+    server.server_close()
+    assert caplog.messages[-1] == "the webhook in DRIP could not be told: no answer in time"
+
+
 @pytest.mark.parametrize("address", [None, "", "file:///etc/passwd", "hooks.example.org"])
 def test_a_variable_without_an_address_is_refused_before_the_run(address, monkeypatch):
     monkeypatch.delenv("HOOK", raising=False)

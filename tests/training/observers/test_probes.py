@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from seedbed.errors import ConfigError, TrainingError
+from seedbed.errors import ConfigError
 from seedbed.training.observers.config import ProbesConfig
 from seedbed.training.observers.probes import Probe, find_function
 from seedbed.training.pretrain import pretrain
@@ -50,11 +50,47 @@ def test_numbers_that_json_cannot_hold_are_left_out(tmp_path):
     assert records(tmp_path, "statistics.jsonl") == [{"step": 1, "mine/b": 1.0}]
 
 
-@pytest.mark.parametrize("answer", [3, None, {"a": "many"}, {"a": None}])
-def test_an_answer_that_is_no_mapping_to_numbers_is_told_as_such(answer, tmp_path):
+LEFT_OUT = "the probe mine is left out from here on, the run goes on without it: "
+
+
+@pytest.mark.parametrize("answer", [3, None, {"a": "many"}, {"a": None}, {"a": torch.ones(2)}])
+def test_an_answer_that_is_no_mapping_to_numbers_is_told_once_and_the_run_goes_on(answer, tmp_path, caplog):
     probe = Probe("mine", 1, None, lambda model, tokenizer, batch: answer)
-    with pytest.raises(TrainingError, match=r"mine returned .*, which is not a mapping from names to numbers"):
-        tiny_trainer(tmp_path, random_rows(4), steps=1, observers=[probe]).train()
+    assert tiny_trainer(tmp_path, random_rows(4), steps=3, observers=[probe]).train()
+    said = f"{LEFT_OUT}it returned {type(answer).__name__}, which is not a mapping from names to numbers"
+    assert [line for line in caplog.messages if "probe mine is" in line] == [said]
+
+
+def test_a_probe_that_fails_is_told_once_with_its_line_and_the_run_ends_in_the_same_bits(tmp_path, caplog):
+    def fail(model, tokenizer, batch):
+        torch.rand(3)
+        return {"a": 1 / 0}
+
+    seen = Probe("other", 2, None, lambda model, tokenizer, batch: {"a": 1})
+    watched = tiny_trainer(tmp_path / "watched", observers=[Probe("mine", 1, None, fail), seen])
+    alone = tiny_trainer(tmp_path / "alone")
+    assert watched.train() and alone.train()
+    line = fail.__code__.co_firstlineno + 2
+    said = f"{LEFT_OUT}ZeroDivisionError: division by zero ({__file__}, line {line})"
+    assert [line for line in caplog.messages if "probe mine is" in line] == [said]
+    assert all(map(torch.equal, watched.parameters, alone.parameters)) and watched.model.training
+    assert len(records(tmp_path / "watched", "statistics.jsonl")) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("def speak(:\n", r"cannot be read: SyntaxError: .*\(broken_\w+\.py, line 1\)$"),
+        ("\n1 / 0\n", r"fails when it is imported: ZeroDivisionError: division by zero \(.*broken_\w+\.py, line 2\)$"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_refused_in_one_line(text, problem, tmp_path, monkeypatch):
+    name = f"broken_{len(text)}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=problem) as error:
+        find_function(f"{name}:speak")
+    assert "\n" not in str(error.value)
 
 
 def test_functions_are_found_in_the_current_folder(tmp_path, monkeypatch):

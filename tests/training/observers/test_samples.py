@@ -23,6 +23,6 @@ def test_prompts_are_continued_every_so_many_steps_and_at_the_end(tokens, tmp_pa
 
 
 def test_a_prompt_that_does_not_fit_is_told_before_the_first_step(tokens, tmp_path):
-    with pytest.raises(DataError, match="the model's context is 32"):
+    with pytest.raises(DataError, match=r"^samples\.prompts, 'long long .*the model's context is 32\nGive --samples"):
         tiny_run(tokens, tmp_path / "run", *SAMPLES, f"--samples.prompts=[{'long ' * 20}]")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -138,6 +138,13 @@ def test_a_setting_that_makes_no_sense_is_refused(settings, said):
         TrainConfig(**settings)
 
 
+def test_a_layer_cannot_be_divided_among_one_process_and_the_run_stays_as_it_is(alone, tokens):
+    before = (alone / "manifest.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"there is one process\nGive --train\.devices 2"):
+        tiny_run(tokens, alone, *GIVEN, "--train.tensor_parallel=2")
+    assert (alone / "manifest.json").read_bytes() == before
+
+
 def test_observers_of_this_process_are_refused_where_others_would_be_started(tokens, tmp_path):
     config = pretrain_config(tokens, tmp_path / "run", "--train.devices=2")
     with pytest.raises(ConfigError, match=r"train\.devices is 2, but this run is watched from the process"):

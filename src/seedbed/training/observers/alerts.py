@@ -65,7 +65,8 @@ class Alerts(Observer):
     def after_step(self, trainer: Trainer[Any], report: StepReport) -> None:
         self._alive()
         self.step = trainer.progress.step
-        self._check(NONFINITE, not report.applied, "the gradient is not finite", self.config.on_nonfinite)
+        if not report.overflowed:
+            self._check(NONFINITE, not report.applied, "the gradient is not finite", self.config.on_nonfinite)
         if report.applied and report.tally.units:
             self._check_loss(report.tally.sum / report.tally.units)
 
@@ -107,18 +108,24 @@ class Alerts(Observer):
             raise Alarm(problem, "The last checkpoint is untouched; the same command goes on from it.", code)
 
     def _post(self, kind: str, what: str) -> None:
-        """A service that does not answer costs its timeout and a line in the log."""
+        """A service that does not answer, or not to the end, costs its timeout and a line in the log."""
         assert self.address is not None
         told = {"run": self.run, "alert": kind, "step": self.step, "text": f"{self.run}: {what}"}
         request = urllib.request.Request(
             self.address, json.dumps(told).encode(), {"Content-Type": "application/json"}, method="POST"
         )
-        try:
-            with urllib.request.urlopen(request, timeout=self.config.webhook_timeout):
-                pass
-        except (
-            OSError,
-            ValueError,
-            http.client.HTTPException,
-        ) as error:  # an address may be wrong in many ways; it is not said in any
-            logger.warning("the webhook in %s could not be told: %s", self.config.webhook, type(error).__name__)
+        problems = ["no answer in time"]
+
+        def post() -> None:
+            try:
+                with urllib.request.urlopen(request, timeout=self.config.webhook_timeout):
+                    problems.clear()
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                problems[0] = type(error).__name__  # an address may be wrong in many ways; it is not said in any
+
+        # urllib's timeout is for each byte that is waited for; this one is for all of it.
+        posting = threading.Thread(target=post, daemon=True, name="webhook")
+        posting.start()
+        posting.join(self.config.webhook_timeout)
+        if problems:
+            logger.warning("the webhook in %s could not be told: %s", self.config.webhook, problems[0])

@@ -41,6 +41,10 @@ class StatisticsConfig:
         if self.histograms and self.every is None:
             raise ConfigError("histograms are made at each look, and every is left out", "Give statistics.every too.")
 
+    def unused(self) -> dict[str, str]:
+        """What is for looks that nobody asked for."""
+        return {"rows": "without every"} if self.every is None else {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplesConfig:
@@ -62,6 +66,10 @@ class SamplesConfig:
         at_least(self, 1, "every", "max_tokens")
         at_least(self, 0, "temperature")
 
+    def unused(self) -> dict[str, str]:
+        """What is for texts that nobody asked for."""
+        return dict.fromkeys(("prompts", "max_tokens", "temperature"), "without every") if self.every is None else {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbesConfig:
@@ -80,6 +88,10 @@ class ProbesConfig:
             module, _, name = place.partition(":")
             if not all(part.isidentifier() for part in [*module.split("."), name]):
                 raise ConfigError(f"functions holds {place!r}, which is not of the form package.module:function")
+
+    def unused(self) -> dict[str, str]:
+        """Functions that are never called."""
+        return {"functions": "without every"} if self.every is None else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +133,19 @@ class AlertsConfig:
                 "Put the address into a variable, and its name here: SEEDBED_WEBHOOK.",
             )
 
+    def unused(self) -> dict[str, str]:
+        """What is for alerts that nobody asked for."""
+        found = {}
+        if self.spike is None:
+            found["on_spike"] = "without spike"
+        if self.stall is None:
+            found["on_stall"] = "without stall"
+        if not self.wanted:
+            found["webhook"] = "without spike, stall or on_nonfinite"
+        if self.webhook is None:
+            found["webhook_timeout"] = "without webhook"
+        return found
+
     @property
     def wanted(self) -> bool:
         """Whether there is anything to be watched for."""
@@ -139,3 +164,7 @@ class ProfileConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "from_step")
+
+    def unused(self) -> dict[str, str]:
+        """The beginning of what is not recorded."""
+        return {"from_step": "without steps"} if self.steps is None else {}

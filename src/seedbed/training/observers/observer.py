@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 class Observer:
     """Told of each event of a run; each of these does nothing until a kind of observer says otherwise."""
 
+    def check(self, trainer: Trainer[Any]) -> None:
+        """The trainer is made, and nothing of the run's folder is touched yet. A SeedbedError refuses the run."""
+
     def begin(self, trainer: Trainer[Any]) -> None:
         """The run begins, or goes on, at `trainer.progress.step`."""
 
@@ -42,6 +45,10 @@ class Observers(Observer):
 
     def __init__(self, members: Iterable[Observer] = ()):
         self.members = tuple(members)
+
+    def check(self, trainer: Trainer[Any]) -> None:
+        for member in self.members:
+            member.check(trainer)
 
     @contextlib.contextmanager
     def watching(self, trainer: Trainer[Any]) -> Iterator[None]:

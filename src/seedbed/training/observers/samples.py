@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from seedbed.errors import DataError
 from seedbed.inference.config import SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.tokenizers.tokenizer import Tokenizer
@@ -21,11 +22,15 @@ class Samples(Observer):
     def __init__(self, config: SamplesConfig, tokenizer: Tokenizer):
         self.config, self.tokenizer = config, tokenizer
 
-    def begin(self, trainer: Trainer[Any]) -> None:
+    def check(self, trainer: Trainer[Any]) -> None:
         with undisturbed(trainer):
             engine = Engine(trainer.model, self.tokenizer)
             for prompt in self.config.prompts:
-                engine.check_prompt(engine.encode(prompt))
+                try:
+                    engine.check_prompt(engine.encode(prompt))
+                except DataError as error:
+                    problem = f"samples.prompts, {prompt[:40]!r}: {error.problem}"
+                    raise DataError(problem, "Give --samples.prompts that fit.") from None
 
     def after_step(self, trainer: Trainer[Any], report: StepReport) -> None:
         if not trainer.due(self.config.every):

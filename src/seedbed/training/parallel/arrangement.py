@@ -17,7 +17,11 @@ def arrange(model: Transformer, config: TrainConfig) -> Parallel:
     world = World.here()
     parts = config.tensor_parallel
     if world.size % parts:
-        raise ConfigError(f"train.tensor_parallel is {parts}, but there are {world.size} processes, no multiple of it")
+        there = "is one process" if world.size == 1 else f"are {world.size} processes, no multiple of it"
+        raise ConfigError(
+            f"train.tensor_parallel is {parts}, but there {there}",
+            f"Give --train.devices {parts} or a multiple, or start as many by torchrun.",
+        )
     replicas = world.size // parts
     group = config.shard_group or replicas
     if config.parallel == "fsdp" and replicas % group:
