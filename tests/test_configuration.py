@@ -113,6 +113,9 @@ class ExampleConfig:
     place: Path | None = None
     """A path."""
 
+    compiled: Literal["auto", "on", "off"] = "auto"
+    """Words that YAML takes for truth values."""
+
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(matrix_rate=0.5))
     """The optimizer."""
 
@@ -185,6 +188,8 @@ class TestReading:
             (["--colour", "BLUE"], "colour", Colour.BLUE),
             (["--place", "/tmp/x"], "place", Path("/tmp/x")),
             (["--for", "x"], "for_", "x"),
+            *((["--compiled", word], "compiled", "off") for word in ("off", "False", "false", "0", "no")),
+            *((["--compiled", word], "compiled", "on") for word in ("on", "True", "1", "yes")),
             (
                 ["--parts", "[{path: a}, {path: b, weight: 2}]"],
                 "parts",
@@ -302,6 +307,22 @@ class TestPresetsAndFiles:
         (tmp_path / "a b.yaml").write_bytes(content)
         assert said in mistake("--config", str(tmp_path / "a b.yaml"))
 
+    @pytest.mark.parametrize(
+        ("line", "key", "value"),
+        [
+            *((f"compiled: {word}", "compiled", "off") for word in ("off", "'off'", "Off", "false", "no", "0")),
+            *((f"compiled: {word}", "compiled", "on") for word in ("on", "true", "1")),
+            ("compiled: auto", "compiled", "auto"),
+            ("share: off", "share", False),  # a truth value stays one
+            ("prompt: 'off'", "prompt", "off"),
+            ("prompt: ä 語 " + "very " * 40 + "long", "prompt", "ä 語 " + "very " * 40 + "long"),
+            ('prompt: |\n  two\n  "lines"\n', "prompt", 'two\n"lines"\n'),
+        ],
+    )
+    def test_a_value_of_a_file_is_taken_as_its_key_means_it(self, tmp_path, line, key, value):
+        (tmp_path / "a.yaml").write_text(line, encoding="utf-8")
+        assert getattr(read("--config", str(tmp_path / "a.yaml")), key) == value
+
     def test_dotted_keys_stand_beside_one_another_and_inside_groups(self, tmp_path):
         text = "tokens: T\noptimizer.name: adamw\noptimizer.schedule: {warmup: 3}\nteacher:\n  schedule.warmup: 4\n"
         (tmp_path / "a.yaml").write_text(text)
@@ -374,6 +395,7 @@ class TestMistakes:
             (["--share", "maybe"], "share must be true or false, got 'maybe'"),
             (["--sizes", "1,x"], "sizes must be a list, each a whole number"),
             (["--optimizer.betas", "1,2,3"], "optimizer.betas must be a list of 2 values"),
+            (["--compiled", "maybe"], "compiled must be one of auto, on, off, got 'maybe'"),
             (["--colour", "GREEN"], "colour must be one of RED, BLUE, got 'GREEN'"),
             (["stray"], "unexpected 'stray'"),
             (["--prompt", "x", "--depth", "y" * 5000], "(5,000 characters)"),

@@ -19,7 +19,8 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def load(path: str | Path, *, device: str = "auto", dtype: str | None = None) -> Engine:
-    """The model of a model folder, a run or a checkpoint, ready to `generate`, `chat` and `stream`.
+    """The model of a model folder (ours or one of transformers), a run or a checkpoint, ready to `generate`, `chat` and
+    `stream`.
 
     `dtype` is "float32", "bfloat16", "float16" or "float64"; left out, the one that the weights are stored in.
     """

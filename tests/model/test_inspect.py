@@ -78,6 +78,18 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path):
         inspect_model(InspectConfig(model=str(tmp_path)))
 
 
+def test_training_memory_is_not_that_of_all_logits():
+    """They exist a chunk at a time: of 16 rows of 1,024 tokens those of a vocabulary of 50,257 would take 3.3 GB."""
+    result = inspect_model(InspectConfig(model="pretrain/gpt2-nano"))
+    assert result["length"] == 1024 and result["training_bytes"] < 1.6e9
+    larger = inspect_model(InspectConfig(model="pretrain/gpt2-nano", batch=32))["training_bytes"]
+    small, smaller = (
+        inspect_model(InspectConfig(model="pretrain/gpt2-nano", vocab_size=8192, batch=batch))["training_bytes"]
+        for batch in (32, 16)
+    )
+    assert larger - result["training_bytes"] == small - smaller
+
+
 def test_training_memory_grows_with_the_tokens_and_the_optimizer():
     config = ModelConfig(vocab_size=100, layers=1, width=64).resolve()
     assert training_bytes(config, 20) - training_bytes(config, 10) == training_bytes(config, 10) - training_bytes(

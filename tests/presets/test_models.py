@@ -123,6 +123,23 @@ def test_an_option_wins_over_a_preset(name):
 
 
 @pytest.mark.parametrize("name", COUNTS)
+def test_as_many_rows_as_fit_go_at_once(name, capsys):
+    """In the memory that the preset names, a fifth of which is left free."""
+    path = next(preset.path for preset in list_presets() if preset.name == f"pretrain/{name}")
+    room = re.search(r"rows as fit in (\d+) GB", path.read_text(encoding="utf-8"))
+    train = read(name).train
+    if room is None:  # all of them, or of a model that is divided one
+        assert train.micro_batch in (None, 1)
+        return
+    rows = train.micro_batch or train.batch
+    taken, doubled = (
+        inspect_model(InspectConfig(model=f"pretrain/{name}", batch=count))["training_bytes"]
+        for count in (rows, 2 * rows)
+    )
+    assert taken <= 0.8e9 * int(room[1]) and (rows == train.batch or doubled > 0.8e9 * int(room[1]))
+
+
+@pytest.mark.parametrize("name", COUNTS)
 def test_rows_of_a_preset_fill_its_batch(name):
     train = read(name).train
     assert train.batch % (train.micro_batch or 1) == 0

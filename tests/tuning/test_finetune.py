@@ -407,7 +407,7 @@ def test_rows_longer_than_the_context_are_refused(base, tmp_path):
 def test_a_tokenizer_without_padding_needs_none(base, tmp_path, monkeypatch):
     model, tokenizer = load_model(base)
     tokenizer.pad_id = None
-    monkeypatch.setattr(room, "load_model", lambda path, dtype: (model, tokenizer))
+    monkeypatch.setattr(room, "load_model", lambda path, **_: (model, tokenizer))
     rows = facts(tmp_path / "d.jsonl")
     without = finetune(config(base, rows, tmp_path / "out", "--train.steps=1"))
     monkeypatch.undo()

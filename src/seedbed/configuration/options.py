@@ -86,6 +86,10 @@ VALUES_ELSEWHERE = {
 """What they type as a value, and ours for it."""
 
 
+TRUTHS = {"on": ("true", "yes", "on", "1"), "off": ("false", "no", "off", "0")}
+"""What YAML and other tools' users write for the words on and off."""
+
+
 @dataclass(frozen=True)
 class Option:
     """One key of a config class, by its dotted path."""
@@ -131,6 +135,10 @@ class Option:
             elif isinstance(part, type) and issubclass(part, enum.Enum):
                 found += list(part.__members__)
         return found
+
+    def truth_as_word(self, value: str) -> str | None:
+        """The word on or off for a truth value, where that is one of the choices: YAML reads off as false."""
+        return next((word for word, all_ in TRUTHS.items() if word in self.choices and value.lower() in all_), None)
 
     def called_here(self, value: str) -> str | None:
         """What another tool's word for one of the choices is here."""

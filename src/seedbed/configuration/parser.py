@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import re
 import types
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ class Request:
 
 @dataclass
 class _Given:
-    """A command line taken apart: options as `--key=value`, and files."""
+    """A command line taken apart: options as `--key=value`, files as text, and where each key of a file stands."""
 
     arguments: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
@@ -131,7 +132,7 @@ class Parser:
         for action in self.inner._actions:
             action.required = False  # what is missing is told by the caller, or may be missing
         try:
-            values = self.inner.parse_args([*(f"--config={path}" for path in given.files), *given.arguments])
+            values = self.inner.parse_args([*(f"--config={text}" for text in given.files), *given.arguments])
         except argparse.ArgumentError as error:
             raise self._explain(str(error), given.places) from None
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -151,13 +152,13 @@ class Parser:
             return ConfigError(" ".join(message.split()))
         for inner in re.findall(r'Parser key "([^"]+)"', found[2]):  # the key inside an optional group
             key = f"{key}.{inner}" if f"{key}.{inner}" in self.options else key
+        place = f" ({places[key]})" if key in places else ""
         value = re.search(
             r"(?:Got|Given) value: (.*?)(?:\n\s+- Expected|\n\s*Given value type:|\Z)", found[2], re.DOTALL
         )
         got = f", got {shown(value[1])}" if value else f": {' '.join(found[2].split())}"
         ours = self.options[key].called_here(value[1]) if value else None
         hint = f"; here it is {ours}" if ours else ""
-        place = f" ({places[key]})" if key in places else ""
         return ConfigError(f"{flag(key)} must be {self.options[key].allowed}{got}{hint}{place}")
 
     def _must(self, path: str, keys: set[str]) -> bool:
@@ -201,6 +202,7 @@ class Parser:
                 if is_plain_list(option.hint) and not name.endswith("+"):
                     value = _as_list(value, option.hint)
             asked = find_option(self.options, name, self.prog)
+            value = asked.truth_as_word(value) or value
             too_long = len(value) > LONGEST_NUMBER and set(alternatives(asked.hint)) <= {int, float, types.NoneType}
             if too_long or (value == "" and Path in alternatives(asked.hint)):
                 raise ConfigError(f"{asked.path} must be {asked.allowed}, got {shown(value)}")
@@ -219,13 +221,16 @@ class Parser:
         return given
 
     def _check_file(self, name: str, given: _Given) -> None:
-        """Check the keys of a preset or file, and note it for reading. Raises ConfigError that names file and line."""
+        """Check the keys of a preset or file, and note it for reading, values as their keys take them.
+
+        Raises ConfigError that names file and line.
+        """
         path = find_preset(name)
         check_command(path, self.prog)
         root = read_nodes(path, name)
         if root is not None:  # an empty file changes nothing
             self._check_node(root, name, "", given, {})
-            given.files.append(str(path.resolve()))
+            given.files.append(yaml.serialize(root, allow_unicode=True, width=math.inf))
 
     def _check_node(self, node: yaml.Node, name: str, prefix: str, given: _Given, seen: dict[str, str]) -> None:
         """Check the keys of a group. `seen`: where each key of the file was given, and as "group." each group of which
@@ -233,7 +238,7 @@ class Parser:
         if not isinstance(node, yaml.MappingNode):
             what = prefix.rstrip(".") or "a config"
             raise ConfigError(f"{name}, line {node.start_mark.line + 1}: {what} must be a group of keys")
-        for key_node, value in node.value:
+        for number, (key_node, value) in enumerate(node.value):
             if key_node.tag == TAG + "merge":
                 self._check_node(value, name, prefix, given, {})  # what is written beside it wins over it
                 continue
@@ -260,6 +265,8 @@ class Parser:
                 self._check_node(value, name, key + ".", given, seen)
             elif option.entry is not None:
                 self._check_entries(value, option, name)
+            elif isinstance(value, yaml.ScalarNode):
+                node.value[number] = (key_node, _as_taken(value, option))
 
     def _check_entries(self, node: yaml.Node | None, option: Option, name: str) -> None:
         """Check the keys of each group in a list; what is no group is told with its value when it is read."""
@@ -305,6 +312,13 @@ def _compose(text: str) -> yaml.Node | None:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
+
+
+def _as_taken(value: yaml.ScalarNode, option: Option) -> yaml.Node:
+    """A value of a file, with the words on and off as words."""
+    if value.tag != TAG + "str" and (word := option.truth_as_word(value.value)):
+        return yaml.ScalarNode(TAG + "str", word, value.start_mark, value.end_mark)
+    return value
 
 
 def _is_yaml_null(text: str) -> bool:

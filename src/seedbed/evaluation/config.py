@@ -17,7 +17,7 @@ class EvaluateConfig:
     """Measures a model."""
 
     model: Path
-    """Model folder, run or checkpoint."""
+    """Model folder (ours or one of transformers), run or checkpoint."""
 
     data_dir: Path
     """Where the tasks find their data: skills reads skills.jsonl (rows of skill, prompt, answer), bits_per_byte the

@@ -53,7 +53,7 @@ class GenerateConfig(SamplingConfig):
     """Continues texts."""
 
     model: Path
-    """Model folder, run or checkpoint."""
+    """Model folder (ours or one of transformers), run or checkpoint."""
 
     prompt: str | None = None
     """The text to continue."""
@@ -78,7 +78,7 @@ class ChatConfig(SamplingConfig):
     """Talks to a model, turn by turn."""
 
     model: Path
-    """Model folder, run or checkpoint."""
+    """Model folder (ours or one of transformers), run or checkpoint."""
 
     template: str | None = None
     """Chat template: chatml, instruct, chat, llama3, alpaca, a .jinja file, or Jinja source. Left out: the one

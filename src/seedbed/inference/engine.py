@@ -64,7 +64,7 @@ class Engine:
     def load(
         cls, path: str | Path, *, device: str | torch.device = "cpu", dtype: str | torch.dtype | None = None
     ) -> Engine:
-        """From a model folder, a run or a checkpoint, with weights of `dtype`, or of the one they are stored in."""
+        """From what `load_model` opens, with weights of `dtype`, or of the one they are stored in."""
         return cls(*load_model(Path(path), device=device, dtype=dtype))
 
     @overload

@@ -11,6 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seedbed.model.config import VALUE_GATE_INPUTS, ModelConfig
+from seedbed.model.cross_entropy import rows_at_once
+
+KEPT = {"gelu": 1, "silu": 1, "relu": 2, "relu2": 2, "swiglu": 2, "geglu": 3, "reglu": 3}
+"""Tensors of a feed-forward's inner width that the backward pass reads, by activation."""
 
 
 @dataclass(frozen=True)
@@ -111,18 +115,38 @@ def cache_bytes(config: ModelConfig, positions: int, bytes_per_number: int = 4) 
 
 def training_bytes(config: ModelConfig, tokens: int, *, optimizer_numbers: int = 2, bytes_per_number: int = 4) -> int:
     """Estimated peak memory of a training step over `tokens` tokens at once: weights, gradients, optimizer state
-    (`optimizer_numbers` a parameter: 2 for AdamW, 1 for Muon) and the activations that the backward pass needs.
+    (`optimizer_numbers` a parameter: 2 for AdamW, 1 for Muon), what is kept for the backward pass, and the larger of
+    what comes and goes: a chunk of logits, or the gradients inside a block. Nothing is recomputed, and nothing dropped.
     """
     weights = count_parameters(config).total * (2 + optimizer_numbers)
-    block = 10 * config.width + 4 * config.heads * config.head_width + 4 * config.kv_heads * config.head_width
-    block += 2 * config.embedding_skip * config.width
-    block += 2 * (config.norm_place == "sandwich") * config.width
-    block += 2 * (config.short_convolution or 0) * config.width
-    logits = (3 if config.logit_softcap is None else 5) * config.vocab_size
-    inner, mixed = 4 if config.is_gated else 2, sum(map(config.has_experts, range(config.layers)))
-    slots = config.experts_active * (inner * config.expert_width + 3 * config.width) + 3 * config.experts
-    of_experts = slots + config.experts_shared * inner * config.expert_width
-    activations = (
-        config.layers * block + (config.layers - mixed) * inner * config.ff_width + mixed * of_experts + logits
-    )
-    return (weights + tokens * activations) * bytes_per_number
+    logits = (2 if config.logit_softcap is None else 3) * config.vocab_size
+    logits *= min(tokens, rows_at_once(config.vocab_size, config.width))
+    inside = tokens * ((2 + 2 * _inner(config)) * _hidden(config) + 2 * config.width)
+    return (weights + tokens * kept_numbers(config) + max(logits, inside)) * bytes_per_number
+
+
+def kept_numbers(config: ModelConfig) -> int:
+    """Numbers that the forward pass keeps of a token for the backward pass. What `model.recipes` makes again is not
+    kept: norms, rotations, gates and short convolutions."""
+    query, key = config.heads * config.head_width, config.kv_heads * config.head_width
+    # What both norms read; queries, keys, values and what attention makes of them; the feed-forward before its gate.
+    block = 2 * config.width + 2 * query + 2 * key
+    block += 2 * (config.norm_place == "sandwich") * config.width + config.embedding_skip * config.width
+    block += (config.qk_norm and config.norm == "layer") * (query + key)  # torch's own takes a copy of each head
+    mixed, values = (sum(map(has, range(config.layers))) for has in (config.has_experts, config.has_value_embedding))
+    slots = config.experts_active * (_inner(config) * config.expert_width + 2 * config.width) + 3 * config.experts
+    of_experts = slots + config.experts_shared * _inner(config) * config.expert_width
+    inside = (config.layers - mixed) * _inner(config) * config.ff_width + mixed * of_experts + values * key
+    # The last norm's input and output, and the gradient of the latter, which comes with the loss.
+    return config.layers * block + inside + 3 * config.width
+
+
+def _inner(config: ModelConfig) -> int:
+    """Numbers kept for each of the hidden ones of a feed-forward: products, and what comes between in two steps."""
+    return KEPT[config.activation]
+
+
+def _hidden(config: ModelConfig) -> int:
+    """The widest feed-forward that a token goes through."""
+    of_experts = (config.experts_active + config.experts_shared) * config.expert_width
+    return max(of_experts, 0 if all(map(config.has_experts, range(config.layers))) else config.ff_width)

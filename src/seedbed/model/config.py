@@ -388,7 +388,8 @@ class InspectConfig:
     """Shows what a model is and what it costs: parameters, operations, memory."""
 
     model: str | None = None
-    """Model folder, run or checkpoint; or a preset or YAML file whose model is to be looked at before it is trained."""
+    """Model folder (ours or one of transformers), run or checkpoint; or a preset or YAML file whose model is to be
+    looked at before it is trained."""
 
     depth: int | None = None
     """In place of model: what --model.depth of pretrain makes of a model and of its training."""

@@ -27,6 +27,11 @@ CHUNK = 2**20
 Fewer would cost time, since the gradient of the head is read and written once a chunk."""
 
 
+def rows_at_once(vocabulary: int, width: int) -> int:
+    """Rows of logits that make up a chunk."""
+    return max(width, CHUNK // vocabulary)
+
+
 @dataclass(frozen=True)
 class Scores:
     """How hidden states become a loss, beside the matrix of the head."""
@@ -145,7 +150,7 @@ def _product_type(x_ND: Tensor) -> torch.dtype:
 
 def _chunks(x_ND: Tensor, weight_VD: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Where each chunk is, its hidden states (C, D) and the head (V, D), both as they are multiplied."""
-    dtype, rows = _product_type(x_ND), max(weight_VD.shape[1], CHUNK // len(weight_VD))
+    dtype, rows = _product_type(x_ND), rows_at_once(*weight_VD.shape)
     head_VD = weight_VD.to(dtype)
     for first in range(0, len(x_ND), rows):
         part = slice(first, first + rows)

@@ -18,13 +18,14 @@ from torch import Tensor
 from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.model.config import ModelConfig
 from seedbed.model.huggingface.classes import find_class, huggingface_config
+from seedbed.model.importing import CONFIG, import_config, import_folder
 from seedbed.model.names import OWN, Table, shapes_of_theirs, to_ours, to_theirs
 from seedbed.model.transformer import Transformer, weight_shapes
 from seedbed.model.weights import (
-    FLOATS,
     StoredTensor,
     check_shapes,
     find_dtype,
+    one_dtype,
     read_headers,
     read_weights,
     write_weights,
@@ -57,7 +58,7 @@ CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints."""
 TOKENIZER = "tokenizer"
 """Folder of a run's tokenizer."""
-FOR_OTHER_TOOLS = ("config.json", "generation_config.json")
+FOR_OTHER_TOOLS = (CONFIG, "generation_config.json")
 SAMPLING = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p")
 """Of generation_config.json: what a person may prefer otherwise, and other tools alone read."""
 
@@ -102,26 +103,50 @@ def tell_unfinished(path: Path) -> None:
 
 
 def load_model(
-    path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | str | None = None
+    path: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> tuple[Transformer, Tokenizer]:
-    """The model of a model folder, a run or a checkpoint, in evaluation mode, and its tokenizer.
+    """The model of a model folder, a run, a checkpoint or a folder of transformers, in evaluation mode, and its
+    tokenizer.
 
-    `dtype`: of the weights; left out, the one they are stored in. Every byte is checked against the manifest first,
-    and what the config promises against what the files hold before memory is taken for it. CorruptionError when a byte
-    has changed, DataError when the folder is none of the three or its parts do not belong together.
+    `dtype`: of the weights; left out, the one they are stored in. `tokenizer`: for a folder of transformers that holds
+    none. Every byte is checked against the manifest first, where there is one, and what the config promises against
+    what the files hold before memory is taken for it. CorruptionError when a byte has changed, DataError when the
+    folder is none of the four or its parts do not belong together.
     """
     folder = find_model(path)
+    model, tokenizer = import_folder(folder, tokenizer) if is_foreign(folder) else _load_own(folder)
+    return model.to(device, None if dtype is None else find_dtype(dtype)).eval(), tokenizer
+
+
+def find_config(path: Path) -> ModelConfig:
+    """The config of the same, without its weights."""
+    folder = find_model(path)
+    if is_foreign(folder):
+        return import_config(folder)
+    open_folder(folder, ("model", "checkpoint"))
+    return read_config(folder)
+
+
+def is_foreign(folder: Path) -> bool:
+    """Whether another tool made a model folder; one of ours that has lost its manifest is broken."""
+    return (folder / CONFIG).is_file() and not any((folder / name).exists() for name in (MANIFEST, EXACT))
+
+
+def _load_own(folder: Path) -> tuple[Transformer, Tokenizer]:
     manifest = open_folder(folder, ("model", "checkpoint"), verify="all")
     config = read_config(folder)
     is_checkpoint = manifest.kind == "checkpoint"
     stored, read = _checkpoint_weights(folder, manifest, config) if is_checkpoint else _weights(folder, config)
-    stored_dtype = _one_dtype(folder, stored)
+    stored_dtype = one_dtype(folder, stored)
     tokenizer = Tokenizer.load(folder.parent.parent / TOKENIZER if is_checkpoint else folder)
     _check_token_ids(config, tokenizer, folder)
     if not is_checkpoint:
         _check_promises(folder, config, tokenizer, stored_dtype)
-    model = Transformer.of_weights(config, read())
-    return model.to(device, None if dtype is None else find_dtype(dtype)).eval(), tokenizer
+    return Transformer.of_weights(config, read()), tokenizer
 
 
 Weights = tuple[dict[str, StoredTensor], Callable[[], dict[str, Tensor]]]
@@ -147,15 +172,6 @@ def _weights(folder: Path, config: ModelConfig) -> Weights:
 def _table(config: ModelConfig) -> Table:
     peer = find_class(config)
     return OWN if peer is None else peer.table
-
-
-def _one_dtype(folder: Path, stored: Mapping[str, StoredTensor]) -> torch.dtype:
-    """The dtype that all weights have. DataError when they differ or are no floating-point numbers."""
-    dtypes = {tensor.dtype for tensor in stored.values()}
-    if len(dtypes) > 1 or not dtypes <= set(FLOATS.values()):
-        named = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-        raise DataError(f"{folder}: the weights must be of one floating-point dtype, they are {named}")
-    return dtypes.pop()
 
 
 def _check_promises(folder: Path, config: ModelConfig, tokenizer: Tokenizer, dtype: torch.dtype) -> None:

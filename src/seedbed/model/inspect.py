@@ -11,10 +11,9 @@ from seedbed.errors import ConfigError
 from seedbed.model.accounting import cache_bytes, count_parameters, forward_flops, training_bytes, training_flops
 from seedbed.model.config import InspectConfig, ModelConfig
 from seedbed.model.depth import Budget, derive_sizes, derive_training, table
-from seedbed.model.folder import find_model, read_config
+from seedbed.model.folder import find_config
 from seedbed.model.huggingface.classes import describe_class
 from seedbed.optim.config import OptimizerConfig
-from seedbed.runs import open_folder
 
 USUAL_VOCABULARY = 32_768
 """Of a depth that is told without a vocabulary."""
@@ -56,9 +55,7 @@ def _find(config: InspectConfig) -> ModelConfig:
         return ModelConfig(depth=config.depth, vocab_size=config.vocab_size or USUAL_VOCABULARY)
     path = Path(config.model)
     if path.is_dir():
-        folder = find_model(path)
-        open_folder(folder, ("model", "checkpoint"))
-        return read_config(folder)
+        return find_config(path)
     sizes = read_group(config.model, "model")
     for key in sizes.keys() - options(ModelConfig).keys():
         raise ConfigError(f"{config.model}: unknown key model.{key}")

@@ -41,13 +41,14 @@ def grow_vocabulary(model: Transformer, own: Tokenizer, larger: Tokenizer) -> Tr
     more = larger.vocab_size - own.vocab_size
     chance = torch.Generator().manual_seed(0)
     weights = {
-        name: _grown(weight.detach(), more, chance) if _has_a_row_for_each_token(name) else weight.detach()
+        name: _grown(weight.detach(), more, chance) if has_a_row_for_each_token(name) else weight.detach()
         for name, weight in model.named_parameters()
     }
     return Transformer.of_weights(config, weights).train(model.training)
 
 
-def _has_a_row_for_each_token(name: str) -> bool:
+def has_a_row_for_each_token(name: str) -> bool:
+    """Whether a weight of this name has."""
     return name in ("embedding.weight", "head.weight") or name.startswith("value_embeddings.")
 
 

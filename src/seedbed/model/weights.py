@@ -118,6 +118,15 @@ def check_shapes(promised: Mapping[str, tuple[int, ...]], found: Mapping[str, tu
             raise DataError(f"{source}: {name} has shape {found[name]}, the config promises {shape}")
 
 
+def one_dtype(folder: Path, stored: Mapping[str, StoredTensor]) -> torch.dtype:
+    """The dtype that all weights have. DataError when they differ or are no floating-point numbers."""
+    dtypes = {tensor.dtype for tensor in stored.values()}
+    if len(dtypes) > 1 or not dtypes <= set(FLOATS.values()):
+        named = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise DataError(f"{folder}: the weights must be of one floating-point dtype, they are {named}")
+    return dtypes.pop()
+
+
 # Contents ------------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,9 @@ from seedbed.tokenizers.model_file import read_model
 from seedbed.tokenizers.splits import Digits, Split
 from seedbed.tokenizers.tokenizer import Tokenizer
 
+FILES = ("tokenizer.json", "tokenizer.model")
+"""Of a folder, in this order: the first that is there is its tokenizer."""
+
 KNOWN_NAMES = {
     "bos_token": ("<s>", "<|begin_of_text|>", "<bos>", "<|startoftext|>", "<|endoftext|>"),
     "eos_token": ("</s>", "<|end_of_text|>", "<eos>", "<|endoftext|>"),
@@ -63,11 +66,10 @@ def read_foreign(
 
 def find_file(path: Path) -> Path:
     """The file that holds a tokenizer: the path itself, or what is in that folder. DataError when none is there."""
-    names = ("tokenizer.json", "tokenizer.model")
-    found = next((path / name for name in names if (path / name).is_file()), None) if path.is_dir() else path
+    found = next((path / name for name in FILES if (path / name).is_file()), None) if path.is_dir() else path
     if found is None or not found.is_file():
         raise DataError(
-            f"{path} holds neither {' nor '.join(names)}" if path.is_dir() else f"{path} is not there",
+            f"{path} holds neither {' nor '.join(FILES)}" if path.is_dir() else f"{path} is not there",
             "A file or folder on this machine is needed. Of the hub: hf download OWNER/NAME --include 'tokenizer*' "
             "--local-dir DIR",
         )

@@ -330,8 +330,9 @@ class SelectionConfig:
     """Learning from those rows of many that are worth it: not yet known, and no noise."""
 
     reference: Path | None = None
-    """Model folder, run or checkpoint of the same tokenizer that has learned from other text of the same kind, and may
-    be smaller. A row is worth the model's loss less this one's. Left out: every row is learned from."""
+    """Model folder (ours or one of transformers), run or checkpoint of the same tokenizer that has learned from other
+    text of the same kind, and may be smaller. A row is worth the model's loss less this one's. Left out: every row is
+    learned from."""
 
     candidates: int = 4
     """Rows that are scored for each that is learned from. 4 make a step about 2.5 (with a small reference) to 3.7 times
@@ -366,8 +367,8 @@ class PretrainConfig(StageConfig):
     """Hash every byte of the inputs before use; otherwise what is read is checked as it is read."""
 
     init: Path | None = None
-    """Model folder, run or checkpoint whose weights training starts from (continued pretraining), with its tokenizer
-    and architecture. Left out: fresh weights."""
+    """Model folder (ours or one of transformers), run or checkpoint whose weights training starts from (continued
+    pretraining), with its tokenizer and architecture. Left out: fresh weights."""
 
     resize_vocabulary: bool = False
     """With init: whether the tokens may be those of a tokenizer that has more tokens than the initial model's, for

@@ -135,7 +135,7 @@ def _asking(config: PretrainConfig, tokenizer: Tokenizer) -> Asking:
 
 def _reference(folder: Path, tokens: Tokens, model: ModelConfig, length: int) -> Transformer:
     """The model that tells noise from what can be learned; ConfigError when it cannot read the same rows."""
-    reference, tokenizer = load_model(folder)
+    reference, tokenizer = load_model(folder, tokenizer=tokens.tokenizer)
     tokens.check(tokenizer)
     if reference.config.causal != model.causal or reference.config.context < length:
         raise ConfigError(
@@ -163,7 +163,7 @@ def _refuse_objective(objective: str, model: ModelConfig) -> None:
 def _initial(config: PretrainConfig, tokenizer: Tokenizer) -> tuple[Transformer, Tokenizer]:
     """The model that training starts from and its tokenizer, or, where its vocabulary grows, that of the tokens."""
     assert config.init is not None
-    initial, own = load_model(config.init)
+    initial, own = load_model(config.init, tokenizer=tokenizer)
     if not config.resize_vocabulary or tokenizer.vocab_size == own.vocab_size:
         return initial, own
     if tokenizer.chat_template is None and own.chat_template is not None:

@@ -57,7 +57,7 @@ class FinetuneConfig(StageConfig):
     """Teaches a model to answer, from conversations: only what the assistant says is learned, every weight moves."""
 
     model: Path
-    """Model folder, run or checkpoint to begin with."""
+    """Model folder (ours or one of transformers), run or checkpoint to begin with."""
 
     data: Path
     """Conversations, .json, .jsonl, .csv, .tsv or .parquet, one file or those of a glob ('parts/train-*.parquet'): rows

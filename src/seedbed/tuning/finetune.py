@@ -101,10 +101,10 @@ def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict
 def _initial(config: FinetuneConfig) -> tuple[Transformer, Tokenizer]:
     """The model to begin with and the tokenizer to go on with. ConfigError for another one than the model's own, unless
     its vocabulary may grow."""
-    model, own = load_model(config.model, dtype=MASTER)
-    if config.tokenizer is None:
+    tokenizer = None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
+    model, own = load_model(config.model, dtype=MASTER, tokenizer=tokenizer)
+    if tokenizer is None:
         return model, own
-    tokenizer = Tokenizer.load(config.tokenizer)
     if tokenizer.chat_template is None and own.chat_template is not None:
         tokenizer = tokenizer.with_template(own.chat_template)
     if not config.resize_vocabulary and tokenizer.vocab_size != own.vocab_size:

@@ -81,14 +81,11 @@ def read_huggingface_config(values: Values) -> tuple[ModelConfig, PeerClass]:
     if peer is None:
         raise DataError(f"architectures is {named}, seedbed knows {', '.join(peer.name for peer in CLASSES)}")
     values = {**peer.defaults, **values}
-    end = values.get("eos_token_id")
     try:
         ours = {
             "vocab_size": values["vocab_size"],
             "tied": values.get("tie_word_embeddings", False),
-            "pad_id": values.get("pad_token_id"),
-            "bos_id": values.get("bos_token_id"),
-            "eos_id": next(iter(end), None) if isinstance(end, list) else end,
+            **{f"{name}_id": _special_id(values, name) for name in ("pad", "bos", "eos")},
             **peer.read(values),
         }
     except KeyError as error:
@@ -104,9 +101,25 @@ def read_huggingface_config(values: Values) -> tuple[ModelConfig, PeerClass]:
     return config, peer
 
 
+def _special_id(values: Values, name: str) -> Any:
+    """The id, or none where no row has it: transformers writes the ids of GPT-2 and Llama for any vocabulary."""
+    said = values.get(f"{name}_token_id")
+    first = next(iter(said), None) if isinstance(said, list) else said
+    return None if isinstance(first, int) and not 0 <= first < values["vocab_size"] else first
+
+
 NOT_COMPARED = {
     *("dtype", "torch_dtype", "initializer_range", "use_cache", "attention_dropout", "hidden_dropout"),
-    *("eos_token_id", "resid_pdrop", "embd_pdrop", "attn_pdrop", "sliding_window", "max_window_layers"),
+    *(
+        "pad_token_id",
+        "bos_token_id",
+        "eos_token_id",
+        "resid_pdrop",
+        "embd_pdrop",
+        "attn_pdrop",
+        "sliding_window",
+        "max_window_layers",
+    ),
     *("rope_parameters", "rope_scaling", "rope_theta", "rotary_emb_base"),  # read, or refused there
     *("router_aux_loss_coef", "mlp_only_layers", "output_router_logits", "layer_types"),
     *("head_dim", "num_key_value_heads", "n_inner", "hidden_act", "activation_function"),  # may be null; and synonyms
