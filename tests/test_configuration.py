@@ -116,6 +116,9 @@ class ExampleConfig:
     compiled: Literal["auto", "on", "off"] = "auto"
     """Words that YAML takes for truth values."""
 
+    track: list[Literal["wandb", "mlflow"]] = field(default_factory=list)
+    """Words of a few."""
+
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(matrix_rate=0.5))
     """The optimizer."""
 
@@ -190,6 +193,9 @@ class TestReading:
             (["--for", "x"], "for_", "x"),
             *((["--compiled", word], "compiled", "off") for word in ("off", "False", "false", "0", "no")),
             *((["--compiled", word], "compiled", "on") for word in ("on", "True", "1", "yes")),
+            (["--track", "wandb"], "track", ["wandb"]),
+            (["--track=wandb, mlflow"], "track", ["wandb", "mlflow"]),
+            (["--track", "[wandb]"], "track", ["wandb"]),
             (
                 ["--parts", "[{path: a}, {path: b, weight: 2}]"],
                 "parts",
@@ -315,6 +321,10 @@ class TestPresetsAndFiles:
             ("compiled: auto", "compiled", "auto"),
             ("share: off", "share", False),  # a truth value stays one
             ("prompt: 'off'", "prompt", "off"),
+            ("track: wandb", "track", ["wandb"]),
+            ("track: [wandb, mlflow]", "track", ["wandb", "mlflow"]),
+            ("stop: ha, ha", "stop", ["ha, ha"]),
+            ("sizes: 3", "sizes", [3]),
             ("prompt: ä 語 " + "very " * 40 + "long", "prompt", "ä 語 " + "very " * 40 + "long"),
             ('prompt: |\n  two\n  "lines"\n', "prompt", 'two\n"lines"\n'),
         ],
@@ -396,6 +406,9 @@ class TestMistakes:
             (["--sizes", "1,x"], "sizes must be a list, each a whole number"),
             (["--optimizer.betas", "1,2,3"], "optimizer.betas must be a list of 2 values"),
             (["--compiled", "maybe"], "compiled must be one of auto, on, off, got 'maybe'"),
+            (["--track", "wandbb"], "track: 'wandbb' is none of wandb, mlflow; did you mean wandb?"),
+            (["--track", "mlflow,comet"], "track: 'comet' is none of wandb, mlflow"),
+            (["--track", "null"], "track must be a list, each one of wandb, mlflow, got null"),
             (["--colour", "GREEN"], "colour must be one of RED, BLUE, got 'GREEN'"),
             (["stray"], "unexpected 'stray'"),
             (["--prompt", "x", "--depth", "y" * 5000], "(5,000 characters)"),
