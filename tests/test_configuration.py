@@ -28,6 +28,7 @@ from seedbed.configuration import presets as presets_module
 from seedbed.data.config import TokenizerConfig
 from seedbed.errors import ConfigError
 from seedbed.runs import command
+from seedbed.training.config import PretrainConfig
 
 
 class Colour(enum.Enum):
@@ -116,6 +117,9 @@ class ExampleConfig:
     compiled: Literal["auto", "on", "off"] = "auto"
     """Words that YAML takes for truth values."""
 
+    track: list[Literal["wandb", "mlflow"]] = field(default_factory=list)
+    """Words of a few."""
+
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(matrix_rate=0.5))
     """The optimizer."""
 
@@ -190,6 +194,9 @@ class TestReading:
             (["--for", "x"], "for_", "x"),
             *((["--compiled", word], "compiled", "off") for word in ("off", "False", "false", "0", "no")),
             *((["--compiled", word], "compiled", "on") for word in ("on", "True", "1", "yes")),
+            (["--track", "wandb"], "track", ["wandb"]),
+            (["--track=wandb, mlflow"], "track", ["wandb", "mlflow"]),
+            (["--track", "[wandb]"], "track", ["wandb"]),
             (
                 ["--parts", "[{path: a}, {path: b, weight: 2}]"],
                 "parts",
@@ -315,6 +322,10 @@ class TestPresetsAndFiles:
             ("compiled: auto", "compiled", "auto"),
             ("share: off", "share", False),  # a truth value stays one
             ("prompt: 'off'", "prompt", "off"),
+            ("track: wandb", "track", ["wandb"]),
+            ("track: [wandb, mlflow]", "track", ["wandb", "mlflow"]),
+            ("stop: ha, ha", "stop", ["ha, ha"]),
+            ("sizes: 3", "sizes", [3]),
             ("prompt: ä 語 " + "very " * 40 + "long", "prompt", "ä 語 " + "very " * 40 + "long"),
             ('prompt: |\n  two\n  "lines"\n', "prompt", 'two\n"lines"\n'),
         ],
@@ -353,6 +364,37 @@ class TestPresetsAndFiles:
 
 
 class TestMistakes:
+    @pytest.mark.parametrize(
+        ("theirs", "said", "unit"),
+        [
+            (
+                "--gradient_accumulation_steps=4",
+                "here it is --train.micro_batch, in another unit",
+                "train.batch 64 of one device, accumulated 4 times, is train.micro_batch 16",
+            ),
+            ("--per_device_train_batch_size=8", "here it is --train.micro_batch", None),
+            (
+                "--schedule.warmup_steps=10",
+                "here it is --schedule.warmup, in another unit",
+                "10 of 1,000 steps are schedule.warmup 0.01",
+            ),
+            ("--warmup_ratio=0.1", "here it is --schedule.warmup", None),
+            ("--dtype=bfloat16", "here it is --train.precision", None),
+            ("--train.bf16=true", "here it is --train.precision bf16", None),
+            ("--wandb_log=True", "here it is --track wandb", None),
+        ],
+    )
+    def test_a_key_of_another_tool_is_told_ours_and_how_its_number_follows(self, theirs, said, unit):
+        with pytest.raises(ConfigError) as caught:
+            from_arguments(PretrainConfig, ["--data.tokens=t", "--out=o", theirs])
+        assert said in caught.value.problem
+        assert unit in caught.value.fix if unit else (caught.value.problem.endswith(said) and not caught.value.fix)
+
+    @pytest.mark.parametrize(("word", "ours"), [("bfloat16", "bf16"), ("float16", "fp16"), ("float32", "fp32")])
+    def test_a_precision_by_its_long_name_is_told_ours(self, word, ours):
+        with pytest.raises(ConfigError, match=f"got '{word}'; here it is {ours}$"):
+            from_arguments(PretrainConfig, ["--data.tokens=t", "--out=o", f"--train.precision={word}"])
+
     @pytest.mark.parametrize("word", ["bpe", "BPE", "byte-level-bpe", "tiktoken"])
     def test_a_value_by_another_tools_word_is_told_ours(self, word):
         with pytest.raises(ConfigError, match=f"got '{word}'; here it is byte_pair$"):
@@ -396,6 +438,9 @@ class TestMistakes:
             (["--sizes", "1,x"], "sizes must be a list, each a whole number"),
             (["--optimizer.betas", "1,2,3"], "optimizer.betas must be a list of 2 values"),
             (["--compiled", "maybe"], "compiled must be one of auto, on, off, got 'maybe'"),
+            (["--track", "wandbb"], "track: 'wandbb' is none of wandb, mlflow; did you mean wandb?"),
+            (["--track", "mlflow,comet"], "track: 'comet' is none of wandb, mlflow"),
+            (["--track", "null"], "track must be a list, each one of wandb, mlflow, got null"),
             (["--colour", "GREEN"], "colour must be one of RED, BLUE, got 'GREEN'"),
             (["stray"], "unexpected 'stray'"),
             (["--prompt", "x", "--depth", "y" * 5000], "(5,000 characters)"),

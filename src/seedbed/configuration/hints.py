@@ -44,7 +44,14 @@ def words(hint: Any) -> str:
 
 def is_plain_list(hint: Any) -> bool:
     plain = (str, int, float, Path)
-    return any(get_origin(part) in (list, tuple) and get_args(part)[0] in plain for part in alternatives(hint))
+    lists = [get_args(part)[0] for part in alternatives(hint) if get_origin(part) in (list, tuple)]
+    return any(item in plain or get_origin(item) is Literal for item in lists)
+
+
+def names_in_list(hint: Any) -> tuple[str, ...]:
+    """What each entry may be, if the value is a list of certain words."""
+    lists = [get_args(part)[0] for part in alternatives(hint) if get_origin(part) is list]
+    return next((get_args(item) for item in lists if get_origin(item) is Literal), ())
 
 
 def shown(value: Any) -> str:

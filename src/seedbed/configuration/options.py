@@ -40,7 +40,7 @@ ELSEWHERE = {
     "intermediate_size": ("model.ff_width",),
     "gradient_accumulation_steps": ("train.micro_batch",),
     "grad_accum": ("train.micro_batch",),
-    "per_device_train_batch_size": ("train.batch",),
+    "per_device_train_batch_size": ("train.micro_batch",),
     "max_steps": ("train.steps",),
     "max_iters": ("train.steps",),
     "num_iterations": ("train.steps",),
@@ -54,7 +54,15 @@ ELSEWHERE = {
     "max_grad_norm": ("train.clip",),
     "warmup_steps": ("schedule.warmup",),
     "warmup_iters": ("schedule.warmup",),
+    "warmup_ratio": ("schedule.warmup",),
     "lr_scheduler_type": ("schedule.name",),
+    "dtype": ("train.precision",),
+    "torch_dtype": ("train.precision",),
+    "mixed_precision": ("train.precision",),
+    "bf16": ("train.precision bf16",),
+    "fp16": ("train.precision fp16",),
+    "wandb_log": ("track wandb",),
+    "report_to": ("track",),
     "init_from": ("init",),
     "output_dir": ("out",),
     "out_dir": ("out",),
@@ -65,7 +73,17 @@ ELSEWHERE = {
     "num_predict": ("max_tokens",),
     "model_type": ("kind",),
 }
-"""What people who come from other trainers type, and our keys for it."""
+"""What people who come from other trainers type, and our keys for it, some with the value that it means."""
+
+ACCUMULATION = "{key} counts rows at once: train.batch 64 of one device, accumulated 4 times, is {key} 16."
+WARMUP = "{key} is a share of the steps, not their number: 10 of 1,000 steps are {key} 0.01."
+OTHER_UNITS = {
+    "gradient_accumulation_steps": ACCUMULATION,
+    "grad_accum": ACCUMULATION,
+    "warmup_steps": WARMUP,
+    "warmup_iters": WARMUP,
+}
+"""How the number that goes there follows from theirs, where it is another one."""
 
 VALUES_ELSEWHERE = {
     "bpe": "byte_pair",
@@ -82,6 +100,10 @@ VALUES_ELSEWHERE = {
     "byte": "bytes",
     "bfd": "best_fit",
     "wrapped": "concatenate",
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "half": "fp16",
+    "float32": "fp32",
 }
 """What they type as a value, and ours for it."""
 
@@ -192,9 +214,12 @@ def find_option(keys: Mapping[str, Option], name: str, prog: str) -> Option:
 def unknown_key(keys: Mapping[str, Option], problem: str, key: str, prog: str, dashes: str = "") -> ConfigError:
     """The error for a key that there is not: `problem`, and the nearest keys there are."""
     names = {flag(path): path for path, option in keys.items() if not option.group or option.nullable}
-    ours = [name for name in ELSEWHERE.get(key.rpartition(".")[2].replace("-", "_"), ()) if name in names]
+    theirs = key.rpartition(".")[2].replace("-", "_")
+    ours = [name for name in ELSEWHERE.get(theirs, ()) if name.partition(" ")[0] in names]
     if ours:
-        return ConfigError(f"{problem}; here it is {' or '.join(dashes + name for name in ours[:2])}")
+        unit = OTHER_UNITS.get(theirs, "").format(key=ours[0]) or None
+        apart = ", in another unit" if unit else ""
+        return ConfigError(f"{problem}; here it is {' or '.join(dashes + name for name in ours[:2])}{apart}", unit)
     written = key.replace("-", "_")
     alike = [name for name in names if name.rpartition(".")[2] == written.rpartition(".")[2]]
     near = alike if "." not in key else difflib.get_close_matches(written, alike, cutoff=0)

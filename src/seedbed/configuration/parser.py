@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import functools
 import json
 import math
@@ -16,7 +17,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import yaml
 from jsonargparse import ArgumentParser
 
-from seedbed.configuration.hints import alternatives, is_plain_list, shown
+from seedbed.configuration.hints import alternatives, is_plain_list, names_in_list, shown
 from seedbed.configuration.nodes import NULL, TAG, read_nodes
 from seedbed.configuration.options import Option, find_option, flag, options, unknown_key
 from seedbed.configuration.presets import check_command, find_preset
@@ -156,6 +157,11 @@ class Parser:
         value = re.search(
             r"(?:Got|Given) value: (.*?)(?:\n\s+- Expected|\n\s*Given value type:|\Z)", found[2], re.DOTALL
         )
+        names = names_in_list(self.options[key].hint)
+        if names and value and value[1] not in ("None", *names):
+            near = difflib.get_close_matches(value[1], names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            return ConfigError(f"{flag(key)}: {shown(value[1])} is none of {', '.join(names)}{hint}{place}")
         got = f", got {shown(value[1])}" if value else f": {' '.join(found[2].split())}"
         ours = self.options[key].called_here(value[1]) if value else None
         hint = f"; here it is {ours}" if ours else ""
@@ -315,9 +321,11 @@ def _compose(text: str) -> yaml.Node | None:
 
 
 def _as_taken(value: yaml.ScalarNode, option: Option) -> yaml.Node:
-    """A value of a file, with the words on and off as words."""
+    """A value of a file, with the words on and off as words, and a single one of a list as a list of one."""
     if value.tag != TAG + "str" and (word := option.truth_as_word(value.value)):
         return yaml.ScalarNode(TAG + "str", word, value.start_mark, value.end_mark)
+    if is_plain_list(option.hint) and value.tag != NULL:
+        return yaml.SequenceNode(TAG + "seq", [value], value.start_mark, value.end_mark, flow_style=True)
     return value
 
 
