@@ -37,7 +37,7 @@ def test_a_file_is_told_before_it_is_trained(tmp_path):
 
 def test_a_preset_without_a_vocabulary_asks_for_its_size(tmp_path):
     (tmp_path / "small.yaml").write_text("model: {layers: 1}\n")
-    with pytest.raises(ConfigError, match="leaves the vocabulary to the tokenizer"):
+    with pytest.raises(ConfigError, match="leaves the vocabulary to the tokenizer: inspect needs --vocab_size"):
         inspect_model(InspectConfig(model=str(tmp_path / "small.yaml")))
 
 

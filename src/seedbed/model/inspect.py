@@ -64,7 +64,10 @@ def _find(config: InspectConfig) -> ModelConfig:
         usual = next((preset.vocabulary for preset in list_presets() if preset.name == config.model), None)
         model = replace(model, vocab_size=usual)
     if model.vocab_size is None and config.vocab_size is None:
-        raise ConfigError(f"{config.model} leaves the vocabulary to the tokenizer", "Give its size: --vocab_size 8192")
+        raise ConfigError(
+            f"{config.model} leaves the vocabulary to the tokenizer: inspect needs --vocab_size",
+            "A tokenizer of bytes has 263; any other's result.json tells its own.",
+        )
     return model
 
 
