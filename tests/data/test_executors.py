@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from seedbed.data.executors import AHEAD, EXECUTORS, run_local
+from seedbed.data.executors import AHEAD, EXECUTORS, _own_handler, run_local
 from seedbed.errors import DataError, StorageError
 
 
@@ -31,7 +31,8 @@ def executor(request):
     """Ray is started once for all; that it is started where it is not, a corpus prepared on it shows."""
     if request.param == "ray":
         ray = pytest.importorskip("ray")
-        ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        with _own_handler():
+            ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
         yield request.param
         ray.shutdown()
     else:

@@ -36,7 +36,6 @@ def read(*options: str, command: str = "pretrain") -> StageConfig:
         ("--alerts.on_spike=stop", "--alerts.spike=2"),
         ("--alerts.on_stall=stop", "--alerts.stall=9"),
         ("--train.rollback.skip=3", "--train.rollback.spike=2"),
-        ("--train.parallel=fsdp", "--train.devices=2"),
         ("--selection.candidates=3", "--selection.reference=m"),
         ("--consolidation.strength=3", "--consolidation.tokens=t --init=m"),
         ("--masked_share=0.3", "--objective=masked --model.causal=false"),
@@ -57,8 +56,8 @@ def test_so_are_those_of_fine_tuning():
         read("--optimizer.head_rate=0.1", "--optimizer.name=sgd", command="finetune")
 
 
-def test_processes_that_a_launcher_starts_are_divided_among(monkeypatch):
-    monkeypatch.setenv("RANK", "0")
+def test_how_processes_divide_the_work_may_be_said_where_there_is_one():
+    """A run of several goes on with one."""
     assert read("--train.parallel=fsdp").train.parallel == "fsdp"
 
 

@@ -3,6 +3,7 @@ items, takes only a few items ahead, so that memory stays bounded, and passes on
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import multiprocessing
@@ -81,13 +82,14 @@ def run_ray(function: Callable[[T], R], items: Iterable[T], workers: int) -> Ite
     began = not ray.is_initialized()
     if began:
         address = os.environ.get("RAY_ADDRESS")
-        ray.init(
-            address,
-            num_cpus=None if address else workers,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+        with _own_handler():
+            ray.init(
+                address,
+                num_cpus=None if address else workers,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
     remote: Any = ray.remote(_call)
     pending: deque[ray.ObjectRef] = deque()
     try:
@@ -112,3 +114,12 @@ def _call(function: Callable[[T], R], item: T) -> R:
 
 EXECUTORS = {"local": run_local, "ray": run_ray}
 """By the names that `PrepareConfig.executor` takes."""
+
+
+@contextlib.contextmanager
+def _own_handler() -> Iterator[None]:
+    """What SIGTERM does in this process stays as it was: Ray would take it over, and a later training not save."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -228,12 +227,6 @@ class TrainConfig:
             raise ConfigError(f"average is for select average, not {self.select}")
         if self.epochs is not None and self.minutes is not None:
             raise ConfigError("give one of steps, epochs and minutes, got epochs and minutes")
-
-    def unused(self) -> dict[str, str]:
-        """How processes divide the work where there is only one."""
-        launched = "RANK" in os.environ  # by torchrun and its like
-        alone = self.devices == 1 and not launched
-        return {"parallel": "with one process, it needs train.devices or torchrun"} if alone else {}
 
     def resolve(self) -> Self:
         """With the batch filled in where it is left out."""

@@ -138,7 +138,9 @@ def test_a_setting_that_makes_no_sense_is_refused(settings, said):
         TrainConfig(**settings)
 
 
-def test_a_layer_cannot_be_divided_among_one_process_and_the_run_stays_as_it_is(alone, tokens):
+def test_a_layer_cannot_be_divided_among_one_process_and_the_run_stays_as_it_is(tokens, tmp_path):
+    alone = tmp_path / "alone"
+    tiny_run(tokens, alone, *GIVEN)
     before = (alone / "manifest.json").read_bytes()
     with pytest.raises(ConfigError, match=r"there is one process\nGive --train\.devices 2"):
         tiny_run(tokens, alone, *GIVEN, "--train.tensor_parallel=2")
