@@ -206,7 +206,7 @@ def test_too_many_poisoned_steps_end_the_run_and_the_last_checkpoint_stays(tmp_p
         trainer.train()
     assert [record["step"] for record in records(tmp_path) if "left_out" in record] == [6, 7, 8]
     other = tiny_trainer(tmp_path, steps=20)
-    assert other.resume() == 6
+    assert other.resume() == 4  # from before the trouble
     assert all(parameter.isfinite().all() for parameter in other.model.parameters())
 
 
