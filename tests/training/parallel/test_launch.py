@@ -7,15 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from seedbed.errors import ConfigError
-from seedbed.training.config import TrainConfig
+from seedbed.training.config import PretrainConfig, TrainConfig
 from seedbed.training.observers.observer import Observer
+from seedbed.training.parallel.launch import launch
 from seedbed.training.pretrain import pretrain
 from seedbed.training.trainer import Trainer
 from tests.tiny import TINY_ARGUMENTS, pretrain_config, records, tiny_run, weights
@@ -114,6 +117,30 @@ def test_ctrl_c_saves_once_and_the_run_goes_on_with_one_process(tokens, tmp_path
         patch.setattr(Trainer, "run_step", stop)
         assert pretrain(config)["resumed_at"] == done
     assert steps == [done + 1]
+
+
+def fail_at_the_second_ctrl_c(config: PretrainConfig) -> dict[str, Any]:
+    """What a process does that finds the others gone."""
+    heard: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    for times in range(2):
+        wait_until(lambda: len(heard) >= times)  # noqa: B023 (done at once)
+        (config.out / f"{times}.{os.environ['RANK']}").touch()
+    wait_until(lambda: len(heard) >= 2)
+    sys.exit(2)
+
+
+def test_ctrl_c_twice_is_no_failure_of_any_process(tokens, tmp_path):
+    def press() -> None:
+        for times in range(2):
+            wait_until(lambda: len(list(tmp_path.glob(f"{times}.*"))) == 2)  # noqa: B023
+            os.kill(os.getpid(), signal.SIGINT)
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    with pytest.raises(KeyboardInterrupt):
+        launch(fail_at_the_second_ctrl_c, pretrain_config(tokens, tmp_path, "--train.devices=2"))
+    pressing.join()
 
 
 def test_an_error_is_told_once(tokens, tmp_path, capfd):

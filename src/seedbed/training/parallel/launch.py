@@ -153,7 +153,7 @@ def launch(stage: Callable[[C], dict[str, Any]], config: C) -> dict[str, Any]:
     failures = context.SimpleQueue()
     children: list[BaseProcess] = []
     try:
-        with _passing_on(children):
+        with _passing_on(children) as passed_on:
             for rank in range(count):
                 place: dict[str, Any] = {
                     "RANK": rank,
@@ -175,11 +175,12 @@ def launch(stage: Callable[[C], dict[str, Any]], config: C) -> dict[str, Any]:
     if failed is None:
         return read_json(config.out / "result.json")
     number, code = failed
+    interrupts = passed_on.count(signal.SIGINT)
+    if code == INTERRUPTED or interrupts > 1 or (interrupts and failures.empty()):
+        raise KeyboardInterrupt  # of those that it ends, some meet it, and some only that the others are gone
     if code < 0:
         name = signal.Signals(-code).name
         raise CutOffError(f"process {number} of {count} was ended by {name}; so the others were ended", GOES_ON)
-    if code == INTERRUPTED:
-        raise KeyboardInterrupt
     if not failures.empty():
         kind, *told = failures.get()
         raise getattr(errors, kind)(*told)
@@ -210,20 +211,22 @@ def _watch(children: list[BaseProcess]) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def _passing_on(children: list[BaseProcess]) -> Iterator[None]:
-    """SIGTERM and Ctrl-C go to the children, who do not hear the terminal's."""
+def _passing_on(children: list[BaseProcess]) -> Iterator[list[int]]:
+    """SIGTERM and Ctrl-C go to the children, who do not hear the terminal's; gives those that came."""
+    came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield came
         return
 
     def pass_on(number: int, frame: FrameType | None) -> None:
+        came.append(number)
         for child in children:
             if child.pid is not None and child.exitcode is None:
                 os.kill(child.pid, number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
