@@ -134,7 +134,10 @@ def mean(figures: list[dict[str, Any]], key: str) -> float | None:
 
 def met(figures: Mapping[str, Any]) -> dict[str, bool]:
     """Which claims the figures meet; what was not run is not judged, a figure that is no number meets none."""
-    claims = {"at most 0.90M parameters": figures["parameters"] <= 900_000}
+    claims = {
+        "at most 0.90M parameters": figures["parameters"] <= 900_000,
+        "no more than 2,000 steps of 768 tokens": figures["tokens"] <= 2_000 * 768,
+    }
     step, seconds, loss = (figures[key] for key in ("step_at_1_8857", "seconds_to_1_8857", "val_loss"))
     if figures["setting"] == "tinyshakespeare":
         claims["a validation loss of at most 1.56"] = loss <= 1.56
@@ -186,6 +189,7 @@ def main() -> None:
         figures[f"baseline_{key}"] = mean(found["baseline"], key) if found["baseline"] else None
     figures |= {"baseline_parameters": parameters.get("baseline"), "baseline_seeds": found["baseline"]}
     setting = "tuning" if arguments.tuning else "another text" if arguments.text else "tinyshakespeare"
+    figures["tokens"] = config.train.steps * config.train.batch * (config.data.length or config.model.context)
     figures |= {
         "setting": setting,
         "text": path.name,

@@ -9,9 +9,10 @@ each seed, and is scored on all of the held-out books. Scores are those of windo
 each read on its own. Minutes are of training, with reading the rows and without measuring, validation and saving.
 
 A run takes one thread, and runs go in pairs, ours and the peer's at the same moment, a core each, in turns: whatever
-the machine does, it does to both. `--threads N` gives a run that many and lets it run alone. The peer's cosine follows
-the clock and ends with the budget. Ours counts its steps beforehand, as `--train.minutes` does, into 98% of the budget;
-where it then takes more than 101% the claim is not met. Options of `seedbed pretrain` change ours.
+the machine does, it does to both; both take memory as the command `seedbed` does. `--threads N` gives a run that many
+and lets it run alone. The peer's cosine follows the clock and ends with the budget. Ours counts its steps beforehand,
+as `--train.minutes` does, into 98% of the budget; where it then takes more than 101% the claim is not met. Options of
+`seedbed pretrain` change ours.
 
 With `--work FOLDER` a stopped benchmark goes on from the last pair that was finished.
 Run: python benchmarks/time_to_quality.py --work FOLDER --json   (about 80 minutes on 2 cores)
@@ -39,6 +40,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from seedbed.__main__ import SPARING
+
 BOOKS = Path(__file__).parents[2] / "shared" / "data" / "books.jsonl.zst"
 PRESET = "pretrain/books"
 VOCABULARY, WINDOW = 8192, 256
@@ -57,15 +60,15 @@ USED = 0.98
 
 BATCHES = (2, 4, 8)
 """Rows of a step that both sides try."""
-OUR_RATES = (0.5, 1.0, 2.0, 4.0)
+OUR_RATES = (0.25, 0.5, 1.0, 2.0)
 """What all four rates of the preset are multiplied with."""
-PEER_RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+PEER_RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 """Peak rates of the peer's AdamW."""
 PEER_SIZES = {
     **{"vocab_size": VOCABULARY, "hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3},
     **{"intermediate_size": 512, "max_position_embeddings": WINDOW, "tie_word_embeddings": False},
 }
-"""As many parameters as the preset has, in the shape that was best for it."""
+"""As many parameters as the preset has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +134,8 @@ def train(run: Run, tokens: Path) -> dict[str, Any]:
 
     torch.set_num_threads(run.threads)
     with tempfile.TemporaryDirectory() as place:
-        return train_ours(run, tokens, Path(place)) if run.side == "ours" else train_peer(run, tokens)
+        figures = train_ours(run, tokens, Path(place)) if run.side == "ours" else train_peer(run, tokens)
+    return figures | {"depends": depends()}
 
 
 def our_config(run: Run, tokens: Path, out: Path) -> Any:
@@ -295,7 +299,7 @@ class Bench:
         threads = str(run.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        environment["THP_MEM_ALLOC_ENABLE"] = "1"  # huge pages, which ours asks for on import, for both
+        environment |= {"THP_MEM_ALLOC_ENABLE": "1", **SPARING}  # memory as `seedbed` takes it, for both
         folder = str(self.tokens / run.scored_on)
         command = [sys.executable, __file__, "--only", json.dumps(asdict(run)), "--work", folder]
         if core is not None:
@@ -307,6 +311,8 @@ class Bench:
         if process.returncode:
             raise SystemExit(f"a run ended with exit code {process.returncode}:\n{errors[-2000:]}")
         figures: dict[str, Any] = json.loads(out.splitlines()[-1])
+        if figures.pop("depends") != self.depends:
+            raise SystemExit("the code has changed since this benchmark began: give another --work, or begin again")
         return figures
 
 

@@ -13,6 +13,7 @@ def configs(draw, **fixed) -> ModelConfig:
     positions = fixed.get("positions") or draw(st.sampled_from(["rope", "alibi", "learned", "sinusoidal", "none"]))
     norm = fixed.get("norm") or draw(st.sampled_from(["rms", "layer"]))
     kv_heads = draw(st.sampled_from([1, 2, 3]))
+    bias = fixed.get("attention_bias", draw(st.booleans()))
     drawn = {
         "vocab_size": draw(st.integers(5, 60)),
         "layers": draw(st.integers(1, 5)),
@@ -28,7 +29,8 @@ def configs(draw, **fixed) -> ModelConfig:
         "norm_place": draw(st.sampled_from(["pre", "post", "sandwich"])),
         "qk_norm": draw(st.booleans()),
         "activation": draw(st.sampled_from(["swiglu", "geglu", "reglu", "gelu", "relu", "relu2", "silu"])),
-        "attention_bias": draw(st.booleans()),
+        "attention_bias": bias,
+        "attention_output_bias": not bias or draw(st.booleans()),
         "feedforward_bias": draw(st.booleans()),
         "dropout": draw(st.sampled_from([0.0, 0.2])),
         "logit_softcap": draw(st.sampled_from([None, 3.0])),

@@ -48,6 +48,15 @@ def test_make_help_names_every_target():
     assert set(named) >= {"help", "demo", "test", "proof", "check", "bench", "docs", "clean"}
 
 
+def test_the_picture_and_the_table_show_every_room():
+    layers = PYPROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
+    rooms = set(re.findall(r"\w+", " ".join(layers))) - {"__main__"}
+    picture = (ROOT / "docs/pictures/floors.svg").read_text(encoding="utf-8")
+    assert rooms - set(re.findall(r">(\w+)<", picture)) == set()
+    table = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    assert rooms - set(re.findall(r"`(\w+)(?:/|\.py)`", table)) == set()
+
+
 @pytest.fixture
 def copied_house(tmp_path):
     """A package with the rooms of the contract, each empty, to break one at a time."""

@@ -6,6 +6,7 @@ import json
 import math
 import random
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -100,6 +101,18 @@ def test_a_pair_that_is_finished_is_not_run_again(monkeypatch, tmp_path):
     assert bench.pair(*pair) == first
     with pytest.raises(pytest.fail.Exception):
         bench.pair(quality_run(seed=1), pair[1])
+
+
+@pytest.mark.parametrize(("hashed", "refused"), [("this code", False), ("other code", True)])
+def test_runs_of_other_code_are_not_mixed(hashed, refused, tmp_path):
+    bench = time_to_quality.Bench(tmp_path, tmp_path, "this code", says=False)
+    told = f"print('{json.dumps({'bpb': 1.0, 'depends': hashed})}')"
+    process = subprocess.Popen([sys.executable, "-c", told], stdout=-1, stderr=-1, text=True)
+    if refused:
+        with pytest.raises(SystemExit, match="the code has changed"):
+            bench._wait(process)
+    else:
+        assert bench._wait(process) == {"bpb": 1.0}
 
 
 def test_the_best_run_of_a_sweep_is_none_that_diverged():

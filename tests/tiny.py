@@ -19,7 +19,7 @@ from seedbed.data.prepare import prepare
 from seedbed.data.tokenize import tokenize
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import save_model
-from seedbed.model.recipes import Recipes
+from seedbed.model.recipes import Held, Recipes
 from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig, ScheduleConfig
 from seedbed.runs import new_folder
@@ -136,7 +136,7 @@ def watch_kept(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
     def watched(recipes: Recipes, tensor: torch.Tensor) -> Any:
         packed, storage = pack(recipes, tensor), StorageWeakRef(tensor.untyped_storage())
-        if packed is tensor and storage.cdata not in weights:
+        if isinstance(packed, Held) and storage.cdata not in weights:
             seen[storage.cdata] = storage, tensor.untyped_storage().nbytes()
         return packed
 

@@ -70,7 +70,7 @@ def gemm_peak(device: torch.device, size: int = 1024) -> float:
 
     from seedbed import onednn
 
-    # Not random: drawing numbers here would move the generator that a run saves and resumes.
+    # Not random: drawing numbers would move the person's generator.
     a, b = (torch.linspace(-1, 1, size * size, device=device).view(size, size) for _ in range(2))
     best = float("inf")
     kinds = (torch.mm, onednn.linear) if onednn.AVAILABLE and device.type == "cpu" else (torch.mm,)

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from seedbed.data.executors import AHEAD, EXECUTORS, _own_handler, run_local
+from seedbed.data.executors import AHEAD, EXECUTORS, keeping_sigterm, run_local
 from seedbed.errors import DataError, StorageError
 
 
@@ -31,7 +31,7 @@ def executor(request):
     """Ray is started once for all; that it is started where it is not, a corpus prepared on it shows."""
     if request.param == "ray":
         ray = pytest.importorskip("ray")
-        with _own_handler():
+        with keeping_sigterm():
             ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
         yield request.param
         ray.shutdown()

@@ -35,6 +35,10 @@ class TestSizes:
         made = model(depth)
         assert (made.layers, made.width, made.heads, made.head_width) == (depth, width, heads, 128)
 
+    def test_experts_need_no_number_of_layers(self):
+        assert ModelConfig(vocab_size=9, experts=4).resolve().layers == 4
+        assert ModelConfig(vocab_size=9, experts=4, depth=2).resolve().layers == 2
+
     def test_what_is_given_wins(self):
         assert model(4, width=128).width == 128
         assert model(4, heads=2).head_width == 128

@@ -27,7 +27,7 @@ def asked(monkeypatch):
 
 @needs_onednn
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(7, 24), (2, 3, 24), (1, 24), (2, 0, 24)])
+@pytest.mark.parametrize("shape", [(7, 24), (2, 3, 24), (1, 24), (2, 0, 24), (24,)])
 def test_result_and_gradients_are_those_of_fp64(shape, bias, asked):
     torch.manual_seed(0)
     layer, x_D = Linear(24, 40, bias=bias), torch.randn(shape, requires_grad=True)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 
 from seedbed.model.config import ModelConfig
 from seedbed.model.huggingface.classes import CLASSES, find_class, what_no_class_has
+from seedbed.model.huggingface.gpt import GPT2_CLASS, GPT_NEOX_CLASS
 from seedbed.model.names import OWN, shapes_of_theirs, to_ours, to_theirs
 from seedbed.model.transformer import Transformer
 from tests.random_configs import configs
@@ -17,6 +18,7 @@ NEOX = {"norm": "layer", "norm_bias": True, "qk_norm": False, "feedforward_bias"
 NEOX |= {"kv_heads": 4}
 EXAMPLES = {
     "Qwen3ForCausalLM": {},
+    "Qwen2ForCausalLM": {"qk_norm": False, "attention_bias": True, "attention_output_bias": False},
     "LlamaForCausalLM": {"qk_norm": False},
     "ArceeForCausalLM": {"qk_norm": False, "activation": "relu2"},
     "GPT2LMHeadModel": NEOX | {"positions": "learned", "attention_bias": True},
@@ -70,7 +72,7 @@ def test_what_no_class_has_is_named(choices, lacking):
 def test_gpt2_lays_query_key_and_value_side_by_side_and_transposed():
     model = random_model(**EXAMPLES["GPT2LMHeadModel"])
     attention = model.blocks[1].attention
-    theirs = to_theirs(dict(model.named_parameters()), CLASSES[3].table, 8)
+    theirs = to_theirs(dict(model.named_parameters()), GPT2_CLASS.table, 8)
     fused = theirs["transformer.h.1.attn.c_attn.weight"]
     assert torch.equal(fused[:, 32:64], attention.key.weight.T)
     assert torch.equal(theirs["transformer.h.1.attn.c_attn.bias"][64:], attention.value.bias)
@@ -78,7 +80,7 @@ def test_gpt2_lays_query_key_and_value_side_by_side_and_transposed():
 
 def test_gpt_neox_lays_query_key_and_value_of_each_head_side_by_side():
     model = random_model(**EXAMPLES["GPTNeoXForCausalLM"])
-    fused = to_theirs(dict(model.named_parameters()), CLASSES[4].table, 8)
+    fused = to_theirs(dict(model.named_parameters()), GPT_NEOX_CLASS.table, 8)
     fused = fused["gpt_neox.layers.0.attention.query_key_value.weight"]
     key_of_head_2 = model.blocks[0].attention.key.weight[16:24]
     assert torch.equal(fused[2 * 24 + 8 : 2 * 24 + 16], key_of_head_2)

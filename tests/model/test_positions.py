@@ -67,7 +67,7 @@ def test_the_original_context_left_out_is_the_context_before_it_was_stretched():
 def test_a_factor_of_one_changes_nothing():
     tokens = torch.arange(12)[None]
     plain = random_model(context=512)(tokens)
-    for scaling in ("linear", "ntk", "yarn"):
+    for scaling in ("linear", "ntk", "yarn", "llama3"):
         torch.testing.assert_close(random_model(context=512, rope_scaling=scaling)(tokens), plain, rtol=0, atol=1e-6)
 
 

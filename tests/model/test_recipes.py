@@ -53,6 +53,18 @@ def test_a_recipe_of_recipes_keeps_only_the_beginning():
     torch.testing.assert_close(weight.grad, x.detach().sin().cos().sum(0)[:, None].expand(8, 8))
 
 
+@pytest.mark.parametrize("is_input", [False, True])
+def test_what_is_kept_must_not_be_changed_in_place(is_input):
+    weight, other = torch.randn(8, 8, requires_grad=True), torch.randn(8, 8, requires_grad=True)
+    with Recipes():
+        x = torch.randn(4, 8, requires_grad=True) * 2
+        y = remade(torch.sin, x) if is_input else x @ other
+        loss = (y @ weight).sum()
+    (x if is_input else y).detach().add_(1)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
+
+
 def test_memory_that_is_taken_anew_is_not_taken_for_what_lay_there():
     """Results that nobody keeps are freed, and other tensors come to lie where they lay."""
     weight = torch.randn(64, 64, dtype=torch.float64, requires_grad=True)

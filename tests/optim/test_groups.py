@@ -175,12 +175,8 @@ def test_rates_fall_by_the_same_factor_from_each_layer_to_the_one_below(name):
     ("settings", "problem"),
     [
         ({"name": "normuon", "rate": 0.1}, "but normuon does not use it"),
-        ({"name": "lion", "momentum": 0.9}, "momentum is 0.9, but lion does not use it: it has beta1 and beta2"),
-        ({"name": "sgd", "beta1": 0.9}, "beta1 is 0.9, but sgd does not use it: it has momentum"),
-        ({"name": "adafactor", "epsilon": 1e-8}, "adafactor does not use it: it has none of its kind"),
         ({"name": "adamw", "cautious_decay": True}, "cautious_decay cannot stand beside the name adamw"),
         ({"name": "lion", "relative_step": True}, "relative_step is for the name adafactor, not lion"),
-        ({"name": "sgd", "polynomial": "polar_express"}, "polynomial is for the names muon and normuon, not sgd"),
         ({"layer_decay": 0}, "layer_decay must be between 0.01 and 1"),
     ],
 )

@@ -25,7 +25,7 @@ from tests.random_models import random_model, randomise, saved
 TOKENIZER = byte_tokenizer.build()
 VERSION = f"transformers {transformers.__version__}"
 PLAIN = {"norm_place": "pre", "logit_softcap": None, "embedding_skip": False, "value_embeddings": False, "experts": 0}
-PLAIN |= {"short_convolution": None}
+PLAIN |= {"short_convolution": None, "attention_output_bias": True}
 IDS = {
     "vocab_size": TOKENIZER.vocab_size,
     **{name: getattr(TOKENIZER, name) for name in ("pad_id", "bos_id", "eos_id")},
@@ -43,11 +43,13 @@ MIXED = RMS | {
 EVERY_BLOCK = {"experts_active": 2, "router_normalised": True, "experts_every": 1, "experts_dense_first": 0}
 SHARED = {"experts_shared": 2, "router": "sigmoid", "balance_rate": 0.1, "experts_every": 1}
 DIVIDING = RMS | {"width": 36}
+QWEN2_BIAS = {"attention_bias": True, "attention_output_bias": False}
 ONE_EACH = PLAIN | IDS | {"norm": "layer", "norm_bias": True, "qk_norm": False, "feedforward_bias": True}
 ONE_EACH |= {"heads": 5, "kv_heads": 5, "width": 40, "head_width": 8, "context": 128}
 
 FAMILIES = {
     "Qwen3ForCausalLM": (RMS | {"qk_norm": True, "feedforward_bias": False}, GATED_ACTIVATIONS),
+    "Qwen2ForCausalLM": (DIVIDING | QWEN2_BIAS | {"qk_norm": False, "feedforward_bias": False}, GATED_ACTIVATIONS),
     "LlamaForCausalLM": (DIVIDING | {"qk_norm": False}, GATED_ACTIVATIONS),
     "ArceeForCausalLM": (DIVIDING | {"qk_norm": False}, PLAIN_ACTIVATIONS),
     "MixtralForCausalLM": (MIXED | {"qk_norm": False, "attention_bias": False} | EVERY_BLOCK, GATED_ACTIVATIONS),
@@ -111,6 +113,19 @@ THEIRS = {
             "original_max_position_embeddings": 32,
         },
     },
+    "Llama, llama3": {
+        "hidden_size": 64,
+        "num_attention_heads": 2,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 5000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    },
+    "Qwen2": {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True},
     "Arcee": {"hidden_size": 32, "num_attention_heads": 4},
     "Mixtral": {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 5},
     "Qwen3Moe": {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, **QWEN_EXPERTS},
@@ -145,7 +160,11 @@ def test_a_folder_that_transformers_saved_is_imported(kind, tmp_path):
         ({"architectures": ["MambaForCausalLM"]}, r"architectures is \['MambaForCausalLM'\], seedbed knows Qwen3"),
         ({"use_sliding_window": True}, "use_sliding_window is True, seedbed has only False"),
         ({"hidden_act": "gelu"}, "the activation is gelu, seedbed has silu"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "its rotary positions are llama3"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 8.0}}, "its rotary positions are longrope"),
+        (
+            {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 2.0}},
+            "low_freq_factor of its rotary positions is 2.0, seedbed has only 1",
+        ),
         ({"hidden_size": None}, "model.width must be a whole number, got null"),
         ({"num_hidden_layers": "two"}, "model.layers must be a whole number"),
         ({"num_attention_heads": 0, "head_dim": None}, "makes no sense"),
@@ -157,6 +176,24 @@ def test_an_architecture_that_we_do_not_have_is_refused(changes, said, tmp_path)
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(values | changes))
     with pytest.raises(DataError, match=said):
+        import_model(folder)
+
+
+@pytest.mark.parametrize(
+    "windows",
+    [
+        {"layer_types": ["sliding_attention"] * 2},
+        {"layer_types": None, "sliding_window": 32, "max_window_layers": 1},
+        {"layer_types": ["full_attention", "sliding_attention"]},
+    ],
+)
+def test_windows_of_a_mixture_are_refused(windows, tmp_path):
+    model = random_model(tokenizer=TOKENIZER, experts=3, experts_shared=1, router="sigmoid", balance_rate=0.1)
+    folder = saved(tmp_path / "model", model, TOKENIZER)
+    values = json.loads((folder / "config.json").read_text())
+    assert values["architectures"] == ["Dots1ForCausalLM"]
+    (folder / "config.json").write_text(json.dumps(values | windows))
+    with pytest.raises(DataError, match="its layers have sliding windows"):
         import_model(folder)
 
 

@@ -50,3 +50,11 @@ def test_yarn(width, base, factor, original):
     wanted, temperature = theirs("yarn", width, base, 131_072, factor=factor, original_max_position_embeddings=original)
     assert_same(rotary_frequencies(width, base, "yarn", factor=factor, original_context=original), wanted)
     assert yarn_temperature(factor) == temperature
+
+
+@given(WIDTHS, BASES, FACTORS, st.sampled_from([16, 512, 8192]))
+def test_llama3(width, base, factor, original):
+    settings = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": original}
+    wanted, temperature = theirs("llama3", width, base, 131_072, factor=factor, **settings)
+    assert_same(rotary_frequencies(width, base, "llama3", factor=factor, original_context=original), wanted)
+    assert temperature == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
@@ -22,9 +21,7 @@ class Machine:
         self.now, self.step, self.steps = 100.0, step, 0
         monkeypatch.setattr(budget.time, "perf_counter", lambda: self.now)
         self.validation = object() if validation else None
-        self.model, self.optimizers, self.further, self.progress = None, [], {}, RunState()
-        self.source = SimpleNamespace(fingerprint="")
-        self.checkpoints = SimpleNamespace(save=lambda *given: self.work(CHECKPOINT))
+        self.progress = RunState()
 
     def work(self, seconds: float) -> None:
         self.now += seconds
@@ -36,6 +33,9 @@ class Machine:
 
     def validate(self) -> None:
         self.work(VALIDATION)
+
+    def save(self) -> None:
+        self.work(CHECKPOINT)
 
 
 @pytest.mark.parametrize("minutes", [0.4, 1.6, 6, 60])

@@ -56,6 +56,20 @@ def test_so_are_those_of_fine_tuning():
         read("--optimizer.head_rate=0.1", "--optimizer.name=sgd", command="finetune")
 
 
+@pytest.mark.parametrize(
+    ("idle", "when"),
+    [
+        ("--optimizer.momentum=0.9 --optimizer.name=lion", "under lion, which has beta1 and beta2"),
+        ("--optimizer.beta1=0.9 --optimizer.name=sgd", "under sgd, which has momentum"),
+        ("--optimizer.epsilon=1e-8 --optimizer.name=adafactor", "under adafactor, which has none of its kind"),
+        ("--optimizer.polynomial=polar_express --optimizer.name=sgd", "under sgd, it is for muon and normuon"),
+    ],
+)
+def test_so_are_those_of_another_optimizer(idle, when):
+    with pytest.raises(ConfigError, match=rf"does nothing {when}"):
+        read(*idle.split())
+
+
 def test_how_processes_divide_the_work_may_be_said_where_there_is_one():
     """A run of several goes on with one."""
     assert read("--train.parallel=fsdp").train.parallel == "fsdp"

@@ -11,9 +11,9 @@ from seedbed.data.batches.config import TrainingDataConfig
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.optim.config import OptimizerConfig
+from seedbed.training.budget import long_run
 from seedbed.training.config import PretrainConfig, TrainConfig
 from seedbed.training.pretrain import pretrain
-from seedbed.training.stage import long_run
 
 
 def config(tokens, out, *, model=None, optimizer=None, **train) -> PretrainConfig:

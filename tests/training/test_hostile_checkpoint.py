@@ -20,9 +20,9 @@ from seedbed.model.weights import WEIGHTS
 from seedbed.optim.config import OptimizerConfig
 from seedbed.runs import new_folder, seal, write_json
 from seedbed.tokenizers import bytes as byte_tokenizer
+from seedbed.training.records import JsonLines
 from seedbed.training.run_state import RunState
 from seedbed.training.tensors import tensors_of
-from seedbed.training.trackers.json_lines import JsonLines
 from tests.hostile import damage, damaged, memory_within
 from tests.tiny import tiny_trainer
 

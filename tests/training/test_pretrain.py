@@ -45,6 +45,17 @@ def test_training_starts_from_the_weights_of_the_other_model(tokens, base, tmp_p
         assert torch.allclose(own, other, rtol=0, atol=1e-6)
 
 
+def test_a_bf16_model_is_trained_in_fp32(tokens, base, tmp_path):
+    """bf16 has 8 bits: a weight would not take up a step smaller than a 256th of it."""
+    model, tokenizer = load_model(base, dtype="bfloat16")
+    save_model(tmp_path / "half", model, tokenizer, inputs={}, card={})
+    run(tokens, tmp_path / "run", tmp_path / "half", "--optimizer.matrix_rate=1e-5")
+    trained = load_model(tmp_path / "run")[0]
+    assert {weight.dtype for weight in trained.parameters()} == {torch.float32}
+    begun, ended = model.blocks[0].attention.query.weight, trained.blocks[0].attention.query.weight
+    assert not torch.equal(begun.float(), ended) and (begun.float() - ended).abs().max() < 1e-3
+
+
 def test_it_learns_and_names_what_it_started_from(tokens, base, tmp_path):
     run(tokens, tmp_path / "run", base)
     assert any(not torch.equal(own, other) for own, other in zip(weights(tmp_path / "run"), weights(base), strict=True))

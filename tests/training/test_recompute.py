@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from seedbed.model import linear
 from seedbed.model.config import ModelConfig
 from seedbed.training.recompute import recompute_blocks
 from tests.tiny import VOCABULARY, random_rows, records, tiny_model, tiny_trainer, watch_kept
@@ -24,6 +25,12 @@ def test_a_run_that_recomputes_has_the_bits_of_one_that_does_not(what, precision
     assert records(tmp_path / "none") == records(tmp_path / what)
     for (name, one), (other_name, other) in zip(*(run.model.named_parameters() for run in runs), strict=True):
         assert name == other_name and torch.equal(one, other), name
+
+
+@pytest.mark.parametrize("what", ["full", "selective"])
+def test_so_it_is_with_products_of_onednn(what, tmp_path, monkeypatch):
+    monkeypatch.setattr(linear, "WORTH", 0)
+    test_a_run_that_recomputes_has_the_bits_of_one_that_does_not(what, "fp32", tmp_path)
 
 
 @pytest.mark.parametrize("what", ["full", "selective"])

@@ -57,7 +57,7 @@ def mean_losses(model, batch) -> list[float]:
 def test_the_rows_with_the_highest_reducible_loss_are_chosen_in_their_order(step):
     source = random_rows(60, targets=[1 + row % 12 for row in range(60)])
     made = selected(source)
-    begin, count = made.rows.first(step), made.rows.size(step)
+    begin, count = made.batch_schedule.first(step), made.batch_schedule.size(step)
     pool = source.batch(4 * begin, 4 * count)
     pairs = zip(mean_losses(tiny_model(), pool), mean_losses(other_model(), pool), strict=True)
     worth = [own - theirs for own, theirs in pairs]

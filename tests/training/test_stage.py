@@ -18,7 +18,7 @@ from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
 from seedbed.model.folder import CHECKPOINTS, load_model
 from seedbed.runs import MANIFEST, open_folder, read_manifest
 from seedbed.training import stage
-from seedbed.training.budget import Costs, fit
+from seedbed.training.budget import Costs, few_steps, fit
 from seedbed.training.config import PretrainConfig, TrainConfig
 from seedbed.training.pretrain import pretrain
 from tests.disks import small_disk, unprivileged
@@ -126,7 +126,7 @@ def test_minutes_that_hold_too_few_steps_are_told(tokens, tmp_path, capsys):
 
 @pytest.mark.parametrize(("minutes", "steps", "told"), [(1.0, 99, True), (1.0, 100, False), (None, 3, False)])
 def test_only_few_steps_in_minutes_are_told(minutes, steps, told):
-    words = stage.few_steps(TrainConfig(minutes=minutes, steps=steps, batch=4), length=50)
+    words = few_steps(TrainConfig(minutes=minutes, steps=steps, batch=4), length=50)
     assert words is None if not told else "99 steps fit into 1 minutes at 330 tokens/s: too few" in words
 
 

@@ -315,6 +315,25 @@ def test_checkpoints_are_written_when_asked(when, expected, tmp_path):
     assert len(trainer.checkpoints.steps()) <= 2 + 1  # `keep` and the best stay, however many were written
 
 
+def test_a_run_that_selects_the_best_is_saved_when_it_gets_no_better_too(tmp_path):
+    trainer = tiny_trainer(tmp_path, validation=random_rows(4), steps=4, validate_every=1, select="best")
+    assert saved_steps(scripted(trainer, [9.0, 8.0, 8.5, 8.5, 8.5])) == [0, 1, 2, 3, 4]
+
+
+def test_the_best_is_a_step_that_can_be_saved(tmp_path):
+    """A validation after a step that was left out is of weights that are measured already, and are not saved."""
+    trainer = tiny_trainer(tmp_path, validation=random_rows(4), steps=4, validate_every=1, select="best")
+    scripted(trainer, [9.0, 8.0, 1.0, 5.0, 5.0])
+    take = trainer.normalise_gradients
+
+    def poisoned(units: int) -> float:
+        return math.nan if trainer.progress.step == 1 else take(units)
+
+    trainer.normalise_gradients = poisoned  # type: ignore[method-assign]
+    trainer.train()
+    assert trainer.progress.best_step == 3 and trainer.load_best() == 3
+
+
 def test_a_checkpoint_is_never_ahead_of_the_records(tmp_path):
     """Going back, the run first drops the checkpoints, then the records."""
     trainer = tiny_trainer(tmp_path, checkpoint=CheckpointConfig(steps=1, keep=9))

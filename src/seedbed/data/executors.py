@@ -72,6 +72,17 @@ def _begin() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+@contextlib.contextmanager
+def keeping_sigterm() -> Iterator[None]:
+    """What SIGTERM does in this process stays as it was: Ray would take it over, and a later training not save."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
 def run_ray(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
     """The same on a Ray cluster: the one that RAY_ADDRESS names, else one on this machine. The folders must be on a
     disk that all its nodes share."""
@@ -82,7 +93,7 @@ def run_ray(function: Callable[[T], R], items: Iterable[T], workers: int) -> Ite
     began = not ray.is_initialized()
     if began:
         address = os.environ.get("RAY_ADDRESS")
-        with _own_handler():
+        with keeping_sigterm():
             ray.init(
                 address,
                 num_cpus=None if address else workers,
@@ -114,12 +125,3 @@ def _call(function: Callable[[T], R], item: T) -> R:
 
 EXECUTORS = {"local": run_local, "ray": run_ray}
 """By the names that `PrepareConfig.executor` takes."""
-
-
-@contextlib.contextmanager
-def _own_handler() -> Iterator[None]:
-    """What SIGTERM does in this process stays as it was: Ray would take it over, and a later training not save."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from seedbed.model.config import VALUE_GATE_INPUTS, ModelConfig
 from seedbed.model.cross_entropy import rows_at_once
 
+BYTES = 4
+"""Of a number in fp32."""
 KEPT = {"gelu": 1, "silu": 1, "relu": 2, "relu2": 2, "swiglu": 2, "geglu": 3, "reglu": 3}
-"""Tensors of a feed-forward's inner width that the backward pass reads, by activation."""
+"""Numbers kept for each hidden one of a feed-forward, by activation: products, and what comes between in two steps."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def count_parameters(config: ModelConfig, *, active: bool = False) -> ParameterC
     values = sum(map(config.has_value_embedding, range(config.layers)))
     gate = min(VALUE_GATE_INPUTS, config.width) * config.kv_heads
     learned_positions = config.context if config.positions == "learned" else 0
-    bias_of_block = config.attention_bias * (query + 2 * key + config.width)
+    bias_of_block = config.attention_bias * (query + 2 * key + config.attention_output_bias * config.width)
     bias_of_block += config.feedforward_bias * (in_width * config.ff_width + config.width)
     mixed = sum(map(config.has_experts, range(config.layers)))
     expert = (in_width + 1) * config.width * config.expert_width
@@ -107,13 +109,13 @@ def training_flops(config: ModelConfig, length: int) -> int:
     return 3 * forward_flops(config, length)
 
 
-def cache_bytes(config: ModelConfig, positions: int, bytes_per_number: int = 4) -> int:
+def cache_bytes(config: ModelConfig, positions: int) -> int:
     """Memory of the keys and values of `positions` tokens, and of what short convolutions were given."""
     numbers = config.kv_heads * config.head_width + config.width * (config.short_convolution is not None)
-    return 2 * config.layers * numbers * positions * bytes_per_number
+    return 2 * config.layers * numbers * positions * BYTES
 
 
-def training_bytes(config: ModelConfig, tokens: int, *, optimizer_numbers: int = 2, bytes_per_number: int = 4) -> int:
+def training_bytes(config: ModelConfig, tokens: int, *, optimizer_numbers: int = 2) -> int:
     """Estimated peak memory of a training step over `tokens` tokens at once: weights, gradients, optimizer state
     (`optimizer_numbers` a parameter: 2 for AdamW, 1 for Muon), what is kept for the backward pass, and the larger of
     what comes and goes: a chunk of logits, or the gradients inside a block. Nothing is recomputed, and nothing dropped.
@@ -121,8 +123,8 @@ def training_bytes(config: ModelConfig, tokens: int, *, optimizer_numbers: int =
     weights = count_parameters(config).total * (2 + optimizer_numbers)
     logits = (2 if config.logit_softcap is None else 3) * config.vocab_size
     logits *= min(tokens, rows_at_once(config.vocab_size, config.width))
-    inside = tokens * ((2 + 2 * _inner(config)) * _hidden(config) + 2 * config.width)
-    return (weights + tokens * kept_numbers(config) + max(logits, inside)) * bytes_per_number
+    inside = tokens * ((2 + 2 * KEPT[config.activation]) * _hidden(config) + 2 * config.width)
+    return (weights + tokens * kept_numbers(config) + max(logits, inside)) * BYTES
 
 
 def kept_numbers(config: ModelConfig) -> int:
@@ -131,19 +133,17 @@ def kept_numbers(config: ModelConfig) -> int:
     query, key = config.heads * config.head_width, config.kv_heads * config.head_width
     # What both norms read; queries, keys, values and what attention makes of them; the feed-forward before its gate.
     block = 2 * config.width + 2 * query + 2 * key
-    block += 2 * (config.norm_place == "sandwich") * config.width + config.embedding_skip * config.width
+    block += {"pre": 0, "post": 1, "sandwich": 2}[config.norm_place] * config.width
+    block += config.embedding_skip * config.width
     block += (config.qk_norm and config.norm == "layer") * (query + key)  # torch's own takes a copy of each head
     mixed, values = (sum(map(has, range(config.layers))) for has in (config.has_experts, config.has_value_embedding))
-    slots = config.experts_active * (_inner(config) * config.expert_width + 2 * config.width) + 3 * config.experts
-    of_experts = slots + config.experts_shared * _inner(config) * config.expert_width
-    inside = (config.layers - mixed) * _inner(config) * config.ff_width + mixed * of_experts + values * key
+    slots = (
+        config.experts_active * (KEPT[config.activation] * config.expert_width + 2 * config.width) + 3 * config.experts
+    )
+    of_experts = slots + config.experts_shared * KEPT[config.activation] * config.expert_width
+    inside = (config.layers - mixed) * KEPT[config.activation] * config.ff_width + mixed * of_experts + values * key
     # The last norm's input and output, and the gradient of the latter, which comes with the loss.
     return config.layers * block + inside + 3 * config.width
-
-
-def _inner(config: ModelConfig) -> int:
-    """Numbers kept for each of the hidden ones of a feed-forward: products, and what comes between in two steps."""
-    return KEPT[config.activation]
 
 
 def _hidden(config: ModelConfig) -> int:

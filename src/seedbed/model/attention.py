@@ -31,7 +31,7 @@ class Attention(nn.Module):
         self.query = Linear(config.width, config.heads * config.head_width, bias=bias)
         self.key = Linear(config.width, config.kv_heads * config.head_width, bias=bias)
         self.value = Linear(config.width, config.kv_heads * config.head_width, bias=bias)
-        self.output = Linear(config.heads * config.head_width, config.width, bias=bias)
+        self.output = Linear(config.heads * config.head_width, config.width, bias=bias and config.attention_output_bias)
         self.query_norm = build_norm(config.head_width, config) if config.qk_norm else nn.Identity()
         self.key_norm = build_norm(config.head_width, config) if config.qk_norm else nn.Identity()
         self.value_gate = ValueGate(config) if config.has_value_embedding(layer) else None

@@ -80,16 +80,16 @@ class ModelConfig:
     rope_base: float = 10_000.0
     """Base of the rotary frequencies."""
 
-    rope_scaling: Literal["none", "linear", "ntk", "yarn"] = "none"
+    rope_scaling: Literal["none", "linear", "ntk", "yarn", "llama3"] = "none"
     """How RoPE is stretched over a context longer than the one it was trained on: positions divided (linear), the base
-    raised (ntk), or slow frequencies alone divided and attention sharpened (yarn, the best of them)."""
+    raised (ntk), slow frequencies alone divided, and attention sharpened (yarn, the best of them) or not (llama3)."""
 
     rope_factor: float = 1.0
     """How many times longer the context becomes under rope_scaling."""
 
     rope_original_context: int | None = None
-    """Context before it was stretched, which yarn tells slow from fast frequencies by. Left out: context divided by
-    rope_factor."""
+    """Context before it was stretched, which yarn and llama3 tell slow from fast frequencies by. Left out: context
+    divided by rope_factor."""
 
     norm: Literal["rms", "layer"] = "rms"
     """rms divides by the root mean square; layer subtracts the mean first."""
@@ -112,6 +112,9 @@ class ModelConfig:
 
     attention_bias: bool = False
     """Whether the four projections of attention add a learned vector."""
+
+    attention_output_bias: bool = True
+    """Of the four, whether the last one does, where the others do; false as in Qwen2."""
 
     feedforward_bias: bool = False
     """Whether the matrices of the feed-forward add a learned vector."""
@@ -231,6 +234,8 @@ class ModelConfig:
             raise ConfigError(f"heads must be a multiple of kv_heads, got {self.heads} and {self.kv_heads}")
         if self.norm_bias and self.norm == "rms":
             raise ConfigError("norm_bias needs norm layer: an RMS norm has no bias")
+        if not (self.attention_output_bias or self.attention_bias):
+            raise ConfigError("attention_output_bias is false, but without attention_bias there is none anyway")
         self._check_rope()
         self._check_pattern()
         self._check_experts()
@@ -244,7 +249,8 @@ class ModelConfig:
             raise ConfigError(f"head_width must be even: RoPE rotates pairs, got {self.head_width}")
         if self.rope_scaling == "none" and (self.rope_factor != 1 or self.rope_original_context is not None):
             raise ConfigError(
-                "rope_factor and rope_original_context need rope_scaling", "Choose linear, ntk or yarn (the best)."
+                "rope_factor and rope_original_context need rope_scaling",
+                "Choose yarn, the best; or linear, ntk or llama3.",
             )
         if self.rope_scaling == "yarn" and self.rope_base <= 1:
             raise ConfigError(f"rope_base must be above 1 for rope_scaling yarn, got {self.rope_base}")
@@ -293,6 +299,8 @@ class ModelConfig:
             raise ConfigError(f"experts_shared times expert_width must be at most {LARGEST_SIZE:,}")
         if self.feedforward_bias:
             raise ConfigError("feedforward_bias with experts: an expert has no bias")
+        if self.layers is None:
+            return  # `resolve` fills it in, and comes by here again
         if self.layers * self.experts > LARGEST_SIZE:
             raise ConfigError(f"layers times experts must be at most {LARGEST_SIZE:,}")
         if not any(map(self.has_experts, range(self.layers))):

@@ -5,7 +5,7 @@ follow from the sizes of the head: their loss is taken, then their gradient, and
 come (Wijmans et al. 2024, "Cut your losses", arXiv:2411.09009, §4; Hsu et al. 2024, Liger, arXiv:2410.10989, §3.2).
 
 With logits z, optionally capped to c = s·tanh(z/s) (Gemma Team 2024, arXiv:2408.00118, §2), the loss of target t is
-lse(c) − c_t + ζ·lse(c)². The last term keeps the normaliser near 1 (Chowdhery et al. 2022, arXiv:2204.02311, §5).
+lse(c) − c_t.
 
 Shape suffixes: N positions with a target, C those of one chunk, D model width, V vocabulary.
 """
@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from seedbed.model.linear import linear
 
-CHUNK = 2**20
+CHUNK = 2**21
 """Logits that exist at once, and as many again for their softmax; as many as the head has weights, if that is more.
 Fewer would cost time, since the gradient of the head is read and written once a chunk."""
 
@@ -38,8 +38,6 @@ class Scores:
 
     softcap: float | None = None
     """s: logits stay within ±s. None: as they are."""
-    z_loss: float = 0.0
-    """ζ."""
 
     def logits(self, x_CD: Tensor, weight_VD: Tensor) -> Tensor:
         """Capped, in fp32 at least."""
@@ -53,18 +51,15 @@ class Scores:
         first_C = logits_CV[:, 0].clone()
         logs_CV = torch.log_softmax(logits_CV, -1, out=logits_CV)
         normaliser_C = first_C - logs_CV[:, 0]
-        losses_C = -logs_CV.gather(1, targets_C[:, None])[:, 0]
-        return (losses_C + self.z_loss * normaliser_C**2 if self.z_loss else losses_C), logs_CV, normaliser_C
+        return -logs_CV.gather(1, targets_C[:, None])[:, 0], logs_CV, normaliser_C
 
     def gradient(self, logs_CV: Tensor, normaliser_C: Tensor, targets_C: Tensor) -> Tensor:
-        """Of the loss by the logits before capping: p·(1 + 2ζ·lse) − onehot(t), times 1 − (c/s)². It takes the place
-        of the log-probabilities."""
+        """Of the loss by the logits before capping: p − onehot(t), times 1 − (c/s)². It takes the place of the
+        log-probabilities."""
         slope_CV = None
         if self.softcap is not None:
             slope_CV = (logs_CV + normaliser_C[:, None]).div_(self.softcap).square_().neg_().add_(1)
         gradient_CV = logs_CV.exp_()
-        if self.z_loss:
-            gradient_CV *= (1 + 2 * self.z_loss * normaliser_C)[:, None]
         gradient_CV.scatter_add_(1, targets_C[:, None], gradient_CV.new_full((len(targets_C), 1), -1.0))
         return gradient_CV if slope_CV is None else gradient_CV.mul_(slope_CV)
 

@@ -59,9 +59,9 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, gradient_O: Tensor) -> tuple[Tensor | None, ...]:
         x_D, weight_OD = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        gradient_NO = gradient_O.flatten(0, -2)
+        gradient_NO = gradient_O.reshape(-1, len(weight_OD))
         return (
             linear(gradient_O, weight_OD.T) if needs_x else None,
-            gradient_NO.T @ x_D.flatten(0, -2) if needs_weight else None,
+            gradient_NO.T @ x_D.reshape(-1, x_D.shape[-1]) if needs_weight else None,
             gradient_NO.sum(0) if needs_bias else None,
         )

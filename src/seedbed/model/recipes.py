@@ -49,6 +49,19 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Held:
+    """A tensor that is kept as it is, and how often it had been changed by then: with hooks, torch looks no longer."""
+
+    tensor: Tensor
+    version: int
+
+    def get(self) -> Tensor:
+        if self.tensor._version != self.version:
+            raise RuntimeError("a tensor that the backward pass needs was changed in place after the forward pass")
+        return self.tensor
+
+
+@dataclass(frozen=True)
 class View:
     """Of what a recipe makes."""
 
@@ -75,10 +88,10 @@ class Recipes(saved_tensors_hooks):
             packed = [self._pack(value.detach()) if isinstance(value, Tensor) else value for value in inputs]
             self.known[storage.cdata] = storage, Recipe(function, packed)
 
-    def _pack(self, tensor: Tensor) -> Tensor | View:
+    def _pack(self, tensor: Tensor) -> Held | View:
         _, recipe = self.known.get(tensor.untyped_storage()._cdata, (None, None))
         if recipe is None:
-            return tensor
+            return Held(tensor, tensor._version)
         recipe.readers += 1
         return View(recipe, tensor.size(), tensor.stride(), tensor.storage_offset())
 
@@ -93,4 +106,6 @@ class Recipes(saved_tensors_hooks):
 
 
 def _unpack(kept: Any) -> Any:
-    return kept.recipe.make().as_strided(kept.size, kept.stride, kept.offset) if isinstance(kept, View) else kept
+    if isinstance(kept, View):
+        return kept.recipe.make().as_strided(kept.size, kept.stride, kept.offset)
+    return kept.get() if isinstance(kept, Held) else kept

@@ -5,6 +5,8 @@
   frequency is divided by the factor and the fastest stays
 - yarn (Peng et al. 2023, §3.2–3.4): frequencies that turn fully in the original context stay, those that do not are
   divided, with a ramp between; attention is sharpened by a temperature
+- llama3 (Llama 3.1: Grattafiori et al. 2024, arXiv:2407.21783, and its code): the same division with another ramp,
+  without the temperature
 
 Shape suffixes: P pairs of coordinates of a head.
 """
@@ -18,6 +20,8 @@ from torch import Tensor
 
 FAST, SLOW = 32, 1
 """Turns within the original context above which a frequency stays, and below which it is divided (YaRN's β and α)."""
+LLAMA3_FAST, LLAMA3_SLOW = 4, 1
+"""The same in every model of Llama 3."""
 
 
 def rotary_frequencies(
@@ -25,7 +29,7 @@ def rotary_frequencies(
 ) -> Tensor:
     """Radians a position (P), in fp64, on the CPU; of the pair i: base^(−2i/K) where there is no scaling.
 
-    `original_context` is that before stretching, and needed by yarn.
+    `original_context` is that before stretching, and needed by yarn and llama3.
     """
     if scaling == "ntk":
         base *= factor ** (head_width / (head_width - 2))
@@ -36,8 +40,13 @@ def rotary_frequencies(
     if scaling == "yarn":
         assert original_context is not None
         divided_P = _ramp(head_width, base, original_context)
-        return frequencies_P * (1 - divided_P) + frequencies_P / factor * divided_P
-    return frequencies_P
+    elif scaling == "llama3":
+        assert original_context is not None
+        turns_P = original_context * frequencies_P / (2 * math.pi)
+        divided_P = ((LLAMA3_FAST - turns_P) / (LLAMA3_FAST - LLAMA3_SLOW)).clamp(0, 1)
+    else:
+        return frequencies_P
+    return frequencies_P * (1 - divided_P) + frequencies_P / factor * divided_P
 
 
 def _ramp(head_width: int, base: float, context: int) -> Tensor:

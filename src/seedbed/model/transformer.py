@@ -11,7 +11,7 @@ Shape suffixes: B batch, T positions, D model width, V vocabulary, E key/value h
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from seedbed.model.attention_paths.path import Attend, Heads
 from seedbed.model.cache import KVCache, LayerCache
 from seedbed.model.config import ModelConfig
 from seedbed.model.convolution import ATTENTION, FEEDFORWARD, build_convolution
+from seedbed.model.cross_entropy import Scores
 from seedbed.model.experts import Router, Stack, build_experts
 from seedbed.model.feedforward import build_feedforward
 from seedbed.model.linear import Linear, linear
@@ -35,7 +36,8 @@ from seedbed.model.skips import build_skips, build_value_embeddings
 
 class Block(nn.Module):
     """Attention, then feed-forward, each added to the residual stream; norms before them (Xiong et al. 2020,
-    arXiv:2002.04745)."""
+    arXiv:2002.04745), and in a sandwich after them too, so that no block adds more than the others (Ding et al. 2021,
+    arXiv:2105.13290, §2.4; Gemma 2)."""
 
     def __init__(self, config: ModelConfig, layer: int = 0):
         super().__init__()
@@ -46,6 +48,9 @@ class Block(nn.Module):
         self.feedforward_convolution = build_convolution(config, FEEDFORWARD)
         self.feedforward = build_experts(config) if config.has_experts(layer) else build_feedforward(config)
         self.dropout = nn.Dropout(config.dropout)
+        exits = config.norm_place == "sandwich"
+        self.attention_exit_norm = build_norm(config.width, config) if exits else nn.Identity()
+        self.feedforward_exit_norm = build_norm(config.width, config) if exits else nn.Identity()
 
     def forward(
         self,
@@ -56,57 +61,34 @@ class Block(nn.Module):
         values_BTE: Tensor | None = None,
         positions_BT: Tensor | None = None,
     ) -> Tensor:
-        read_BTD = self.attention_convolution(remade(self.attention_norm, x_BTD), positions_BT, cache)
-        x_BTD = x_BTD + self.dropout(self.attention(read_BTD, angles, attend, cache, values_BTE))
-        read_BTD = self.feedforward_convolution(remade(self.feedforward_norm, x_BTD), positions_BT, cache)
-        return x_BTD + self.dropout(self.feedforward(read_BTD))
+        def attention(read_BTD: Tensor) -> Tensor:
+            read_BTD = self.attention_convolution(read_BTD, positions_BT, cache)
+            return self.attention_exit_norm(self.attention(read_BTD, angles, attend, cache, values_BTE))
+
+        def feedforward(read_BTD: Tensor) -> Tensor:
+            read_BTD = self.feedforward_convolution(read_BTD, positions_BT, cache)
+            return self.feedforward_exit_norm(self.feedforward(read_BTD))
+
+        x_BTD = self.added(x_BTD, self.attention_norm, attention)
+        return self.added(x_BTD, self.feedforward_norm, feedforward)
+
+    def added(self, x_BTD: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
+        """The residual stream after one of its parts."""
+        return x_BTD + self.dropout(part(remade(norm, x_BTD)))
 
 
 class PostNormBlock(Block):
     """The residual stream itself is normalised after each addition (Vaswani et al. 2017, arXiv:1706.03762, §3.1)."""
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        angles: Angles | None,
-        attend: Attend,
-        cache: LayerCache | None,
-        values_BTE: Tensor | None = None,
-        positions_BT: Tensor | None = None,
-    ) -> Tensor:
-        read_BTD = self.attention_convolution(x_BTD, positions_BT, cache)
-        added_BTD = self.dropout(self.attention(read_BTD, angles, attend, cache, values_BTE))
-        x_BTD = remade(self.attention_norm, x_BTD + added_BTD)
-        read_BTD = self.feedforward_convolution(x_BTD, positions_BT, cache)
-        return remade(self.feedforward_norm, x_BTD + self.dropout(self.feedforward(read_BTD)))
+    def added(self, x_BTD: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
+        x_BTD = x_BTD + self.dropout(part(x_BTD))
+        if norm is self.attention_norm:
+            return remade(norm, x_BTD)
+        # No recipe: the next block would make it with this one's weights, which FSDP2 has taken away by then.
+        return self.feedforward_norm(x_BTD)
 
 
-class SandwichBlock(Block):
-    """Norms before and after, so that no block adds more than the others (Ding et al. 2021, arXiv:2105.13290, §2.4;
-    Gemma 2)."""
-
-    def __init__(self, config: ModelConfig, layer: int = 0):
-        super().__init__(config, layer)
-        self.attention_exit_norm = build_norm(config.width, config)
-        self.feedforward_exit_norm = build_norm(config.width, config)
-
-    def forward(
-        self,
-        x_BTD: Tensor,
-        angles: Angles | None,
-        attend: Attend,
-        cache: LayerCache | None,
-        values_BTE: Tensor | None = None,
-        positions_BT: Tensor | None = None,
-    ) -> Tensor:
-        read_BTD = self.attention_convolution(remade(self.attention_norm, x_BTD), positions_BT, cache)
-        added_BTD = self.attention(read_BTD, angles, attend, cache, values_BTE)
-        x_BTD = x_BTD + self.dropout(self.attention_exit_norm(added_BTD))
-        read_BTD = self.feedforward_convolution(remade(self.feedforward_norm, x_BTD), positions_BT, cache)
-        return x_BTD + self.dropout(self.feedforward_exit_norm(self.feedforward(read_BTD)))
-
-
-BLOCKS = {"pre": Block, "post": PostNormBlock, "sandwich": SandwichBlock}
+BLOCKS = {"pre": Block, "post": PostNormBlock, "sandwich": Block}
 
 
 class Head(Linear):
@@ -215,7 +197,7 @@ class Transformer(nn.Module):
         )
         angles = self.positions.angles(length, positions_BT, device=tokens_BT.device)
         x_BTD = self.positions.place(self.embedding(tokens_BT), length, positions_BT)
-        return self.run(tokens_BT, x_BTD, angles, mask, positions_BT, [None] * len(self.blocks))
+        return self._run(tokens_BT, x_BTD, angles, mask, positions_BT, [None] * len(self.blocks))
 
     def extend(self, tokens_BT: Tensor, positions_BT: Tensor, cache: KVCache, seen: int) -> Tensor:
         """Normed residual stream (B, T, D) of new tokens that read, and join, what `cache` holds.
@@ -228,9 +210,9 @@ class Transformer(nn.Module):
         angles = self.positions.angles(seen, positions_BT, device=tokens_BT.device)
         mask = AttentionMask.up_to(positions_BT, seen)
         x_BTD = self.positions.place(self.embedding(tokens_BT), seen, positions_BT)
-        return self.run(tokens_BT, x_BTD, angles, mask, positions_BT, cache.layers(positions_BT, seen))
+        return self._run(tokens_BT, x_BTD, angles, mask, positions_BT, cache.layers(positions_BT, seen))
 
-    def run(
+    def _run(
         self,
         tokens_BT: Tensor,
         embedding_BTD: Tensor,
@@ -256,6 +238,11 @@ class Transformer(nn.Module):
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores (…, V) over the vocabulary of normed residual vectors (…, D)."""
         return self.softcap(linear(x_BTD, self.head_weight))
+
+    @property
+    def scores(self) -> Scores:
+        """How hidden states become a loss, for `summed_cross_entropy` and the like."""
+        return Scores(self.config.logit_softcap)
 
     @property
     def head_weight(self) -> Tensor:

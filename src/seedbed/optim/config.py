@@ -14,6 +14,9 @@ DERIVED = cast(float, None)
 LIKE_MUON = ("muon", "normuon")
 """Optimizers that move matrices by Muon and the rest by AdamW."""
 
+OF_MUON = ("matrix_rate", "embedding_rate", "head_rate", "vector_rate", "newton_schulz_steps", "polynomial")
+"""Settings that they alone read."""
+
 RATES = {"matrix_rate": 0.02, "embedding_rate": 0.05, "head_rate": 0.004, "vector_rate": 0.01, "weight_decay": 0.0}
 """Values of these where they are left out and no depth tells others."""
 
@@ -67,24 +70,28 @@ class OptimizerConfig:
 
     matrix_rate: float = DERIVED
     """Peak learning rate of the matrices inside the blocks under Muon: the same value serves all sizes. Left out: 0.02,
-    or, as the four below, what --model.depth makes of it."""
+    or, like the other rates and weight_decay, what --model.depth makes of it."""
 
     embedding_rate: float = DERIVED
-    """Peak learning rate of the embedding under muon, where AdamW moves it. Left out: 0.05."""
+    """Peak learning rate of all that is looked up (tokens, learned positions, values) under muon, where AdamW moves it.
+    Left out: 0.05."""
 
     head_rate: float = DERIVED
-    """Peak learning rate of an untied output head under muon, where AdamW moves it. Left out: 0.004."""
+    """Peak learning rate of an untied output head, and of the routers of experts, under muon, where AdamW moves them.
+    Left out: 0.004."""
 
     vector_rate: float = DERIVED
-    """Peak learning rate of norm weights under muon, where AdamW moves them. Left out: 0.01."""
+    """Peak learning rate of norm weights, biases and other vectors under muon, where AdamW moves them. Left out:
+    0.01."""
 
     groups: list[ParameterGroup] = field(default_factory=list)
     """Parameters with a rate or decay of their own, under any optimizer: {of: embedding, rate: 0.003} or {of: "*skip*",
     weight_decay: 0.1}. Where several fit, the last counts."""
 
     layer_decay: float = 1.0
-    """Rates fall towards the first layers: that of a block is multiplied by layer_decay for each block above it, that
-    of the embedding by one more (Clark et al. 2020). For fine-tuning: 0.8 to 0.95."""
+    """Rates fall towards the first layers: those of the last block are multiplied by layer_decay once, of each block
+    below once more, of the embedding once more than the first block's (Clark et al. 2020). For fine-tuning: 0.8 to
+    0.95."""
 
     weight_decay: float = DERIVED
     """Decoupled decay of matrices; embeddings, norms, biases and other vectors have none. Left out: 0."""
@@ -132,19 +139,16 @@ class OptimizerConfig:
             raise ConfigError("cautious_decay cannot stand beside the name adamw, whose update is torch's own")
         if self.relative_step and self.name != "adafactor":
             raise ConfigError(f"relative_step is for the name adafactor, not {self.name}")
-        if self.polynomial != "jordan" and self.name not in LIKE_MUON:
-            raise ConfigError(f"polynomial is for the names muon and normuon, not {self.name}")
-        for key in ("momentum", "beta1", "beta2", "epsilon"):
-            if key not in USUAL[self.name] and getattr(self, key) is not None:
-                takes = " and ".join(taken for taken in USUAL[self.name] if taken != "rate") or "none of its kind"
-                raise ConfigError(f"{key} is {getattr(self, key)}, but {self.name} does not use it: it has {takes}")
 
     def unused(self) -> dict[str, str]:
         """Settings that this optimizer does not read, and may have from a preset."""
-        if self.name in LIKE_MUON:
-            return {}
-        rates = ("matrix_rate", "embedding_rate", "head_rate", "vector_rate")
-        return dict.fromkeys((*rates, "newton_schulz_steps"), f"under {self.name}, it is for muon and normuon")
+        taken = USUAL[self.name]
+        takes = " and ".join(key for key in taken if key != "rate") or "none of its kind"
+        others = [key for key in ("momentum", "beta1", "beta2", "epsilon") if key not in taken]
+        told = dict.fromkeys(others, f"under {self.name}, which has {takes}")
+        if self.name not in LIKE_MUON:
+            told |= dict.fromkeys(OF_MUON, f"under {self.name}, it is for muon and normuon")
+        return told
 
     def resolve(self) -> Self:
         """With every number filled in that is left out and that the optimizer has."""

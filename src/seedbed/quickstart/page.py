@@ -19,7 +19,7 @@ from seedbed.inference.generate import DEMO
 from seedbed.quickstart.config import QuickstartConfig
 from seedbed.shards import read_rows
 from seedbed.training.chart import loss_chart
-from seedbed.training.trackers.json_lines import JsonLines
+from seedbed.training.records import JsonLines
 from seedbed.visual.page import Block, Heading, Page, Paragraph, Picture, Table, Verbatim
 
 ANSWERS_SHOWN = 2

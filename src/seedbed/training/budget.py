@@ -33,6 +33,12 @@ MEASURED_SHARE = 0.1
 USED = 0.98
 """Of the time: the rest is for a machine that slows down as it warms."""
 
+FEW_STEPS = 100
+"""Fewer than these teach nothing, whatever the model."""
+
+LONG_DAYS = 1
+"""More than so many are said before they begin."""
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -61,8 +67,7 @@ def measure(trainer: Trainer[Any], seconds: float, phases: Sequence[int] = (0,))
         steps, taken = _run(trainer, MEASURED_STEPS, *each)
         costs.append((first, taken / steps))
     validation = _seconds(trainer.validate) if trainer.validation is not None else 0.0
-    state = (trainer.model, trainer.optimizers, trainer.progress, trainer.source.fingerprint, trainer.further)
-    return Costs(costs[0][1], validation, _seconds(lambda: trainer.checkpoints.save(*state)), costs[1:])
+    return Costs(costs[0][1], validation, _seconds(trainer.save), costs[1:])
 
 
 def _run(trainer: Trainer[Any], steps: int, seconds: float, most: float) -> tuple[int, float]:
@@ -104,3 +109,24 @@ def _steps_within(seconds: float, phases: Sequence[tuple[int, float]], besides: 
     else:
         first, step = phases[-1]
     return first + int(seconds / (step + besides))
+
+
+def few_steps(train: TrainConfig, length: int) -> str | None:
+    """What to say of minutes that hold too few steps; None when they hold enough, or the steps were asked for."""
+    if train.minutes is None or train.steps is None or train.steps >= FEW_STEPS:
+        return None
+    speed = train.batch_schedule.first(train.steps) * length / (60 * train.minutes)
+    return (
+        f"{train.steps} steps fit into {train.minutes:.3g} minutes at {speed:,.0f} tokens/s: too few to learn; other "
+        "programs use the cores? Try OMP_NUM_THREADS=1, or more minutes."
+    )
+
+
+def long_run(seconds: float) -> str | None:
+    """What to say of a run that takes days; None of a shorter one."""
+    if seconds < LONG_DAYS * 86_400:
+        return None
+    return (
+        f"the run takes {seconds / 86_400:,.1f} days or more on this device, by the measured speed of its matrix "
+        "products; --train.minutes makes it as long as you like."
+    )

@@ -109,7 +109,7 @@ class RollbackConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The budget of a run and how it is spent. Give one of steps, epochs and minutes."""
+    """The budget of a run and how it is spent. Give one of steps, epochs and minutes, or in pretrain horizon."""
 
     steps: int | None = None
     """Optimizer steps."""
@@ -172,8 +172,9 @@ class TrainConfig:
     fp32. fp16 scales its loss; fp8 needs an Ada or Hopper GPU."""
 
     recompute: Literal["none", "full", "selective"] = "none"
-    """What the backward pass computes a second time instead of keeping it. selective: all but the matrix products, a
-    little slower. full: whole blocks, a third slower and smallest. The weights come out the same, to the bit."""
+    """What the backward pass computes a second time instead of keeping it. selective: all but matrix products and
+    attention; it saves nothing where norms and gates are made again anyway, as in the default family. full: whole
+    blocks, a third slower and smallest. The weights come out the same, to the bit."""
 
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether blocks are compiled. auto: when the run is long enough to win back the time that this takes; what was
@@ -183,7 +184,8 @@ class TrainConfig:
     """Steps between two lines of metrics."""
 
     validate_every: int | None = None
-    """Steps between two validations. Left out: twenty in a run."""
+    """Steps between two validations. Left out: twenty in a run or, under minutes, so few that they take a tenth of the
+    time."""
 
     validation_rows: int = 256
     """Rows of the validation data that are used: a fixed sample, the same in every run."""
@@ -233,8 +235,8 @@ class TrainConfig:
         return self if self.batch is not None else replace(self, batch=16)
 
     @property
-    def rows(self) -> BatchSchedule:
-        """Of each step."""
+    def batch_schedule(self) -> BatchSchedule:
+        """Rows of each step."""
         return BatchSchedule([(0, self.batch), *((phase.from_step, phase.batch) for phase in self.batches)])
 
     @property

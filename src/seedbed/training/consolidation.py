@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from seedbed.data.batches.batch import IGNORE, BatchSource, TokenBatch
-from seedbed.model.cross_entropy import Scores, summed_cross_entropy
+from seedbed.model.cross_entropy import summed_cross_entropy
 from seedbed.model.transformer import Transformer
 from seedbed.model.weights import read_headers, read_weights, write_weights
 from seedbed.progress import progress
@@ -92,8 +92,7 @@ def estimate_fisher(model: Transformer, source: BatchSource[TokenBatch], rows: i
             generator = torch.Generator().manual_seed((seed + row) % 2**63)
             chances_NV = model.logits(x_ND.detach()).detach().float().softmax(-1).cpu()
             drawn_N = torch.multinomial(chances_NV, 1, generator=generator)[:, 0].to(device)
-            scores = Scores(softcap=model.config.logit_softcap)
-            loss = summed_cross_entropy(x_ND, model.head_weight, drawn_N, scores)
+            loss = summed_cross_entropy(x_ND, model.head_weight, drawn_N, model.scores)
             found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, materialize_grads=True)
             torch._foreach_addcmul_(squares, list(found), list(found))
             units += len(drawn_N)

@@ -1,4 +1,4 @@
-"""The settings of a run that `model.depth` is asked for."""
+"""The settings that follow from `model.depth` and `train.horizon`."""
 
 from __future__ import annotations
 
@@ -27,12 +27,7 @@ def follow_depth(
     """
     train = config.train
     if given.depth is None:
-        if train.horizon is not None and not train.budgets:
-            config = config.resolve()
-            tokens = train.horizon * multiplied_parameters(config.model)
-            steps = max(1, round(config.train.rows.steps_for(tokens / length)))
-            config = replace(config, train=replace(config.train, steps=steps))
-        return config.resolve(), []
+        return _with_horizon(config.resolve(), length), []
     if (config.out / CONFIG).exists():
         earlier = load_config(config.out / CONFIG, PretrainConfig)
         return _with(config, {key: _get(earlier, key) for key in LEFT_OUT if _left_out(config, key)}).resolve(), []
@@ -48,6 +43,15 @@ def follow_depth(
     derived = derive_training(config.model, length, config.optimizer, budget)
     config = _with(config, {item.key: item.value for item in derived})
     return config.resolve(), [*derive_sizes(given, config.model), *derived]
+
+
+def _with_horizon(config: PretrainConfig, length: int) -> PretrainConfig:
+    """Its tokens as steps, where no other budget is given."""
+    if config.train.horizon is None or config.train.budgets:
+        return config
+    tokens = config.train.horizon * multiplied_parameters(config.model)
+    steps = max(1, round(config.train.batch_schedule.steps_for(tokens / length)))
+    return replace(config, train=replace(config.train, steps=steps))
 
 
 def _left_out(config: PretrainConfig, key: str) -> bool:

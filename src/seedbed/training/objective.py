@@ -15,7 +15,7 @@ from torch import Tensor
 from seedbed.data.batches.batch import IGNORE, Batch, TokenBatch
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
-from seedbed.model.cross_entropy import Scores, summed_cross_entropy
+from seedbed.model.cross_entropy import summed_cross_entropy
 from seedbed.model.routing import ROUTER_LOSSES, Documents, load_metrics, router_loss, routings_of
 from seedbed.model.transformer import Transformer
 
@@ -81,8 +81,7 @@ class TargetTokens(Objective[TokenBatch]):
             x_BTD = model.hidden(batch.tokens_BT, **batch.where)
         counted_BT = batch.targets_BT != IGNORE
         targets_N = batch.targets_BT[counted_BT]
-        scores = Scores(softcap=model.config.logit_softcap)
-        total = summed_cross_entropy(x_BTD[counted_BT], model.head_weight, targets_N, scores)
+        total = summed_cross_entropy(x_BTD[counted_BT], model.head_weight, targets_N, model.scores)
         totals = {}
         if self.token_bytes is not None:
             totals["bytes"] = float(self.token_bytes.to(targets_N.device)[targets_N].sum())

@@ -18,6 +18,9 @@ from seedbed.errors import ConfigError
 from seedbed.model.float8 import use_float8
 from seedbed.training.run_state import RunState
 
+MASTER = torch.float32
+"""What is trained, whatever a model is stored in: a bf16 weight is too coarse to take up a small step."""
+
 FIRST_SCALE, LEAST_SCALE = 2.0**8, 2.0**-10
 """The loss is a sum, not a mean: at a scale of 1 a gradient is already as large as a batch has targets."""
 

@@ -31,7 +31,7 @@ from seedbed.training.objective import NextToken, Objective, TargetTokens
 from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.launch import in_parallel
 from seedbed.training.parallel.world import World
-from seedbed.training.precision import Precision
+from seedbed.training.precision import MASTER, Precision
 from seedbed.training.selection import Selected
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 
@@ -87,13 +87,13 @@ def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict
         old_text = OldText(asking(old_rows, config.train.seed), config.consolidation.rows, config.train.seed, roles)
         objective = held = Consolidated(objective, config.consolidation.strength)
 
-    rows, candidates = config.train.rows, config.selection.candidates
-    source, selected = data.source(rows.first), None
+    schedule, candidates = config.train.batch_schedule, config.selection.candidates
+    source, selected = data.source(schedule.first), None
     if config.selection.reference is not None:
         inputs["reference"] = find_model(config.selection.reference)
         reference = _reference(inputs["reference"], folders[0], config.model, length)
         source = selected = Selected(
-            data.source(lambda step: candidates * rows.first(step)), reference, candidates, rows
+            data.source(lambda step: candidates * schedule.first(step)), reference, candidates, schedule
         )
     device = choose_device(config.train.device)
 
@@ -111,6 +111,7 @@ def pretrain(config: PretrainConfig, observers: Sequence[Observer] = ()) -> dict
 
     stage = Stage(
         name="pretrain",
+        architecture=config.model,
         model=starting_model,
         tokenizer=tokenizer,
         source=source,
@@ -163,7 +164,7 @@ def _refuse_objective(objective: str, model: ModelConfig) -> None:
 def _initial(config: PretrainConfig, tokenizer: Tokenizer) -> tuple[Transformer, Tokenizer]:
     """The model that training starts from and its tokenizer, or, where its vocabulary grows, that of the tokens."""
     assert config.init is not None
-    initial, own = load_model(config.init, tokenizer=tokenizer)
+    initial, own = load_model(config.init, dtype=MASTER, tokenizer=tokenizer)
     if not config.resize_vocabulary or tokenizer.vocab_size == own.vocab_size:
         return initial, own
     if tokenizer.chat_template is None and own.chat_template is not None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from seedbed.data.batches.batch import IGNORE, BatchSource, TokenBatch
-from seedbed.model.cross_entropy import Scores, cross_entropy
+from seedbed.model.cross_entropy import cross_entropy
 from seedbed.model.transformer import Transformer
 from seedbed.runs import sha256_json
 from seedbed.training.batch_schedule import BatchSchedule
@@ -38,9 +38,12 @@ class Selected:
     step: nothing to keep, nothing to restore. An epoch is one pass over all candidates.
     """
 
-    def __init__(self, source: BatchSource[TokenBatch], reference: Transformer, candidates: int, rows: BatchSchedule):
+    def __init__(
+        self, source: BatchSource[TokenBatch], reference: Transformer, candidates: int, batch_schedule: BatchSchedule
+    ):
         """Chosen by the losses of `reference` and of the model that `score_by` names."""
-        self.source, self.reference, self.candidates, self.rows = source, reference.eval(), candidates, rows
+        self.source, self.reference, self.candidates = source, reference.eval(), candidates
+        self.batch_schedule = batch_schedule
         self.learner: Transformer | None = None
         self.precision: Precision | None = None
         self._chosen: tuple[tuple[int, int, int], TokenBatch] | None = None
@@ -61,12 +64,12 @@ class Selected:
 
     def batch(self, first: int, count: int) -> TokenBatch:
         """Samples first … first + count − 1, all of one step; in the order of the candidates."""
-        step = int(self.rows.steps_for(first))
-        begin = self.rows.first(step)
-        if first + count > self.rows.first(step + 1):
+        step = int(self.batch_schedule.steps_for(first))
+        begin = self.batch_schedule.first(step)
+        if first + count > self.batch_schedule.first(step + 1):
             raise ValueError(f"samples {first} to {first + count - 1} are not all of step {step}")
         chosen = self._choose(step)
-        pieces = len(chosen.tokens_BT) // self.rows.size(step)
+        pieces = len(chosen.tokens_BT) // self.batch_schedule.size(step)
         return _rows(chosen, torch.arange((first - begin) * pieces, (first - begin + count) * pieces))
 
     def _choose(self, step: int) -> TokenBatch:
@@ -75,7 +78,7 @@ class Selected:
         moved = sum(weight._version for weight in self.learner.parameters())
         key = (step, id(self.learner), moved)
         if self._chosen is None or self._chosen[0] != key:
-            begin, count = self.rows.first(step), self.rows.size(step)
+            begin, count = self.batch_schedule.first(step), self.batch_schedule.size(step)
             pool = self.source.batch(begin * self.candidates, count * self.candidates)
             worth_S = self.worth(pool, count * self.candidates)
             best = torch.argsort(worth_S, descending=True, stable=True)[:count].sort().values
@@ -104,9 +107,8 @@ def _losses(model: Transformer, batch: TokenBatch) -> Tensor:
     """Summed over the targets of each row (R), on the CPU, in fp64: differences of sums are small."""
     counted_RT = batch.targets_BT != IGNORE
     x_ND = model.hidden(batch.tokens_BT, **batch.where)[counted_RT]
-    scores = Scores(softcap=model.config.logit_softcap)
     losses_RT = torch.zeros(counted_RT.shape, dtype=torch.float64)
-    losses_N = cross_entropy(x_ND, model.head_weight, batch.targets_BT[counted_RT], scores)
+    losses_N = cross_entropy(x_ND, model.head_weight, batch.targets_BT[counted_RT], model.scores)
     losses_RT[counted_RT.cpu()] = losses_N.double().cpu()
     return losses_RT.sum(1)
 

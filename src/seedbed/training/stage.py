@@ -31,7 +31,7 @@ from seedbed.runs import (
     writing,
 )
 from seedbed.tokenizers.tokenizer import Tokenizer
-from seedbed.training.budget import MEASURED_SHARE, Costs, fit, measure
+from seedbed.training.budget import MEASURED_SHARE, Costs, few_steps, fit, long_run, measure
 from seedbed.training.chart import LOSS_PICTURE, loss_chart
 from seedbed.training.compilation import check_compiler, pays
 from seedbed.training.config import CheckpointConfig, StageConfig, TrainConfig
@@ -55,21 +55,15 @@ VALIDATION_SEED = 0
 MEASURING = ".measuring"
 """In a run's folder, while its minutes are turned into steps."""
 
-FEW_STEPS = 100
-"""Fewer than these teach nothing, whatever the model."""
-
-
-LONG_DAYS = 1
-"""More than so many are said before they begin."""
-
 
 @dataclass(frozen=True)
 class Stage:
     """What a training stage brings to the one loop."""
 
     name: str
+    architecture: ModelConfig
     model: Callable[[], Transformer]
-    """Makes the model that training starts from; the same weights at every call."""
+    """Makes the model of it that training starts from; the same weights at every call."""
     tokenizer: Tokenizer
     source: BatchSource[Any]
     validation: BatchSource[Any] | None
@@ -147,9 +141,7 @@ def _run(stage: Stage, config: C, run: Path, observers: Sequence[Observer]) -> d
     logger.info("%s: step %d of %d on %s", stage.name, resumed_at, trainer.steps, trainer.device)
     for name, note in stage.notes.items():
         logger.info("%s: %s", name, note)
-    warning = few_steps(config.train, stage.length) or long_run(
-        _least_seconds(config.train, stage, trainer.model.config)
-    )
+    warning = few_steps(config.train, stage.length) or long_run(_least_seconds(config.train, stage))
     if warning is not None:
         logger.warning(warning)
     finished = trainer.train()
@@ -235,7 +227,7 @@ def _counted(config: StageConfig, stage: Stage) -> TrainConfig:
     if train.steps is not None:
         return train
     if train.epochs is not None:
-        return replace(train, steps=max(1, round(train.rows.steps_for(train.epochs * stage.source.samples))))
+        return replace(train, steps=max(1, round(train.batch_schedule.steps_for(train.epochs * stage.source.samples))))
     assert train.minutes is not None  # one budget is given
     seconds = 60 * train.minutes
     World.here().tell(_Measuring(config, seconds))
@@ -256,16 +248,16 @@ def _with_compile(config: C, stage: Stage) -> C:
     if train.minutes is not None:
         seconds = 60 * train.minutes
     else:
-        seconds = _least_seconds(train, stage, stage.model().config)
+        seconds = _least_seconds(train, stage)
     chosen: Literal["on", "off"] = "on" if pays(seconds, device) else "off"
     logger.info("compile: %s, for a run of about %.0f s or more", chosen, seconds)
     return replace(config, train=replace(train, compile=chosen))
 
 
-def _least_seconds(train: TrainConfig, stage: Stage, model: ModelConfig) -> float:
+def _least_seconds(train: TrainConfig, stage: Stage) -> float:
     """What the steps or epochs take if nothing counts but matrix products at the measured speed of the devices."""
-    samples = train.rows.first(train.steps) if train.steps else (train.epochs or 0.0) * stage.source.samples
-    flops = samples * stage.length * training_flops(model, stage.length)
+    samples = train.batch_schedule.first(train.steps) if train.steps else (train.epochs or 0.0) * stage.source.samples
+    flops = samples * stage.length * training_flops(stage.architecture, stage.length)
     return flops / (gemm_peak(choose_device(train.device)) * World.here().size)
 
 
@@ -289,27 +281,6 @@ def _measured(config: StageConfig, stage: Stage, seconds: float) -> Costs:
         return measure(trainer, MEASURED_SHARE * seconds, phases)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def few_steps(train: TrainConfig, length: int) -> str | None:
-    """What to say of minutes that hold too few steps; None when they hold enough, or the steps were asked for."""
-    if train.minutes is None or train.steps is None or train.steps >= FEW_STEPS:
-        return None
-    speed = train.rows.first(train.steps) * length / (60 * train.minutes)
-    return (
-        f"{train.steps} steps fit into {train.minutes:.3g} minutes at {speed:,.0f} tokens/s: too few to learn; other "
-        "programs use the cores? Try OMP_NUM_THREADS=1, or more minutes."
-    )
-
-
-def long_run(seconds: float) -> str | None:
-    """What to say of a run that takes days; None of a shorter one."""
-    if seconds < LONG_DAYS * 86_400:
-        return None
-    return (
-        f"the run takes {seconds / 86_400:,.1f} days or more on this device, by the measured speed of its matrix "
-        "products; --train.minutes makes it as long as you like."
-    )
 
 
 # Records -------------------------------------------------------------------------------------------------------------

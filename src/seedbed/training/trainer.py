@@ -40,9 +40,9 @@ from seedbed.training.parallel.arrangement import arrange
 from seedbed.training.parallel.parallel import Rows, local
 from seedbed.training.precision import Precision
 from seedbed.training.recompute import recompute_blocks
+from seedbed.training.records import JsonLines, finite
 from seedbed.training.rollback import WINDOW, past_trouble, refuse_rollback, trouble
 from seedbed.training.run_state import RunState
-from seedbed.training.trackers.json_lines import JsonLines, finite
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Trainer(Generic[B]):
         self.validation = validation
         self.config = config
         self.steps = config.steps
-        self.rows = config.rows
+        self.batch_schedule = config.batch_schedule
         self.schedule = schedule
         self.parallel = arrange(model, config)
         self.optimizers = self.parallel.divide(build_optimizers(model, optimizer))
@@ -163,7 +163,7 @@ class Trainer(Generic[B]):
     def micro_batches(self, step: int) -> Iterator[tuple[Rows, B]]:
         """This process's rows of a step, as many at a time as fit."""
         step += self.progress.skipped_batches
-        begin, count = self.rows.first(step), self.rows.size(step)
+        begin, count = self.batch_schedule.first(step), self.batch_schedule.size(step)
         for rows in self.parallel.rows(begin, count, self.config.micro_batch or count):
             yield rows, self.meter.batch(self.source, rows.first, rows.count).to(self.device)
 
@@ -280,14 +280,14 @@ class Trainer(Generic[B]):
             return False  # in trouble: it would push out a checkpoint from before it, and there is nothing to lose
         if improved and self.saves_improvements:
             return True
-        if when.steps is None and when.epochs is None and not self.saves_improvements:
+        if when.steps is None and when.epochs is None and not when.on_improvement:
             return self.due(self.validation_interval)
         if self.due(when.steps):
             return True
         if when.epochs is None:
             return False
         # So many passes are full, which before this step they were not.
-        passes = [self.rows.first(step) // (when.epochs * self.source.samples) for step in (step - 1, step)]
+        passes = [self.batch_schedule.first(step) // (when.epochs * self.source.samples) for step in (step - 1, step)]
         return passes[0] != passes[1] or step == self.steps
 
     @property
@@ -377,6 +377,9 @@ class Trainer(Generic[B]):
         metrics = self.validate()
         progress, loss = self.progress, metrics["loss"]
         improved = math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss)
+        improved = (
+            improved and not progress.skipped_in_row
+        )  # then nothing is saved, and it would be the best for nought
         if improved:
             progress = replace(progress, best_step=progress.step, best_loss=loss, validations_without_gain=0)
         else:

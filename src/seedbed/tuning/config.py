@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from seedbed.configuration import at_least, between
+from seedbed.errors import ConfigError
 from seedbed.optim.config import OptimizerConfig
 from seedbed.training.config import StageConfig
 
@@ -24,13 +25,15 @@ class FinetuneOptimizerConfig(OptimizerConfig):
     """Peak learning rate of the matrices inside the blocks under Muon: the same value serves all sizes."""
 
     embedding_rate: float = 0.005
-    """Peak learning rate of the embedding under muon, where AdamW moves it."""
+    """Peak learning rate of all that is looked up (tokens, learned positions, values) under muon, where AdamW moves
+    it."""
 
     head_rate: float = 0.0004
-    """Peak learning rate of an untied output head under muon, where AdamW moves it."""
+    """Peak learning rate of an untied output head, and of the routers of experts, under muon, where AdamW moves
+    them."""
 
     vector_rate: float = 0.001
-    """Peak learning rate of norm weights under muon, where AdamW moves them."""
+    """Peak learning rate of norm weights, biases and other vectors under muon, where AdamW moves them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,10 @@ class FinetuneConfig(StageConfig):
     def __post_init__(self) -> None:
         at_least(self, 2, "length")
         between(self, 0, 0.5, "validation_fraction")
+        if self.train.horizon is not None:
+            raise ConfigError(
+                "train.horizon is a budget of pretrain alone", "Give --train.steps, --train.epochs or --train.minutes."
+            )
 
     def unused(self) -> dict[str, str]:
         """A share that is not kept apart."""

@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from seedbed.data.batches.batch import BatchSource, TokenBatch
 from seedbed.data.batches.loader import WindowSource
 from seedbed.data.batches.mixture import MixtureSource, Phase
@@ -30,14 +28,12 @@ from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.objective import NextToken, refuse_both_ways
 from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.launch import in_parallel
+from seedbed.training.precision import MASTER
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 from seedbed.tuning.config import FinetuneConfig
 
 Named = tuple[str, Example]
 """What is learned from, behind the name of its file and row."""
-
-MASTER = torch.float32
-"""What is trained, whatever the model is stored in: a bf16 weight is too coarse to take up a small step."""
 
 
 @in_parallel
@@ -84,6 +80,7 @@ def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict
 
     stage = Stage(
         name="finetune",
+        architecture=model.config,
         model=starting_model,
         tokenizer=tokenizer,
         source=source,

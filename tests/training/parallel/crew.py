@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from seedbed.errors import ConfigError, StorageError
+from seedbed.model import linear
 from seedbed.model.routing import find_routers
 from seedbed.optim.config import OptimizerConfig
 from seedbed.training import checkpoint
@@ -99,6 +100,27 @@ def fsdp_with_rows_that_do_not_divide_evenly_does_too(place: Path) -> None:
 
 def fsdp_with_adamw_does_too(place: Path) -> None:
     lose_alike(place, 20, parallel="fsdp", optimizer=OptimizerConfig(name="adamw"))
+
+
+def fsdp_with_norms_behind_the_blocks_does_too(place: Path) -> None:
+    """A block's last norm is read by the next block, when this one's weights are gone."""
+    lose_alike(place, 20, parallel="fsdp", model=replace(MODEL, norm_place="post"))
+
+
+def fsdp_with_tables_and_convolutions_does_too(place: Path) -> None:
+    model = replace(MODEL, tied=True, embedding_skip=True, value_embeddings=True, short_convolution=3)
+    lose_alike(place, 20, parallel="fsdp", model=model)
+
+
+def products_of_onednn_keep_the_losses_of_one_process(place: Path) -> None:
+    worth, linear.WORTH = linear.WORTH, 0
+    try:
+        for way in ("ddp", "zero1", "fsdp"):
+            (place / way).mkdir(exist_ok=True)
+            lose_alike(place / way, 20, parallel=way, seed=1)
+        lose_alike(place, 20, tensor_parallel=2, seed=1)
+    finally:
+        linear.WORTH = worth
 
 
 def ddp_balances_experts_by_the_loads_of_all_processes(place: Path) -> None:

@@ -13,16 +13,27 @@ import torch
 from seedbed.errors import DataError
 from seedbed.model.config import ModelConfig
 from seedbed.model.huggingface.gpt import GPT2_CLASS, GPT_NEOX_CLASS
-from seedbed.model.huggingface.llama import ARCEE_CLASS, LLAMA_CLASS, QWEN3_CLASS
+from seedbed.model.huggingface.llama import ARCEE_CLASS, LLAMA_CLASS, QWEN2_CLASS, QWEN3_CLASS
 from seedbed.model.huggingface.mixtures import DOTS1_CLASS, MIXTRAL_CLASS, QWEN3_MOE_CLASS
 from seedbed.model.huggingface.peer_class import PeerClass, Values
 from seedbed.runs import make_record
 
 CLASSES = (
-    *(QWEN3_CLASS, LLAMA_CLASS, ARCEE_CLASS, GPT2_CLASS, GPT_NEOX_CLASS),
+    *(QWEN3_CLASS, QWEN2_CLASS, LLAMA_CLASS, ARCEE_CLASS, GPT2_CLASS, GPT_NEOX_CLASS),
     *(MIXTRAL_CLASS, QWEN3_MOE_CLASS, DOTS1_CLASS),
 )
 """Asked in this order."""
+NOT_COMPARED = {
+    *("dtype", "torch_dtype", "initializer_range", "use_cache", "attention_dropout", "hidden_dropout", "resid_pdrop"),
+    *("embd_pdrop", "attn_pdrop", "pad_token_id", "bos_token_id", "eos_token_id"),
+    *("router_aux_loss_coef", "output_router_logits"),
+    # Read, or refused, where they are read.
+    *("rope_parameters", "rope_scaling", "rope_theta", "rotary_emb_base", "sliding_window", "max_window_layers"),
+    *("mlp_only_layers", "layer_types"),
+    # May be null; and synonyms.
+    *("head_dim", "num_key_value_heads", "n_inner", "hidden_act", "activation_function"),
+}
+"""Keys of a config.json that are of no consequence for what is computed, or whose value was taken over."""
 
 
 def find_class(config: ModelConfig) -> PeerClass | None:
@@ -67,7 +78,7 @@ def huggingface_config(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any
         "tie_word_embeddings": config.tied,
         "use_cache": True,
         "vocab_size": config.vocab_size,
-        **peer.describe(config),
+        **peer.write(config),
     }
 
 
@@ -106,22 +117,3 @@ def _special_id(values: Values, name: str) -> Any:
     said = values.get(f"{name}_token_id")
     first = next(iter(said), None) if isinstance(said, list) else said
     return None if isinstance(first, int) and not 0 <= first < values["vocab_size"] else first
-
-
-NOT_COMPARED = {
-    *("dtype", "torch_dtype", "initializer_range", "use_cache", "attention_dropout", "hidden_dropout"),
-    *(
-        "pad_token_id",
-        "bos_token_id",
-        "eos_token_id",
-        "resid_pdrop",
-        "embd_pdrop",
-        "attn_pdrop",
-        "sliding_window",
-        "max_window_layers",
-    ),
-    *("rope_parameters", "rope_scaling", "rope_theta", "rotary_emb_base"),  # read, or refused there
-    *("router_aux_loss_coef", "mlp_only_layers", "output_router_logits", "layer_types"),
-    *("head_dim", "num_key_value_heads", "n_inner", "hidden_act", "activation_function"),  # may be null; and synonyms
-}
-"""Keys of no consequence for what is computed, or whose value was taken over."""

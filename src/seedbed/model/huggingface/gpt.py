@@ -15,7 +15,7 @@ NEOX_CHOICES = {"norm": "layer", "norm_bias": True, "qk_norm": False, "feedforwa
 GPT2_CHOICES = NEOX_CHOICES | {"positions": "learned", "attention_bias": True}
 
 
-def _gpt2(config: ModelConfig) -> dict[str, Any]:
+def _write_gpt2(config: ModelConfig) -> dict[str, Any]:
     return {
         "activation_function": (PLAIN_ACTIVATIONS | {"gelu": "gelu_new"})[config.activation],
         "add_cross_attention": False,
@@ -47,7 +47,7 @@ def _read_gpt2(values: Values) -> dict[str, Any]:
     }
 
 
-def _gpt_neox(config: ModelConfig) -> dict[str, Any]:
+def _write_gpt_neox(config: ModelConfig) -> dict[str, Any]:
     rope = write_rope(config)
     rope["rope_parameters"]["partial_rotary_factor"] = 1.0
     return {
@@ -90,7 +90,7 @@ GPT2_CLASS = PeerClass(
     "GPT2LMHeadModel",
     "gpt2",
     GPT2,
-    _gpt2,
+    _write_gpt2,
     _read_gpt2,
     {"activation": tuple(PLAIN_ACTIVATIONS)} | {name: (value,) for name, value in GPT2_CHOICES.items()},
     heads="filling",
@@ -101,7 +101,7 @@ GPT_NEOX_CLASS = PeerClass(
     "GPTNeoXForCausalLM",
     "gpt_neox",
     GPT_NEOX,
-    _gpt_neox,
+    _write_gpt_neox,
     _read_gpt_neox,
     {"rope_scaling": ROPE_SCALINGS, "activation": tuple(PLAIN_ACTIVATIONS), "attention_bias": EITHER}
     | {name: (value,) for name, value in NEOX_CHOICES.items()},

@@ -1,4 +1,4 @@
-"""Llama and what is built on it: Qwen3, Arcee."""
+"""Llama and what is built on it: Qwen2, Qwen3, Arcee."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read_llama(values: Values, activations: Mapping[str, str] = GATED_ACTIVATION
     }
 
 
-def write_qwen3(config: ModelConfig) -> dict[str, Any]:
+def write_qwen(config: ModelConfig) -> dict[str, Any]:
     said = write_llama(config) | {
         "max_window_layers": config.layers,
         "sliding_window": config.window,
@@ -61,7 +61,13 @@ def write_qwen3(config: ModelConfig) -> dict[str, Any]:
     return said
 
 
-def _read_qwen3(values: Values) -> dict[str, Any]:
+def _write_qwen2(config: ModelConfig) -> dict[str, Any]:
+    said = write_qwen(config)
+    del said["attention_bias"]  # the class has no choice
+    return said
+
+
+def _read_qwen(values: Values) -> dict[str, Any]:
     return read_llama(values) | _read_windows(values)
 
 
@@ -82,9 +88,26 @@ QWEN3_CLASS = PeerClass(
     "Qwen3ForCausalLM",
     "qwen3",
     QWEN3,
-    write_qwen3,
-    _read_qwen3,
+    write_qwen,
+    _read_qwen,
     {"rope_scaling": ROPE_SCALINGS, "activation": tuple(GATED_ACTIVATIONS), "attention_bias": EITHER},
+    has_windows=True,
+)
+
+QWEN2_CLASS = PeerClass(
+    "Qwen2ForCausalLM",
+    "qwen2",
+    LLAMA,
+    _write_qwen2,
+    lambda values: _read_qwen(values) | {"qk_norm": False, "attention_bias": True, "attention_output_bias": False},
+    {
+        "rope_scaling": ROPE_SCALINGS,
+        "activation": tuple(GATED_ACTIVATIONS),
+        "attention_bias": (True,),
+        "attention_output_bias": (False,),
+        "qk_norm": (False,),
+    },
+    heads="dividing",
     has_windows=True,
 )
 

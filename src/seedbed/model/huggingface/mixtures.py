@@ -8,7 +8,7 @@ from typing import Any
 from seedbed.errors import DataError
 from seedbed.model.config import MOST_EXPERTS, MOST_LAYERS, ModelConfig
 from seedbed.model.huggingface.activations import GATED_ACTIVATIONS
-from seedbed.model.huggingface.llama import read_llama, write_llama, write_qwen3
+from seedbed.model.huggingface.llama import read_llama, write_llama, write_qwen
 from seedbed.model.huggingface.peer_class import EITHER, PeerClass, Values
 from seedbed.model.huggingface.rotary import ROPE_SCALINGS
 from seedbed.model.names import DOTS1, MIXTRAL, QWEN3_MOE
@@ -17,12 +17,16 @@ FIRST_DENSE = range(MOST_LAYERS)
 ROTARY_GATED: Mapping[str, Container[Any]] = {"rope_scaling": ROPE_SCALINGS, "activation": tuple(GATED_ACTIVATIONS)}
 
 
-def _without_windows(values: Values) -> None:
-    if values.get("sliding_window") is not None and values.get("use_sliding_window", True):
-        raise DataError(f"sliding_window is {values['sliding_window']}, seedbed reads none from this class")
+def _refuse_windows(values: Values) -> None:
+    """DataError where a layer has a sliding window, which seedbed reads from none of these classes."""
+    told = values.get("layer_types")
+    has_one = values.get("sliding_window") is not None and values.get("use_sliding_window", True)
+    later = values.get("max_window_layers", 0) < values["num_hidden_layers"]
+    if set(told) != {"full_attention"} if told else has_one and later:
+        raise DataError("its layers have sliding windows, seedbed reads none from this class")
 
 
-def _mixtral(config: ModelConfig) -> dict[str, Any]:
+def _write_mixtral(config: ModelConfig) -> dict[str, Any]:
     return write_llama(config) | {
         "intermediate_size": config.expert_width,
         "num_experts_per_tok": config.experts_active,
@@ -33,7 +37,7 @@ def _mixtral(config: ModelConfig) -> dict[str, Any]:
 
 
 def _read_mixtral(values: Values) -> dict[str, Any]:
-    _without_windows(values)
+    _refuse_windows(values)
     return read_llama(values) | {
         "qk_norm": False,
         "experts": values["num_local_experts"],
@@ -43,8 +47,8 @@ def _read_mixtral(values: Values) -> dict[str, Any]:
     }
 
 
-def _qwen3_moe(config: ModelConfig) -> dict[str, Any]:
-    return write_qwen3(config) | {
+def _write_qwen3_moe(config: ModelConfig) -> dict[str, Any]:
+    return write_qwen(config) | {
         "decoder_sparse_step": config.experts_every,
         "mlp_only_layers": list(range(config.experts_dense_first)),
         "moe_intermediate_size": config.expert_width,
@@ -69,7 +73,7 @@ def _read_qwen3_moe(values: Values) -> dict[str, Any]:
     }
 
 
-def _dots1(config: ModelConfig) -> dict[str, Any]:
+def _write_dots1(config: ModelConfig) -> dict[str, Any]:
     return write_llama(config) | {
         "first_k_dense_replace": config.experts_dense_first,
         "layer_types": ["full_attention"] * config.layers,
@@ -87,8 +91,7 @@ def _dots1(config: ModelConfig) -> dict[str, Any]:
 
 
 def _read_dots1(values: Values) -> dict[str, Any]:
-    if set(values.get("layer_types") or ()) > {"full_attention"}:
-        raise DataError("layer_types has sliding windows, seedbed reads none from this class")
+    _refuse_windows(values)
     return read_llama(values) | {
         "experts": values.get("n_routed_experts") or values["num_local_experts"],
         "experts_active": values["num_experts_per_tok"],
@@ -106,7 +109,7 @@ MIXTRAL_CLASS = PeerClass(
     "MixtralForCausalLM",
     "mixtral",
     MIXTRAL,
-    _mixtral,
+    _write_mixtral,
     _read_mixtral,
     {**ROTARY_GATED, "qk_norm": (False,), "experts": range(1, MOST_EXPERTS + 1), "router_normalised": (True,)},
 )
@@ -115,7 +118,7 @@ QWEN3_MOE_CLASS = PeerClass(
     "Qwen3MoeForCausalLM",
     "qwen3_moe",
     QWEN3_MOE,
-    _qwen3_moe,
+    _write_qwen3_moe,
     _read_qwen3_moe,
     {
         **ROTARY_GATED,
@@ -131,7 +134,7 @@ DOTS1_CLASS = PeerClass(
     "Dots1ForCausalLM",
     "dots1",
     DOTS1,
-    _dots1,
+    _write_dots1,
     _read_dots1,
     {
         **ROTARY_GATED,
@@ -143,4 +146,5 @@ DOTS1_CLASS = PeerClass(
         "router_normalised": EITHER,
     },
     balances=True,
+    defaults={"sliding_window": 4096, "max_window_layers": 62},
 )

@@ -24,14 +24,8 @@ ANY_CLASS_HAS = (
     ),
     *("rope_base", "rope_factor", "rope_original_context", "pad_id", "bos_id", "eos_id"),
     *("experts_active", "expert_width", "balance_rate"),  # of classes that have experts; the bias is a choice of them
-    *(
-        "balance_loss",
-        "router_z_loss",
-        "dropout",
-        "initial_std",
-        "embedding_std",
-        "zero_projections",
-    ),  # these matter while training only
+    # These matter while training only.
+    *("balance_loss", "router_z_loss", "dropout", "initial_std", "embedding_std", "zero_projections"),
 )
 """Fields that may have any value in every class."""
 
@@ -49,7 +43,7 @@ class PeerClass:
     name: str
     model_type: str
     table: Table
-    describe: Callable[[ModelConfig], dict[str, Any]]
+    write: Callable[[ModelConfig], dict[str, Any]]
     """What its config.json says beside what all of them say."""
     read: Callable[[Values], dict[str, Any]]
     """Our config from its config.json, but for vocabulary, ids and head, which all write alike."""

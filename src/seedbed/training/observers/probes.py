@@ -13,7 +13,7 @@ from seedbed.errors import ConfigError
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.observers.observer import Observer, sample_batch, undisturbed
-from seedbed.training.trackers.json_lines import finite
+from seedbed.training.records import finite
 
 if TYPE_CHECKING:
     from seedbed.training.trainer import StepReport, Trainer

@@ -22,13 +22,13 @@ def arrange(model: Transformer, config: TrainConfig) -> Parallel:
             f"train.tensor_parallel is {parts}, but there {there}",
             f"Give --train.devices {parts} or a multiple, or start as many by torchrun.",
         )
+    if world.size == 1:
+        return Parallel(model, world)
     replicas = world.size // parts
     group = config.shard_group or replicas
     if config.parallel == "fsdp" and replicas % group:
         raise ConfigError(f"train.shard_group is {group}, but there are {replicas} replicas, no multiple of it")
     if config.parallel == "fsdp" or parts > 1:
-        if world.size == 1:
-            return Parallel(model, world)
         from seedbed.training.parallel.sharded import Sharded
 
         shards = group if config.parallel == "fsdp" else 1
@@ -37,8 +37,6 @@ def arrange(model: Transformer, config: TrainConfig) -> Parallel:
         return Sharded(
             model, world, init_device_mesh(device, (replicas // shards, shards, parts), mesh_dim_names=names)
         )
-    if world.size == 1:
-        return Parallel(model, world)
-    return (
-        SharedOptimizer(model, world) if config.parallel == "zero1" else Replicas(model, world, world.rank, world.size)
-    )
+    if config.parallel == "zero1":
+        return SharedOptimizer(model, world)
+    return Replicas(model, world, world.rank, world.size)

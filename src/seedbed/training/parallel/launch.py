@@ -201,7 +201,7 @@ def _watch(children: list[BaseProcess]) -> tuple[int, int] | None:
     """Waits for all; the number and exit code of the first that failed, after which the others have GRACE seconds."""
     failed, deadline = None, float("inf")
     while running := [child for child in children if child.exitcode is None]:
-        wait([child.sentinel for child in running], timeout=min(1.0, deadline))
+        wait([child.sentinel for child in running], timeout=1.0)
         for number, child in enumerate(children):
             if failed is None and child.exitcode:
                 failed, deadline = (number, child.exitcode), time.monotonic() + GRACE

@@ -39,10 +39,10 @@ class Sharded(Replicas):
         parts = mesh["tensor"].size()
         super().__init__(model, world, world.rank // parts, world.size // parts)
         self.mesh = mesh
-        self.shards = mesh["shard"].size() > 1
+        self.divides_weights = mesh["shard"].size() > 1
         if mesh["tensor"].size() > 1:
             split_blocks(model, mesh["tensor"])
-        if self.shards:
+        if self.divides_weights:
             if model.config.balance_rate:
                 raise ConfigError(
                     f"model.balance_rate is {model.config.balance_rate}, but train.parallel fsdp divides what it moves",
@@ -65,7 +65,7 @@ class Sharded(Replicas):
         register_fsdp_forward_method(self.model, "hidden")  # what objectives call; logits follow while weights are here
 
     def sum_gradients(self) -> None:
-        if not self.shards and self.replicas > 1:
+        if not self.divides_weights and self.replicas > 1:
             sum_gradients(self.model.parameters(), self.mesh["replicate"].get_group())
         if self.mesh["tensor"].size() > 1:
             sum_gradients(head_norms(self.model), self.mesh["tensor"].get_group())

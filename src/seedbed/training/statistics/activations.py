@@ -39,24 +39,16 @@ def activation_statistics(model: Transformer, forward: Callable[[], object]) -> 
         for number, block in enumerate(model.blocks):
             assert isinstance(block, Block)
             name = f"block_{number}"
-            hooks.enter_context(_hooked(block.register_forward_hook(partial(_see_stream, found, name))))
+            hooks.callback(block.register_forward_hook(partial(_see_stream, found, name)).remove)
             attention = block.attention.register_forward_pre_hook(partial(_see_attention, found, name))
-            hooks.enter_context(_hooked(attention))
+            hooks.callback(attention.remove)
             if isinstance(down := getattr(block.feedforward, "down", None), nn.Module):
-                hooks.enter_context(_hooked(down.register_forward_pre_hook(partial(_see_units, found, name))))
+                hooks.callback(down.register_forward_pre_hook(partial(_see_units, found, name)).remove)
         last = model.final_norm.register_forward_hook(partial(_see_logits, found, model))
-        hooks.enter_context(_hooked(last))
+        hooks.callback(last.remove)
         routings = hooks.enter_context(routings_of(model))
         forward()
     return found | routing_statistics(routings)
-
-
-@contextlib.contextmanager
-def _hooked(handle: Any) -> Any:
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _see_stream(found: dict[str, float], name: str, block: nn.Module, inputs: Any, x_BTD: Tensor) -> None:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from seedbed.training.observers.config import StatisticsConfig
 from seedbed.training.observers.observer import Observer, sample_batch, undisturbed
+from seedbed.training.records import finite
 from seedbed.training.statistics.activations import activation_statistics
 from seedbed.training.statistics.parameters import gradient_norms, group_parameters, update_ratios
-from seedbed.training.trackers.json_lines import finite
 
 if TYPE_CHECKING:
     from seedbed.training.trainer import StepReport, Trainer

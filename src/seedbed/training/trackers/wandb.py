@@ -31,7 +31,8 @@ class WeightsAndBiases(Tracker):
         self.id = self.run.id
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        # A step that was told before the run went back is left out there: its numbers are the same bits.
+        # A step that was told before the run went back is left out there: its numbers are the same bits,
+        # or after a rollback those of the way that was left.
         self.run.log(dict(values), step=step)
 
     def text(self, step: int, name: str, text: str) -> None:
