@@ -4,12 +4,12 @@ vocabulary 32768, context 1024) the products of the model alone, causal attentio
 fastest product of matrices measured beside it; Muon takes ≤ 15% of a step more than AdamW.
 
 Ours is the whole step of the trainer: batch, loss, backward pass, clipping, optimizer. The peer is transformers (PyPI),
-eager, its own loss, no clipping. Both have fused AdamW. For time they take turns step by step in one process, so that
-whatever the machine does, it does to both; the ratio is the median of those of neighbours, and `ratio_apart` that of
-processes of their own. Memory is the most that a process of its own ever held, imports included: ours with the settings
-that the command `seedbed` gives itself (huge pages, glibc's tunables), the peer's without; `alike_peak_mb` is the
-peer's with them too, told but not judged. Muon is measured at the default batch, 16 rows of 512, against AdamW for
-everything; `full_peak_mb` is the first model with `recompute: full`, told but not judged.
+eager, its own loss, no clipping. Both have fused AdamW. Each runs in processes of its own, in turns: ours with the
+settings that the command `seedbed` gives itself (huge pages, glibc's tunables), the peer without. Memory is the most
+that a process ever held, imports included. Told but not judged: `turns_ratio`, of both taking turns step by step in one
+process, whose settings and neighbour cost the peer time; `alike_…`, the peer in a process of its own with our settings;
+`full_…`, ours with `recompute: full`. Muon is measured at the default batch, 16 rows of 512, against AdamW for
+everything.
 Run: python benchmarks/train_throughput.py --json   (about 15 minutes on 2 cores)
 Ends with exit code 1 when a claim is not met.
 """
@@ -217,17 +217,12 @@ def main() -> None:
         return statistics.median(figures[key] for figures in found[what])
 
     figures: dict[str, Any] = {
-        "ratio": median("turns", "ratio") if peer else None,
-        "ratio_apart": median("peer", "seconds") / median("ours", "seconds") if peer else None,
+        "ratio": median("peer", "seconds") / median("ours", "seconds") if peer else None,
         "memory_ratio": median("ours", "peak_mb") / median("peer", "peak_mb") if peer else None,
         "memory_ratio_alike": median("ours", "peak_mb") / median("alike", "peak_mb") if peer else None,
         "gemm_fraction": median("small", "gemm_fraction"),
         "muon_overhead": (median("muon", "optimizer") - median("adamw", "optimizer")) / median("muon", "seconds"),
-        **{
-            key if what == "turns" else f"{what}_{key}": median(what, key)
-            for what, kinds in found.items()
-            for key in kinds[0]
-        },
+        **{f"{what}_{key}": median(what, key) for what, kinds in found.items() for key in kinds[0]},
     }
     figures = {key: value if value is None else round(value, 3) for key, value in figures.items()}
     figures |= {"transformers": peer, "machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
