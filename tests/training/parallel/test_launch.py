@@ -133,7 +133,7 @@ def fail_at_the_second_ctrl_c(config: PretrainConfig) -> dict[str, Any]:
 def test_ctrl_c_twice_is_no_failure_of_any_process(tokens, tmp_path):
     def press() -> None:
         for times in range(2):
-            wait_until(lambda: len(list(tmp_path.glob(f"{times}.*"))) == 2)  # noqa: B023
+            wait_until(lambda: len(list(tmp_path.glob(f"{times}.*"))) == 2)  # noqa: B023 (done at once)
             os.kill(os.getpid(), signal.SIGINT)
 
     pressing = threading.Thread(target=press)
