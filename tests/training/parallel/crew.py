@@ -1,4 +1,5 @@
-"""Promises that two processes keep together, each a function that both of them run; started once for all of them."""
+"""Promises that two or four processes keep together, each a function that all of them run; started once for each
+number of processes."""
 
 from __future__ import annotations
 
@@ -66,11 +67,14 @@ ALONE: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 """The numbers of one process, by its settings: several ways of training together are held against the same."""
 
 
-def lose_alike(place: Path, steps: int, *, parallel: str = "ddp", tensor_parallel: int = 1, **train) -> None:
+def lose_alike(
+    place: Path, steps: int, *, parallel: str = "ddp", tensor_parallel: int = 1, shard_group: int | None = None, **train
+) -> None:
     settings = repr((steps, train))
     if settings not in ALONE:
         ALONE[settings] = numbers(alone(place / "alone", steps=steps, **train), steps)
-    many = trainer(place / "many", steps=steps, parallel=parallel, tensor_parallel=tensor_parallel, **train)
+    way = {"parallel": parallel, "tensor_parallel": tensor_parallel, "shard_group": shard_group}
+    many = trainer(place / "many", steps=steps, **way, **train)
     (losses, norms, of_experts), (losses_, norms_, of_experts_) = ALONE[settings], numbers(many, steps)
     torch.testing.assert_close(losses_, losses, atol=1e-5, rtol=0)
     torch.testing.assert_close(norms_, norms, atol=0, rtol=1e-3)
@@ -330,22 +334,45 @@ def records_are_written_by_one_process(place: Path) -> None:
     assert steps == [0, 1, 1, 2, 2, 3, 3]
 
 
-PROMISES = {
+def two_pairs_with_all_weights_each_have_the_losses_of_one_process(place: Path) -> None:
+    """Hybrid sharding."""
+    lose_alike(place, 20, parallel="fsdp", shard_group=2)
+
+
+def two_pairs_with_all_weights_each_resume_in_the_same_bits(place: Path) -> None:
+    resume_in_the_same_bits(place, parallel="fsdp", shard_group=2)
+
+
+def two_by_two_divide_weights_and_matrices_with_the_losses_of_one_process(place: Path) -> None:
+    """FSDP2 across, tensor parallelism along."""
+    lose_alike(place, 20, parallel="fsdp", tensor_parallel=2)
+
+
+def two_by_two_copies_and_matrices_have_the_losses_of_one_process(place: Path) -> None:
+    lose_alike(place, 20, parallel="ddp", tensor_parallel=2)
+
+
+ALL = {
     name: promise
     for name, promise in list(globals().items())
     if callable(promise) and promise.__module__ == __name__ and "_" in name and name.count("_") > 3
 }
-PROMISES.pop("resume_in_the_same_bits")
+ALL.pop("resume_in_the_same_bits")
+PROMISES = {
+    4: {name: promise for name, promise in ALL.items() if name.startswith(("two_pairs_", "two_by_two_"))},
+    2: {name: promise for name, promise in ALL.items() if not name.startswith(("two_pairs_", "two_by_two_"))},
+}
+"""By the number of processes."""
 
 
-def keep(rank: int, port: int, place: Path) -> None:
-    """Runs every promise; what came of each is a line of `outcome.RANK`."""
-    names = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+def keep(rank: int, count: int, port: int, place: Path) -> None:
+    """Runs every promise of so many processes; what came of each is a line of `outcome.RANK`."""
+    names = {"RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in names.items()}
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     with (place / f"outcome.{rank}").open("w") as file:
-        for name, promise in PROMISES.items():
+        for name, promise in PROMISES[count].items():
             error = None
             (place / name).mkdir(exist_ok=True)
             try:

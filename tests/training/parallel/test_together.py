@@ -1,9 +1,11 @@
-"""Two processes do together what one does alone."""
+"""Several processes do together what one does alone."""
 
 from __future__ import annotations
 
+import functools
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,26 +16,31 @@ from tests.training.parallel import crew
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory) -> list[dict[str, str | None]]:
-    """What each of two processes says of each promise."""
-    place: Path = tmp_path_factory.mktemp("crew")
+def outcomes(tmp_path_factory) -> Callable[[int], list[dict[str, str | None]]]:
+    """What each of so many processes says of each promise; they are started once."""
+    return functools.cache(lambda count: run(count, tmp_path_factory.mktemp("crew")))
+
+
+def run(count: int, place: Path) -> list[dict[str, str | None]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = processes()
-    both = [context.Process(target=crew.keep, args=(rank, port, place)) for rank in range(2)]
-    for process in both:
+    crowd = [context.Process(target=crew.keep, args=(rank, count, port, place)) for rank in range(count)]
+    for process in crowd:
         process.start()
-    for process in both:
+    for process in crowd:
         process.join(timeout=200)
         process.kill()
-    lines = [(place / f"outcome.{rank}").read_text().splitlines() for rank in range(2)]
+    lines = [(place / f"outcome.{rank}").read_text().splitlines() for rank in range(count)]
     return [dict(map(json.loads, each)) for each in lines]
 
 
-@pytest.mark.parametrize("promise", crew.PROMISES)
-def test_of_two_processes(promise, outcomes):
-    for outcome in outcomes:
+@pytest.mark.parametrize(
+    ("count", "promise"), [(count, promise) for count, promises in crew.PROMISES.items() for promise in promises]
+)
+def test_of_several_processes(count, promise, outcomes):
+    for outcome in outcomes(count):
         assert promise in outcome, "it did not come to this promise, or never ended"
         assert outcome[promise] is None, outcome[promise]
 
