@@ -35,7 +35,7 @@ from seedbed.model.config import ModelConfig
 from seedbed.optim.config import OptimizerConfig, ParameterGroup, ScheduleConfig
 from seedbed.runs import new_folder
 from seedbed.tokenizers import characters
-from seedbed.training.config import CheckpointConfig, PretrainConfig
+from seedbed.training.config import AverageConfig, CheckpointConfig, PretrainConfig
 from seedbed.training.observers.observer import Observer
 from seedbed.training.pretrain import pretrain
 from seedbed.training.trainer import StepReport, Trainer
@@ -90,7 +90,7 @@ def like_nanogpt(config: PretrainConfig) -> PretrainConfig:
             name="adamw", beta2=0.99, weight_decay=0.1, groups=[ParameterGroup(of="embedding", weight_decay=0.1)]
         ),
         schedule=ScheduleConfig(name="cosine", warmup=0.05, final=0.1),
-        train=replace(config.train, clip=1.0, select="last"),
+        train=replace(config.train, clip=1.0, select="last", average=AverageConfig()),
     )
 
 
