@@ -23,7 +23,7 @@ from seedbed.evaluation.evaluate import evaluate
 from seedbed.evaluation.likelihood import measure_likelihood
 from seedbed.evaluation.skills import read_items, score_constant, score_skills, write_items
 from seedbed.inference.config import SamplingConfig
-from seedbed.inference.engine import Completion
+from seedbed.inference.generation import Completion
 from seedbed.model.folder import load_model
 from seedbed.model.transformer import Transformer
 from seedbed.runs import open_folder, read_manifest, sha256_file

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seedbed.errors import DataError
-from seedbed.inference.config import SamplingConfig
+from seedbed.inference.config import EngineConfig, SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.sampling import choose
 from seedbed.tokenizers import byte_pair
@@ -39,8 +39,9 @@ class Recited(torch.nn.Module):
         self.anchor = torch.nn.Parameter(torch.zeros(1))
         self.vocabulary = vocabulary
 
-    def extend(self, tokens_BT, positions_BT, cache, seen):
-        return torch.nn.functional.one_hot(self.script[positions_BT.clamp(max=len(self.script) - 1)], self.vocabulary)
+    def step(self, tokens_N, places, cache):
+        positions_N = places.positions_N.long().clamp(max=len(self.script) - 1)
+        return torch.nn.functional.one_hot(self.script[positions_N], self.vocabulary)
 
     def logits(self, x):
         return x.float() * 50
@@ -68,7 +69,7 @@ def test_tokens_are_those_of_full_forward_passes(engine):
         for _ in made:
             seen_BV = torch.zeros(1, TOKENIZER.vocab_size, dtype=torch.bool)
             seen_BV[0, row] = True
-            row.append(choose(engine.model(torch.tensor([row]))[:, -1], sampling, [len(row)], seen_BV).item())
+            row.append(choose(engine.model(torch.tensor([row]))[:, -1], sampling, [sampling.seed], [len(row)], seen_BV).item())
         assert tuple(row[len(ids) :]) == made
 
 
@@ -226,3 +227,81 @@ def test_byte_pairs_stream_as_they_decode():
 def test_a_folder_answers_as_the_model_it_holds(engine, tmp_path):
     folder = saved(tmp_path / "model", engine.model, TOKENIZER)
     assert Engine.load(folder).generate("Once", max_tokens=20) == engine.generate("Once", max_tokens=20)
+
+
+# Many at once ---------------------------------------------------------------------------------------------------------
+
+
+def texts(engine, prompts, samplings):
+    """What each request gives, all of them under way together."""
+    made = [engine.submit(engine.encode(prompt), sampling) for prompt, sampling in zip(prompts, samplings, strict=True)]
+    while any(generation.reason is None for generation in made):
+        assert engine.step()
+    return [generation.completion for generation in made]
+
+
+LONG = [f"{number} " + "abcdefg " * 20 for number in range(6)]
+MANY = [SamplingConfig(max_tokens=40, seed=seed, temperature=[0, 0.7, 1.2][seed % 3]) for seed in range(6)]
+
+
+@pytest.fixture(scope="module")
+def long_engine():
+    return Engine(random_model(3, tokenizer=TOKENIZER, context=512), TOKENIZER)
+
+
+@pytest.fixture(scope="module")
+def wanted(long_engine):
+    """Each request alone."""
+    return [texts(long_engine, [prompt], [sampling])[0] for prompt, sampling in zip(LONG, MANY, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        EngineConfig(),
+        EngineConfig(rows=2),
+        EngineConfig(step_tokens=7),
+        EngineConfig(cache_tokens=512),  # of 1,200 that are wanted: the youngest make room again and again
+        EngineConfig(rows=3, step_tokens=50, cache_tokens=600),
+    ],
+    ids=str,
+)
+def test_requests_of_all_kinds_give_the_same_together_as_alone(config, long_engine, wanted):
+    engine = Engine(long_engine.model, TOKENIZER, config)
+    for _ in range(2):  # the second time their beginnings are there
+        assert texts(engine, LONG, MANY) == wanted
+    blocks = engine.scheduler.blocks
+    assert blocks.available == blocks.count
+
+
+def test_a_cancelled_request_disturbs_no_other_and_frees_its_blocks(long_engine, wanted):
+    engine = Engine(long_engine.model, TOKENIZER)
+    made = [engine.submit(engine.encode(prompt), sampling) for prompt, sampling in zip(LONG, MANY, strict=True)]
+    for step in range(1000):
+        if step == 3:
+            engine.cancel(made[1])
+            engine.cancel(made[4])
+        if not engine.step():
+            break
+    assert [made[1].completion.reason, made[4].completion.reason] == ["cancelled"] * 2
+    assert [made[row].completion for row in (0, 2, 3, 5)] == [wanted[row] for row in (0, 2, 3, 5)]
+    assert engine.scheduler.blocks.available == engine.scheduler.blocks.count
+
+
+def test_who_stops_listening_cancels_the_rest(long_engine):
+    engine = Engine(long_engine.model, TOKENIZER)
+    stream = engine.stream([engine.encode(prompt) for prompt in LONG], SamplingConfig(max_tokens=50))
+    next(stream)
+    stream.close()
+    assert not engine.step() and engine.scheduler.blocks.available == engine.scheduler.blocks.count
+
+
+def test_beginnings_are_shared_only_under_one_salt(long_engine, monkeypatch):
+    engine = Engine(long_engine.model, TOKENIZER)
+    ids, counts = engine.encode(LONG[0] * 2), []
+    read = engine.read
+    monkeypatch.setattr(engine, "read", lambda shares: counts.append(shares[0].count) or read(shares))
+    for salt in (b"one", b"one", b"other"):
+        engine.submit(ids, SamplingConfig(max_tokens=1), salt=salt)
+        engine.step()
+    assert counts == [len(ids), (len(ids) - 1) % 64 + 1, len(ids)]

@@ -65,7 +65,7 @@ CASES = {
 def draws(config, logits=LOGITS, rows=2000, first=0):
     """The tokens chosen at `rows` positions."""
     logits_BV = torch.tensor(logits).expand(rows, -1)
-    return choose(logits_BV, config, list(range(first, first + rows)), None).tolist()
+    return choose(logits_BV, config, [config.seed] * rows, list(range(first, first + rows)), None).tolist()
 
 
 @pytest.mark.parametrize(("setting", "wanted"), CASES.values(), ids=list(CASES))
@@ -92,7 +92,7 @@ def test_the_closed_forms_are_told_apart():
 
 def test_greedy_takes_the_likeliest():
     logits_BV = torch.randn(50, 30, generator=torch.Generator().manual_seed(0))
-    chosen = choose(logits_BV, SamplingConfig(temperature=0), list(range(50)), None)
+    chosen = choose(logits_BV, SamplingConfig(temperature=0), [0] * 50, list(range(50)), None)
     assert chosen.tolist() == [max(range(30), key=lambda token: row[token]) for row in logits_BV.tolist()]
 
 
@@ -110,7 +110,7 @@ def test_greedy_takes_the_likeliest():
 )
 def test_the_narrowest_choice_is_greedy(setting):
     logits_BV = torch.randn(200, 30, generator=torch.Generator().manual_seed(0)) * 5
-    chosen = choose(logits_BV, SamplingConfig(**setting), list(range(200)), None)
+    chosen = choose(logits_BV, SamplingConfig(**setting), [0] * 200, list(range(200)), None)
     assert torch.equal(chosen, logits_BV.argmax(-1))
 
 
@@ -167,8 +167,8 @@ def test_the_penalty_follows_its_formula():
 
 def test_the_penalty_acts_before_the_choice():
     logits_BV, seen_BV = torch.tensor([[2.0, 1.5]]), torch.tensor([[True, False]])
-    assert choose(logits_BV, SamplingConfig(temperature=0, repetition_penalty=2.0), [0], seen_BV).tolist() == [1]
-    assert choose(logits_BV, SamplingConfig(temperature=0), [0], seen_BV).tolist() == [0]
+    assert choose(logits_BV, SamplingConfig(temperature=0, repetition_penalty=2.0), [0], [0], seen_BV).tolist() == [1]
+    assert choose(logits_BV, SamplingConfig(temperature=0), [0], [0], seen_BV).tolist() == [0]
 
 
 def test_numbers_are_a_function_of_seed_and_position():
@@ -193,7 +193,7 @@ def test_numbers_are_uniform_and_neighbours_unrelated():
 def test_scores_that_are_not_numbers_are_refused(broken, temperature):
     logits_BV = torch.tensor([[0.0, 1.0, 2.0], [0.0, broken, 2.0]])
     with pytest.raises(DataError, match="scores are not numbers"):
-        choose(logits_BV, SamplingConfig(temperature=temperature), [0, 1], None)
+        choose(logits_BV, SamplingConfig(temperature=temperature), [0, 0], [0, 1], None)
 
 
 def test_a_forbidden_token_is_not_chosen():
@@ -207,8 +207,8 @@ def test_a_row_is_chosen_as_if_it_were_alone():
     logits_BV = torch.randn(6, 40, generator=torch.Generator().manual_seed(3))
     config = SamplingConfig(top_p=0.9, top_k=20, min_p=0.01, seed=11)
     positions = [4, 9, 4, 0, 77, 5]
-    together = choose(logits_BV, config, positions, None)
-    alone = [choose(logits_BV[[row]], config, [positions[row]], None).item() for row in range(6)]
+    together = choose(logits_BV, config, [config.seed] * 6, positions, None)
+    alone = [choose(logits_BV[[row]], config, [config.seed], [positions[row]], None).item() for row in range(6)]
     assert together.tolist() == alone
 
 

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from seedbed.model.accounting import cache_bytes, count_parameters, forward_flops, training_flops
-from seedbed.model.cache import KVCache
+from seedbed.model.cache import PagedCache
 from seedbed.model.config import ModelConfig
 from seedbed.model.transformer import Transformer, weight_shapes
 from tests.random_configs import configs
@@ -113,9 +113,9 @@ def test_operations_of_any_architecture_equal_what_torch_counts(config):
 @pytest.mark.parametrize("config", [TIED_GQA, UNTIED_MHA], ids=["tied GQA", "untied MHA"])
 def test_cache_bytes_are_those_of_a_cache(config, taps):
     config = replace(config, short_convolution=taps)
-    cache = KVCache(config, 1, 40, device=torch.device("cpu"), dtype=torch.float32)
-    held = cache.keys_LBGSK.nbytes + cache.values_LBGSK.nbytes + cache.inputs_LCBSD.nbytes
-    assert cache_bytes(config, 40) == held
+    cache = PagedCache(config, 2, device=torch.device("cpu"), dtype=torch.float32)
+    held = cache.keys_LMGKS.nbytes + cache.values_LMGSK.nbytes + cache.inputs_LCND.nbytes
+    assert cache_bytes(config, 128) == held
 
 
 def test_attention_costs_what_its_layers_read():

@@ -5,12 +5,17 @@ Shape suffixes: B rows, T positions.
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedbed.model.cache import KVCache
+from seedbed.model.attention_paths.path import Heads
+from seedbed.model.attention_paths.reference import ReferenceAttention
+from seedbed.model.cache import BLOCK, PagedCache, Places
+from seedbed.model.masks import AttentionMask
 from seedbed.model.transformer import Transformer
 from tests.random_configs import configs
 from tests.random_models import random_model, randomise
@@ -42,15 +47,36 @@ def some_tokens(rows, length):
     return torch.randint(50, (rows, length), generator=torch.Generator().manual_seed(1))
 
 
+class Reader:
+    """Sequences in a cache of blocks that lie in no order, read piece by piece."""
+
+    def __init__(self, model, sequences, length, spare=1):
+        self.model = model
+        weight = model.embedding.weight
+        width = -(-length // BLOCK)
+        self.cache = PagedCache(model.config, sequences * width + spare, device=weight.device, dtype=weight.dtype)
+        order = torch.randperm(sequences * width + spare, generator=torch.Generator().manual_seed(0))
+        self.tables_QW = order[: sequences * width].view(sequences, width).int()
+        self.read = [0] * sequences
+
+    def logits(self, pieces):
+        """Of the next tokens of some sequences, by their numbers: a list for each of these."""
+        tokens_N = torch.cat([tokens for _, tokens in pieces])
+        sequences_N = torch.cat([torch.full((len(tokens),), place) for place, (_, tokens) in enumerate(pieces)])
+        positions_N = torch.cat([self.read[number] + torch.arange(len(tokens)) for number, tokens in pieces])
+        tables_QW = self.tables_QW[[number for number, _ in pieces]].contiguous()
+        for number, tokens in pieces:
+            self.read[number] += len(tokens)
+        x_ND = self.model.step(tokens_N, Places(tables_QW, sequences_N.int(), positions_N.int()), self.cache)
+        return self.model.logits(x_ND).split([len(tokens) for _, tokens in pieces])
+
+
 def cached_logits(model, tokens_BT, cuts):
     """Logits of `tokens_BT` read piece by piece, a piece ending at each cut."""
     rows, length = tokens_BT.shape
-    weight = model.embedding.weight
-    cache = KVCache(model.config, rows, length, device=weight.device, dtype=weight.dtype)
-    pieces = []
+    reader, pieces = Reader(model, rows, length), []
     for start, end in zip([0, *cuts], [*cuts, length], strict=True):
-        positions_BT = torch.arange(start, end).expand(rows, -1)
-        pieces.append(model.logits(model.extend(tokens_BT[:, start:end], positions_BT, cache, end)))
+        pieces.append(torch.stack(reader.logits([(row, tokens_BT[row, start:end]) for row in range(rows)])))
     return torch.cat(pieces, dim=1)
 
 
@@ -78,45 +104,55 @@ def test_cached_logits_of_any_architecture_equal_those_of_a_full_pass(config, cu
 
 
 @torch.no_grad()
-def test_rows_of_different_lengths_share_a_cache(model):
-    """Prompts of 3, 9 and 6 tokens padded on the right, then five more tokens each at their own positions."""
-    lengths, more = [3, 9, 6], 5
-    rows = [some_tokens(3, 14)[row, : length + more] for row, length in enumerate(lengths)]
-    weight = model.embedding.weight
-    cache = KVCache(model.config, 3, 14, device=weight.device, dtype=weight.dtype)
-    padded = torch.zeros(3, 9, dtype=torch.long)
-    for row, length in enumerate(lengths):
-        padded[row, :length] = rows[row][:length]
-    first = model.logits(model.extend(padded, torch.arange(9).expand(3, -1), cache, 9))
-    got = [[first[row, :length]] for row, length in enumerate(lengths)]
-    for step in range(more):
-        positions_BT = torch.tensor([[length + step] for length in lengths])
-        tokens_BT = torch.stack([rows[row][position] for row, position in enumerate(positions_BT)])
-        logits = model.logits(model.extend(tokens_BT, positions_BT, cache, 9 + step + 1))
-        for row in range(3):
-            got[row].append(logits[row])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
+def test_sequences_of_different_lengths_go_through_together(shape, dtype):
+    """Prompts in pieces beside others that go on token by token, over the border of a block."""
+    model = random_model(**shape, context=200).to(dtype)
+    texts = [some_tokens(3, 150)[row, :length] for row, length in enumerate([70, 150, 66])]
+    reader, got = Reader(model, 3, 150), [[], [], []]
+    steps = [{0: 3, 1: 100}, {0: 60, 2: 1}, {0: 1, 1: 49, 2: 63}, {2: 1, 0: 1}, {0: 5, 1: 1, 2: 1}]
+    for step in steps:
+        pieces = [(row, texts[row][reader.read[row] :][:count]) for row, count in step.items()]
+        for (row, _), logits in zip(pieces, reader.logits(pieces), strict=True):
+            got[row].append(logits)
+    assert reader.read == [70, 150, 66]
     for row in range(3):
-        assert_close(torch.cat(got[row]), model(rows[row][None])[0])
+        assert_close(torch.cat(got[row]), model(texts[row][None])[0])
 
 
 @torch.no_grad()
-def test_rows_that_stay_keep_what_they_have_read(dtype):
-    model = random_model().to(dtype)
-    tokens_BT = some_tokens(4, 10)
-    cache = KVCache(model.config, 4, 10, device=torch.device("cpu"), dtype=dtype)
-    model.extend(tokens_BT[:, :6], torch.arange(6).expand(4, -1), cache, 6)
-    stay = torch.tensor([3, 1])
-    cache.keep_rows(stay)
-    got = model.logits(model.extend(tokens_BT[stay, 6:], torch.arange(6, 10).expand(2, -1), cache, 10))
-    assert_close(got, model(tokens_BT[stay])[:, 6:])
+def test_what_lies_behind_a_sequence_changes_nothing():
+    model, tokens_BT = random_model(), some_tokens(1, 8)
+    reader = Reader(model, 1, 8)
+    reader.cache.keys_LMGKS.fill_(1e4)
+    reader.cache.values_LMGSK.fill_(math.nan)
+    assert_close(reader.logits([(0, tokens_BT[0])])[0], model(tokens_BT)[0])
+
+
+KINDS = [{}, {"kv_heads": 1}, {"window": 20}, {"positions": "alibi"}, {"sparse_block": 16, "sparse_summary": 2}]
 
 
 @torch.no_grad()
-def test_what_lies_in_later_slots_changes_nothing():
-    model = random_model()
-    tokens_BT = some_tokens(1, 8)
-    cache = KVCache(model.config, 1, 32, device=torch.device("cpu"), dtype=torch.float32)
-    cache.keys_LBGSK.fill_(1e4)
-    cache.values_LBGSK.fill_(-1e4)
-    got = model.logits(model.extend(tokens_BT, torch.arange(8)[None], cache, 20))
-    assert_close(got, model(tokens_BT))
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("head_width", [16, 32, 64])
+def test_the_kernel_gives_each_token_the_same_bits_whatever_is_read_beside_it(kind, head_width):
+    """Attention alone; that it is the kernel which computes is asserted."""
+    config = random_model(width=64, heads=4, head_width=head_width, context=300, **({"kv_heads": 2} | kind)).config
+    generator = torch.Generator().manual_seed(0)
+    q_1HNK = torch.randn(1, 4, 200, head_width, generator=generator)
+    k_1GNK, v_1GNK = torch.randn(2, 1, config.kv_heads, 200, head_width, generator=generator)
+    outs = []
+    for cuts in ([], [1, 2, 70, 71, 140], list(range(1, 200))):
+        cache = PagedCache(config, 5, device=torch.device("cpu"), dtype=torch.float32)
+        parts = []
+        for start, end in zip([0, *cuts], [*cuts, 200], strict=True):
+            table, positions = torch.tensor([[4, 1, 3, 0]], dtype=torch.int32), torch.arange(start, end).int()
+            layer = cache.layers(Places(table, torch.zeros_like(positions), positions))[0]
+            assert layer.by_kernel
+            parts.append(layer(*(x[:, :, start:end] for x in (q_1HNK, k_1GNK, v_1GNK))))
+        outs.append(torch.cat(parts, dim=2))
+    assert torch.equal(outs[0], outs[1]) and torch.equal(outs[0], outs[2])
+    mask = AttentionMask(1, 200, 200, torch.device("cpu")).of_layers(config)[0]
+    heads = Heads(4, config.kv_heads, head_width, torch.float32)
+    wanted = ReferenceAttention(mask, heads)(q_1HNK.double(), k_1GNK.double(), v_1GNK.double())
+    torch.testing.assert_close(outs[0].double(), wanted, rtol=0, atol=2e-6)

@@ -49,6 +49,27 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How many are answered at once."""
+
+    rows: int = 32
+    """Continuations that are made at once; others wait."""
+
+    step_tokens: int = 512
+    """Tokens that a step computes: one of each continuation, the rest of prompts. More is faster for long prompts, and
+    lets those who are being answered wait longer."""
+
+    cache_tokens: int | None = None
+    """Tokens whose keys and values are kept, in memory that is taken when it is first needed. Left out: `rows` times
+    the model's context, but no more than 4 GB."""
+
+    def __post_init__(self) -> None:
+        between(self, 1, 10_000, "rows")
+        between(self, 1, 2**20, "step_tokens")
+        between(self, 1, 2**40, "cache_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerateConfig(SamplingConfig):
     """Continues texts."""
 

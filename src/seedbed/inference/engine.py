@@ -1,9 +1,9 @@
-"""A model with its tokenizer, answering prompts.
+"""A model with its tokenizer, answering many prompts at once.
 
-A step is one forward pass for all unfinished rows, one choice each, and their text. Rows of different lengths share a
-batch without left padding: each writes into the cache at its own positions.
+A step is one forward pass for a share of the tokens of all who are being answered, one choice for each whose tokens are
+all read, and their text. Whoever is done leaves, and the next one comes in (Yu et al. 2022, OSDI '22: Orca).
 
-Shape suffixes: B rows, T positions, V vocabulary.
+Shape suffixes: B generations, N tokens of a step, Q sequences, W blocks, D model width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,24 +17,22 @@ import torch
 from torch import Tensor
 
 from seedbed.errors import ConfigError, DataError
-from seedbed.inference.config import SamplingConfig
+from seedbed.inference.blocks import Blocks
+from seedbed.inference.config import EngineConfig, SamplingConfig
+from seedbed.inference.generation import Completion, Generation
 from seedbed.inference.sampling import choose
+from seedbed.inference.scheduler import Scheduler, Share
 from seedbed.inference.text import StopText
-from seedbed.model.cache import KVCache
+from seedbed.model.accounting import cache_bytes
+from seedbed.model.cache import BLOCK, PagedCache, Places
 from seedbed.model.folder import load_model
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.chat import encode_prompt
 from seedbed.tokenizers.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True)
-class Completion:
-    """What a model said."""
-
-    text: str
-    tokens: tuple[int, ...]
-    reason: str
-    """"end": the model ended; "stop": a stop text came; "length": max_tokens or the context was reached."""
+CACHE_BYTES = 4_000_000_000
+"""Of keys and values, where the config does not say how many tokens."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Event:
 class Engine:
     """Generates with one model."""
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer):
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, config: EngineConfig | None = None):
         """ConfigError when the model reads both ways: it cannot go on with a text."""
         if not model.config.causal:
             raise ConfigError(
@@ -58,14 +56,28 @@ class Engine:
             )
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self.device = next(model.parameters()).device
+        self.config = config or EngineConfig()
+        weight = next(model.parameters())
+        self.device = weight.device
+        most = CACHE_BYTES // cache_bytes(model.config, 1)
+        tokens = self.config.cache_tokens or min(self.config.rows * model.config.context, most)
+        blocks = max(-(-tokens // BLOCK), -(-model.config.context // BLOCK))  # of one sequence at least
+        self.cache = PagedCache(model.config, blocks, device=self.device, dtype=weight.dtype)
+        self.scheduler = Scheduler(Blocks(blocks), rows=self.config.rows, step_tokens=self.config.step_tokens)
 
     @classmethod
     def load(
-        cls, path: str | Path, *, device: str | torch.device = "cpu", dtype: str | torch.dtype | None = None
+        cls,
+        path: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype | None = None,
+        config: EngineConfig | None = None,
     ) -> Engine:
         """From what `load_model` opens, with weights of `dtype`, or of the one they are stored in."""
-        return cls(*load_model(Path(path), device=device, dtype=dtype))
+        return cls(*load_model(Path(path), device=device, dtype=dtype), config)
+
+    # Whole answers ---------------------------------------------------------------------------------------------------
 
     @overload
     def generate(self, prompts: str, sampling: SamplingConfig | None = None, **settings: Any) -> str: ...
@@ -101,15 +113,24 @@ class Engine:
                 completions[event.row] = event.completion
         return [completions[row] for row in range(len(prompts))]
 
-    @torch.inference_mode()
     def stream(self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig) -> Iterator[Event]:
-        """Text as it comes, of all rows at once. Raises DataError for an empty prompt or one beyond the context."""
+        """Text as it comes, of all rows at once. Raises DataError for an empty prompt or one beyond the context. Who
+        stops listening cancels what is not done."""
         for ids in prompts:
             self.check_prompt(ids)
-        batch = Batch(self.model, self.tokenizer, prompts, sampling)
-        while batch.rows:
-            tokens_B = batch.choose(batch.forward())
-            yield from batch.publish(tokens_B)
+        rows = {self.submit(ids, sampling): row for row, ids in enumerate(prompts)}
+        unfinished = set(rows)
+        try:
+            while unfinished:
+                for generation, text in self.step():
+                    if generation.reason is not None:
+                        unfinished.discard(generation)
+                        yield Event(rows[generation], text, generation.completion)
+                    elif text:
+                        yield Event(rows[generation], text)
+        finally:
+            for generation in unfinished:
+                self.cancel(generation)
 
     def fits(self, ids: Sequence[int]) -> bool:
         """Whether the context holds a prompt and a token more."""
@@ -122,99 +143,100 @@ class Engine:
         if not self.fits(ids):
             raise DataError(f"the prompt has {len(ids):,} tokens, the model's context is {context:,}", "Shorten it.")
 
+    # Step by step ----------------------------------------------------------------------------------------------------
 
-class Batch:
-    """Rows that are generated together."""
+    def submit(self, ids: Sequence[int], sampling: SamplingConfig, *, salt: bytes = b"") -> Generation:
+        """A continuation that the next steps make. DataError for a prompt that cannot be continued. What has another
+        `salt` shares nothing in the cache."""
+        self.check_prompt(ids)
+        generation = Generation(
+            tokens=list(ids),
+            prompt=len(ids),
+            limit=min(len(ids) + sampling.max_tokens, self.model.config.context),
+            sampling=sampling,
+            text=StopText(self.tokenizer.stream(continues=True), sampling.stop),
+            salt=salt,
+        )
+        if sampling.repetition_penalty != 1.0:
+            generation.seen_V = torch.zeros(self.model.config.vocab_size, dtype=torch.bool, device=self.device)
+            generation.seen_V[torch.tensor(generation.tokens, device=self.device)] = True
+        self.scheduler.add(generation)
+        return generation
 
-    def __init__(
-        self, model: Transformer, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], sampling: SamplingConfig
-    ):
-        self.model = model
-        self.tokenizer = tokenizer
-        self.sampling = sampling
-        self.device = next(model.parameters()).device
-        self.rows = list(range(len(prompts)))
-        self.lengths = [len(prompt) for prompt in prompts]
-        self.limits = [min(n + sampling.max_tokens, model.config.context) for n in self.lengths]
-        self.made: list[list[int]] = [[] for _ in prompts]
-        self.texts = [StopText(tokenizer.stream(continues=True), sampling.stop) for _ in prompts]
-        if prompts:
-            self.cache = KVCache(model.config, len(prompts), max(self.limits), device=self.device, dtype=self.dtype)
-            self.pending_BT = self.pad(prompts)
-            self.seen_BV = self.occurred(prompts)
+    def cancel(self, generation: Generation) -> None:
+        """It is wanted no longer: its place and its blocks are free."""
+        if generation.reason is None:
+            generation.reason = "cancelled"
+            self.scheduler.remove(generation)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.model.parameters()).dtype
+    @torch.inference_mode()
+    def step(self) -> list[tuple[Generation, str]]:
+        """One forward pass; the text that is now certain of each generation that has a token more, the reason of those
+        that end with it."""
+        shares = self.scheduler.schedule()
+        if not shares:
+            return []
+        ends_B = torch.tensor([share.count for share in shares]).cumsum(0) - 1
+        x_ND = self.model.step(*self.read(shares), self.cache)
+        chosen = [place for place, share in enumerate(shares) if share.completes]
+        for share in shares:
+            self.scheduler.computed(share)
+        if not chosen:
+            return []
+        generations = [shares[place].generation for place in chosen]
+        logits_BV = self.model.logits(x_ND[ends_B[chosen].to(self.device)])
+        return [self.take(*pair) for pair in zip(generations, self.choose(logits_BV, generations), strict=True)]
 
-    def pad(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Prompts side by side, padded on the right: what stands there is overwritten before anything can read it."""
-        longest = max(self.lengths)
-        rows = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
-        return torch.tensor(rows, device=self.device)
+    def read(self, shares: Sequence[Share]) -> tuple[Tensor, Places]:
+        """The tokens of a step (N), and where they stand."""
+        tokens, sequences, positions = [], [], []
+        for number, share in enumerate(shares):
+            first = share.generation.computed
+            tokens += share.generation.tokens[first : first + share.count]
+            positions += range(first, first + share.count)
+            sequences += [number] * share.count
+        width = max(len(share.generation.blocks) for share in shares)
+        tables = [[*share.generation.blocks, *[0] * (width - len(share.generation.blocks))] for share in shares]
+        places = (torch.tensor(part, dtype=torch.int32, device=self.device) for part in (tables, sequences, positions))
+        return torch.tensor(tokens, device=self.device), Places(*places)
 
-    def occurred(self, prompts: Sequence[Sequence[int]]) -> Tensor | None:
-        if self.sampling.repetition_penalty == 1.0:
-            return None
-        seen_BV = torch.zeros(len(prompts), self.model.config.vocab_size, dtype=torch.bool, device=self.device)
-        for row, prompt in enumerate(prompts):
-            seen_BV[row, torch.tensor(prompt)] = True
-        return seen_BV
+    def choose(self, logits_BV: Tensor, generations: Sequence[Generation]) -> list[int]:
+        """The next token of each. Those that choose alike, but for their seeds, choose together."""
+        alike: dict[SamplingConfig, list[int]] = {}
+        for place, generation in enumerate(generations):
+            key = replace(generation.sampling, seed=0, max_tokens=1, stop=())
+            alike.setdefault(key, []).append(place)
+        tokens = [0] * len(generations)
+        for sampling, places in alike.items():
+            some = [generations[place] for place in places]
+            seen = [generation.seen_V for generation in some if generation.seen_V is not None]
+            found_B = choose(
+                logits_BV[places] if len(some) < len(generations) else logits_BV,
+                sampling,
+                [generation.sampling.seed for generation in some],
+                [len(generation.tokens) for generation in some],
+                torch.stack(seen) if seen else None,
+            )
+            for place, token in zip(places, found_B.tolist(), strict=True):
+                tokens[place] = token
+        return tokens
 
-    def forward(self) -> Tensor:
-        """Logits (B, V) after the last token of each row."""
-        width = self.pending_BT.shape[1]
-        lengths_B = torch.tensor(self.lengths, device=self.device)
-        is_prompt = not any(self.made)
-        starts_B = torch.zeros_like(lengths_B) if is_prompt else lengths_B - 1
-        positions_BT = starts_B[:, None] + torch.arange(width, device=self.device)
-        x_BTD = self.model.extend(self.pending_BT, positions_BT, self.cache, max(self.lengths))
-        return self.model.logits(x_BTD[torch.arange(len(self.rows)), lengths_B - 1 - starts_B])
-
-    def choose(self, logits_BV: Tensor) -> Tensor:
-        """The next token (B) of each row."""
-        return choose(logits_BV, self.sampling, self.lengths, self.seen_BV)
-
-    def publish(self, tokens_B: Tensor) -> Iterator[Event]:
-        """Takes the tokens in, tells their text, and lets finished rows go."""
-        staying = []
-        for place, token in enumerate(tokens_B.tolist()):
-            text, reason = self.take(place, token)
-            if reason is None:
-                staying.append(place)
-                if text:
-                    yield Event(self.rows[place], text)
-            else:
-                completion = Completion(self.texts[place].whole, tuple(self.made[place]), reason)
-                yield Event(self.rows[place], text, completion)
-        if self.seen_BV is not None:
-            self.seen_BV[torch.arange(len(self.rows)), tokens_B] = True
-        self.pending_BT = tokens_B[:, None]
-        if len(staying) < len(self.rows):
-            self.keep(staying)
-
-    def take(self, place: int, token: int) -> tuple[str, str | None]:
-        """One more token of a row: the text that is now certain, and why the row ends, if it does."""
-        text = self.texts[place]
+    def take(self, generation: Generation, token: int) -> tuple[Generation, str]:
+        """One more token: the text that is now certain. It ends when the model, a stop text or its limit says so."""
+        text = generation.text
+        piece, reason = "", "end"
         if token in self.tokenizer.end_ids:
-            return text.flush(), "end"
-        self.made[place].append(token)
-        self.lengths[place] += 1
-        piece = text.push(token)
-        if text.stopped:
-            return piece, "stop"
-        if self.lengths[place] >= self.limits[place]:
-            return piece + text.flush(), "length"
-        return piece, None
-
-    def keep(self, places: list[int]) -> None:
-        index = torch.tensor(places, dtype=torch.long, device=self.device)
-        self.rows = [self.rows[place] for place in places]
-        self.lengths = [self.lengths[place] for place in places]
-        self.limits = [self.limits[place] for place in places]
-        self.made = [self.made[place] for place in places]
-        self.texts = [self.texts[place] for place in places]
-        self.pending_BT = self.pending_BT[index]
-        self.cache.keep_rows(index)
-        if self.seen_BV is not None:
-            self.seen_BV = self.seen_BV[index]
+            piece = text.flush()
+        else:
+            generation.tokens.append(token)
+            if generation.seen_V is not None:
+                generation.seen_V[token] = True
+            piece = text.push(token)
+            reason = "stop" if text.stopped else "length"
+            if reason == "length" and len(generation.tokens) < generation.limit:
+                return generation, piece
+            if reason == "length":
+                piece += text.flush()
+        generation.reason = reason
+        self.scheduler.remove(generation)
+        return generation, piece

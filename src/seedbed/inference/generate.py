@@ -11,7 +11,8 @@ from typing import Any
 from seedbed.devices import choose_device
 from seedbed.errors import DataError
 from seedbed.inference.config import GenerateConfig, SamplingConfig
-from seedbed.inference.engine import Completion, Engine
+from seedbed.inference.engine import Engine
+from seedbed.inference.generation import Completion
 from seedbed.model.folder import tell_unfinished
 
 DEMO = ("Once upon a time", "def ", "The meaning of", "import ", "In the beginning")

@@ -8,6 +8,8 @@ Shape suffixes: B rows, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,11 +18,14 @@ from seedbed.errors import DataError
 from seedbed.inference.config import SamplingConfig
 
 
-def choose(logits_BV: Tensor, config: SamplingConfig, positions: list[int], seen_BV: Tensor | None) -> Tensor:
+def choose(
+    logits_BV: Tensor, config: SamplingConfig, seeds: Sequence[int], positions: Sequence[int], seen_BV: Tensor | None
+) -> Tensor:
     """The next token (B) of each row.
 
-    `positions` are those of the tokens to be chosen; `seen_BV` is True for every token that occurred in a row, None
-    when no penalty asks for it. Raises DataError for logits that hold NaN or no token that is possible.
+    `positions` are those of the tokens to be chosen, `seeds` take the place of that of `config`; `seen_BV` is True for
+    every token that occurred in a row, None when no penalty asks for it. Raises DataError for logits that hold NaN or
+    no token that is possible.
     """
     logits_BV = logits_BV.float()
     if not logits_BV.amax(-1).isfinite().all():
@@ -32,7 +37,8 @@ def choose(logits_BV: Tensor, config: SamplingConfig, positions: list[int], seen
     exact_BV = _exact(logits_BV)
     # The likeliest token's logit becomes 0, so that a low temperature makes the others −∞ and never itself NaN.
     scaled_BV = (exact_BV - exact_BV.amax(-1, keepdim=True)) / config.temperature
-    uniform_B = torch.tensor([uniform(config.seed, position) for position in positions], dtype=torch.float64)
+    numbers = [uniform(seed, position) for seed, position in zip(seeds, positions, strict=True)]
+    uniform_B = torch.tensor(numbers, dtype=torch.float64)
     tokens_B = invert(restrict(scaled_BV, config).softmax(-1), uniform_B.to(scaled_BV.device))
     return tokens_B.to(logits_BV.device)
 

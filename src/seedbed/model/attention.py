@@ -12,7 +12,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from seedbed.model.attention_paths.path import Attend
-from seedbed.model.cache import LayerCache
+from seedbed.model.cache import PagedLayer
 from seedbed.model.config import ModelConfig
 from seedbed.model.linear import Linear
 from seedbed.model.norms import build_norm
@@ -41,7 +41,7 @@ class Attention(nn.Module):
         x_BTD: Tensor,
         angles: Angles | None,
         attend: Attend,
-        cache: LayerCache | None,
+        cache: PagedLayer | None,
         values_BTE: Tensor | None = None,
     ) -> Tensor:
         q_BHTK = remade(rotate, remade(self.query_norm, self.split_heads(self.query(x_BTD))), angles)

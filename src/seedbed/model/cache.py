@@ -1,62 +1,147 @@
-"""The keys and values of everything a model has read, and what short convolutions were given, so that each new token
-costs one position and not all of them.
+"""A cache of many sequences at once, in blocks of 64 positions.
 
-Every row of a batch writes at its own positions: slot s of a row holds position s of that row. Rows of different
-lengths therefore share one cache without padding on the left, and a slot that holds something older or meaningless is
-never visible before it is overwritten, since a query sees only slots up to its own position.
+A sequence is a list of blocks, not necessarily side by side: it grows by one when the last is full, and two sequences
+that begin alike share their first ones (Kwon et al. 2023, arXiv:2309.06180). New tokens of all sequences go through the
+model as one row, and each reads its own sequence.
 
-Shape suffixes: L layers, B rows, G key/value heads, S slots, K head width, T new positions, C convolutions of a layer,
-D model width.
+Shape suffixes: L layers, M blocks, G key/value heads, H query heads, K head width, S the 64 positions of a block, C
+convolutions of a layer, D model width, N new tokens, Q sequences, W blocks of a sequence.
 """
 
 from __future__ import annotations
 
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from seedbed.model.config import ModelConfig
+from seedbed.model.masks import AttentionMask
+from seedbed.native.library import library
+
+BLOCK = 64
+"""Positions of a block: fewer would cost attention time, more would share less and waste more."""
+KERNEL_WIDTHS = (16, 32, 64, 96, 128)
+"""Widths of heads that our kernel is made for."""
 
 
-class LayerCache:
-    """Keys, values and inputs of convolutions of one layer, with the place where this forward pass writes."""
+@dataclass(frozen=True)
+class Places:
+    """Where the new tokens of a step stand: tokens of one sequence side by side, in order."""
 
-    def __init__(self, keys_BGSK: Tensor, values_BGSK: Tensor, inputs_CBSD: Tensor, positions_BT: Tensor, seen: int):
-        self.keys_BGSK = keys_BGSK
-        self.values_BGSK = values_BGSK
-        self.inputs_CBSD = inputs_CBSD
-        self.positions_BT = positions_BT
-        self.seen = seen
+    tables_QW: Tensor
+    """int32: the block of each 64 positions of a sequence; what is beyond its end is never read."""
 
-    def append(self, keys_BGTK: Tensor, values_BGTK: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores the new positions and returns all slots seen so far, the new ones included."""
-        slots_BGTK = self.positions_BT[:, None, :, None].expand_as(keys_BGTK)
-        self.keys_BGSK.scatter_(2, slots_BGTK, keys_BGTK)
-        self.values_BGSK.scatter_(2, slots_BGTK, values_BGTK)
-        return self.keys_BGSK[:, :, : self.seen], self.values_BGSK[:, :, : self.seen]
+    sequences_N: Tensor
+    """int32: row of the table that a token belongs to."""
 
-    def append_input(self, number: int, x_BTD: Tensor) -> Tensor:
-        """Stores what a convolution of the layer is given at the new positions and returns all of its slots."""
-        slots_BTD = self.positions_BT[..., None].expand_as(x_BTD)
-        return self.inputs_CBSD[number].scatter_(1, slots_BTD, x_BTD)
+    positions_N: Tensor
+    """int32: in its sequence."""
+
+    def slots(self, distance: int = 0) -> Tensor:
+        """Block · 64 + place of what stands so many positions before each token (N), int64; −1 where nothing does."""
+        positions_N = self.positions_N.long() - distance
+        blocks_N = self.tables_QW[self.sequences_N.long(), positions_N.clamp(min=0) // BLOCK].long()
+        return torch.where(positions_N >= 0, blocks_N * BLOCK + positions_N % BLOCK, -1)
 
 
-class KVCache:
-    """Room for `rows` sequences of at most `length` positions."""
+class PagedCache:
+    """Room for `blocks` blocks. Memory is taken when a block is first written."""
 
-    def __init__(self, config: ModelConfig, rows: int, length: int, *, device: torch.device, dtype: torch.dtype):
-        shape = (config.layers, rows, config.kv_heads, length, config.head_width)
-        self.keys_LBGSK = torch.zeros(shape, device=device, dtype=dtype)
-        self.values_LBGSK = torch.zeros(shape, device=device, dtype=dtype)
-        shape = (config.layers, 0 if config.short_convolution is None else 2, rows, length, config.width)
-        self.inputs_LCBSD = torch.zeros(shape, device=device, dtype=dtype)
+    def __init__(self, config: ModelConfig, blocks: int, *, device: torch.device, dtype: torch.dtype):
+        self.masks = AttentionMask(rows=1, queries=1, keys=config.context, device=device).of_layers(config)
+        shape = (config.layers, blocks, config.kv_heads)
+        # Keys lie with the positions inside, so that scores of 16 positions are one operation.
+        self.keys_LMGKS = torch.zeros(*shape, config.head_width, BLOCK, device=device, dtype=dtype)
+        self.values_LMGSK = torch.zeros(*shape, BLOCK, config.head_width, device=device, dtype=dtype)
+        convolutions = 0 if config.short_convolution is None else 2
+        self.inputs_LCND = torch.zeros(
+            config.layers, convolutions, blocks * BLOCK, config.width, device=device, dtype=dtype
+        )
 
-    def layers(self, positions_BT: Tensor, seen: int) -> list[LayerCache]:
-        """The cache of each layer, for a pass that adds `positions_BT`, none of them ≥ `seen`."""
-        held = zip(self.keys_LBGSK, self.values_LBGSK, self.inputs_LCBSD, strict=True)
-        return [LayerCache(keys, values, inputs, positions_BT, seen) for keys, values, inputs in held]
+    def layers(self, places: Places) -> list[PagedLayer]:
+        """The cache of each layer, for a pass of new tokens."""
+        held = zip(self.keys_LMGKS, self.values_LMGSK, self.inputs_LCND, self.masks, strict=True)
+        return [PagedLayer(keys, values, inputs, mask, places) for keys, values, inputs, mask in held]
 
-    def keep_rows(self, rows: Tensor) -> None:
-        """Only these rows stay, in this order: finished sequences leave the batch."""
-        self.keys_LBGSK = self.keys_LBGSK[:, rows]
-        self.values_LBGSK = self.values_LBGSK[:, rows]
-        self.inputs_LCBSD = self.inputs_LCBSD[:, :, rows]
+
+class PagedLayer:
+    """Of one layer: takes in keys and values, and attends to what its sequence has."""
+
+    def __init__(self, keys_MGKS: Tensor, values_MGSK: Tensor, inputs_CND: Tensor, mask: AttentionMask, places: Places):
+        self.keys_MGKS, self.values_MGSK, self.inputs_CND = keys_MGKS, values_MGSK, inputs_CND
+        self.mask, self.places = mask, places
+
+    def append(self, keys_1GNK: Tensor, values_1GNK: Tensor) -> tuple[Tensor, Tensor]:
+        """As they are: they are written when they are read."""
+        return keys_1GNK, values_1GNK
+
+    def __call__(self, q_1HNK: Tensor, keys_1GNK: Tensor, values_1GNK: Tensor) -> Tensor:
+        """What the new tokens read (1, H, N, K)."""
+        q_NHK, k_NGK, v_NGK = (x[0].transpose(0, 1).contiguous() for x in (q_1HNK, keys_1GNK, values_1GNK))
+        out_NHK = torch.empty_like(q_NHK)
+        (self._attend_by_kernel if self.by_kernel else self._attend_by_sequence)(q_NHK, k_NGK, v_NGK, out_NHK)
+        return out_NHK.transpose(0, 1)[None]
+
+    def append_input(self, number: int, x_1ND: Tensor) -> None:
+        """Stores what a convolution of the layer is given."""
+        self.inputs_CND[number, self.places.slots()] = x_1ND[0]
+
+    def earlier_input(self, number: int, distance: int) -> Tensor:
+        """What it was given so many positions before each token (1, N, D); zero where there is nothing."""
+        slots_N = self.places.slots(distance)
+        return (self.inputs_CND[number, slots_N.clamp(min=0)] * (slots_N >= 0)[:, None])[None]
+
+    @property
+    def by_kernel(self) -> bool:
+        """Whether our own kernel computes it: then what a token reads has the same bits whatever is read beside it."""
+        values_MGSK = self.values_MGSK
+        fits = values_MGSK.device.type == "cpu" and values_MGSK.dtype == torch.float32
+        return fits and values_MGSK.shape[-1] in KERNEL_WIDTHS and library("paged_attention") is not None
+
+    def _attend_by_kernel(self, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, out_NHK: Tensor) -> None:
+        native = library("paged_attention")
+        assert native is not None
+        tables_QW, sequences_N, positions_N = self.places.tables_QW, self.places.sequences_N, self.places.positions_N
+        mask = self.mask
+        slopes_H = None if mask.slopes_H is None else torch.tensor(mask.slopes_H)
+        pointers = (q_NHK, k_NGK, v_NGK, out_NHK, self.keys_MGKS, self.values_MGSK, tables_QW, sequences_N, positions_N)
+        sparse, summary = (0, 0) if mask.sparse is None else (mask.sparse.block, mask.sparse.summary)
+        sizes = (len(q_NHK), tables_QW.shape[1], q_NHK.shape[1], k_NGK.shape[1], q_NHK.shape[2])
+        native.paged_attention(
+            *(ctypes.c_void_p(tensor.data_ptr()) for tensor in pointers),
+            ctypes.c_void_p(None if slopes_H is None else slopes_H.data_ptr()),
+            *map(ctypes.c_int64, (*sizes, mask.window or 0, sparse, summary)),
+            ctypes.c_float(q_NHK.shape[2] ** -0.5),
+        )
+
+    def _attend_by_sequence(self, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, out_NHK: Tensor) -> None:
+        """In PyTorch, one sequence after the other."""
+        slots_N = self.places.slots()
+        self.keys_MGKS[slots_N // BLOCK, :, :, slots_N % BLOCK] = k_NGK
+        self.values_MGSK[slots_N // BLOCK, :, slots_N % BLOCK] = v_NGK
+        sequences_N, counts = torch.unique_consecutive(self.places.sequences_N, return_counts=True)
+        first = 0
+        for sequence, count in zip(sequences_N.tolist(), counts.tolist(), strict=True):
+            here = slice(first, first + count)
+            first += count
+            positions_T = self.places.positions_N[here].long()
+            seen = int(positions_T[-1]) + 1
+            blocks_W = self.places.tables_QW[sequence, : -(-seen // BLOCK)].long()
+            keys_GSK = self.keys_MGKS[blocks_W].permute(1, 0, 3, 2).flatten(1, 2)[:, :seen]
+            values_GSK = self.values_MGSK[blocks_W].transpose(0, 1).flatten(1, 2)[:, :seen]
+            out_NHK[here] = self._attend(q_NHK[here], keys_GSK, values_GSK, positions_T)
+
+    def _attend(self, q_THK: Tensor, keys_GSK: Tensor, values_GSK: Tensor, positions_T: Tensor) -> Tensor:
+        mask = self.mask.reading(positions_T[None], keys_GSK.shape[1])
+        added_BHTS = mask.bias_BHTS(q_THK.dtype)
+        visible_B1TS = mask.visible_BTS()[:, None]
+        allowed: Any = visible_B1TS if added_BHTS is None else torch.where(visible_B1TS, added_BHTS, -torch.inf)
+        q_1HTK = q_THK.transpose(0, 1)[None]
+        out_1HTK = F.scaled_dot_product_attention(
+            q_1HTK, keys_GSK[None], values_GSK[None], attn_mask=allowed, enable_gqa=True
+        )
+        return out_1HTK[0].transpose(0, 1)

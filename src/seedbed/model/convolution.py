@@ -5,7 +5,7 @@ to look one back. Depthwise convolutions in Transformers: So et al. 2021, arXiv:
 values); as a shift: Fu et al. 2023, arXiv:2212.14052 (H3); on what attention and feed-forward read: Allen-Zhu 2025,
 arXiv:2512.17351 (Canon layers A and C). It begins at w = 0: nothing changes.
 
-Shape suffixes: B batch, T positions, D model width, S slots of the cache.
+Shape suffixes: B batch, T positions, D model width.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seedbed.model.cache import LayerCache
+from seedbed.model.cache import PagedLayer
 from seedbed.model.config import ModelConfig
 from seedbed.model.recipes import remade
 
@@ -34,15 +34,16 @@ class ShortConvolution(nn.Module):
         self.weight = nn.Parameter(torch.zeros(taps - 1, width))
         self.number = number
 
-    def forward(self, x_BTD: Tensor, positions_BT: Tensor | None, cache: LayerCache | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, positions_BT: Tensor | None, cache: PagedLayer | None) -> Tensor:
         """`positions_BT` are those in each document; left out, a row is one. With a cache, its own count."""
-        inputs_BSD = None if cache is None else cache.append_input(self.number, x_BTD)
+        if cache is not None:
+            cache.append_input(self.number, x_BTD)
         out_BTD = x_BTD
         for distance, weight_D in enumerate(self.weight, start=1):
-            if cache is None or inputs_BSD is None:
+            if cache is None:
                 earlier_BTD = remade(shifted, x_BTD, distance, positions_BT)
             else:
-                earlier_BTD = looked_up(inputs_BSD, distance, cache.positions_BT)
+                earlier_BTD = cache.earlier_input(self.number, distance)
             out_BTD = remade(torch.addcmul, out_BTD, earlier_BTD, weight_D)
         return out_BTD
 
@@ -53,17 +54,10 @@ def shifted(x_BTD: Tensor, distance: int, positions_BT: Tensor | None = None) ->
     return earlier_BTD if positions_BT is None else earlier_BTD * (positions_BT >= distance)[..., None]
 
 
-def looked_up(inputs_BSD: Tensor, distance: int, positions_BT: Tensor) -> Tensor:
-    """Of slots that hold a position each, what stands `distance` before these; zero where there is nothing."""
-    slots_BT1 = (positions_BT - distance)[..., None]
-    earlier_BTD = inputs_BSD.gather(1, slots_BT1.clamp(min=0).expand(-1, -1, inputs_BSD.shape[-1]))
-    return earlier_BTD * (slots_BT1 >= 0)
-
-
 class NoConvolution(nn.Module):
     """Each position as it is."""
 
-    def forward(self, x_BTD: Tensor, positions_BT: Tensor | None, cache: LayerCache | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, positions_BT: Tensor | None, cache: PagedLayer | None) -> Tensor:
         return x_BTD
 
 

@@ -71,11 +71,10 @@ class AttentionMask:
     slots_BT: Tensor | None = None
     """Slots of a cache where the queries stand; slot s holds position s of its row. Left out: there is no cache."""
 
-    @classmethod
-    def up_to(cls, positions_BT: Tensor, seen: int) -> AttentionMask:
-        """New positions that read a cache of `seen` slots."""
+    def reading(self, positions_BT: Tensor, seen: int) -> AttentionMask:
+        """The same for new positions that read a cache of `seen` slots."""
         rows, queries = positions_BT.shape
-        return cls(rows, queries, seen, positions_BT.device, slots_BT=positions_BT)
+        return replace(self, rows=rows, queries=queries, keys=seen, slots_BT=positions_BT)
 
     def of_layers(self, config: ModelConfig) -> list[AttentionMask]:
         """What each layer of an architecture may see of it; one object for all layers that see the same."""

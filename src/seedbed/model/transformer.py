@@ -20,7 +20,7 @@ from seedbed.errors import ConfigError
 from seedbed.model.attention import Attention
 from seedbed.model.attention_paths.choice import choose
 from seedbed.model.attention_paths.path import Attend, Heads
-from seedbed.model.cache import KVCache, LayerCache
+from seedbed.model.cache import PagedCache, PagedLayer, Places
 from seedbed.model.config import ModelConfig
 from seedbed.model.convolution import ATTENTION, FEEDFORWARD, build_convolution
 from seedbed.model.cross_entropy import Scores
@@ -57,7 +57,7 @@ class Block(nn.Module):
         x_BTD: Tensor,
         angles: Angles | None,
         attend: Attend,
-        cache: LayerCache | None,
+        cache: PagedLayer | None,
         values_BTE: Tensor | None = None,
         positions_BT: Tensor | None = None,
     ) -> Tensor:
@@ -197,32 +197,33 @@ class Transformer(nn.Module):
         )
         angles = self.positions.angles(length, positions_BT, device=tokens_BT.device)
         x_BTD = self.positions.place(self.embedding(tokens_BT), length, positions_BT)
-        return self._run(tokens_BT, x_BTD, angles, mask, positions_BT, [None] * len(self.blocks))
+        return self._run(tokens_BT, x_BTD, angles, self.attends(mask), positions_BT, [None] * len(self.blocks))
 
-    def extend(self, tokens_BT: Tensor, positions_BT: Tensor, cache: KVCache, seen: int) -> Tensor:
-        """Normed residual stream (B, T, D) of new tokens that read, and join, what `cache` holds.
+    def step(self, tokens_N: Tensor, places: Places, cache: PagedCache) -> Tensor:
+        """Normed residual stream (N, D) of new tokens of several sequences that read, and join, what `cache` holds.
 
-        `seen` is one more than the largest position of the batch; no position is ≥ it. ConfigError when the model
-        reads both ways: each new token would change what it made of those before.
+        ConfigError when the model reads both ways: each new token would change what it made of those before.
         """
         if not self.config.causal:
             raise ConfigError("the model reads both ways (model.causal is false): it cannot go on with a text")
-        angles = self.positions.angles(seen, positions_BT, device=tokens_BT.device)
-        mask = AttentionMask.up_to(positions_BT, seen)
-        x_BTD = self.positions.place(self.embedding(tokens_BT), seen, positions_BT)
-        return self._run(tokens_BT, x_BTD, angles, mask, positions_BT, cache.layers(positions_BT, seen))
+        tokens_1N, positions_1N = tokens_N[None], places.positions_N[None].long()
+        seen = int(positions_1N.max()) + 1
+        angles = self.positions.angles(seen, positions_1N, device=tokens_N.device)
+        x_1ND = self.positions.place(self.embedding(tokens_1N), seen, positions_1N)
+        layers = cache.layers(places)
+        return self._run(tokens_1N, x_1ND, angles, layers, positions_1N, layers)[0]
 
     def _run(
         self,
         tokens_BT: Tensor,
         embedding_BTD: Tensor,
         angles: Angles | None,
-        mask: AttentionMask,
+        attends: Sequence[Attend],
         positions_BT: Tensor | None,
-        caches: list[LayerCache] | list[None],
+        caches: Sequence[PagedLayer | None],
     ) -> Tensor:
         x_BTD = embedding_BTD = self.dropout(embedding_BTD)
-        layers = zip(self.blocks, self.skips, self.value_embeddings, self.attends(mask), caches, strict=True)
+        layers = zip(self.blocks, self.skips, self.value_embeddings, attends, caches, strict=True)
         with Recipes():
             for block, skip, values, attend, cache in layers:
                 x_BTD = block(skip(x_BTD, embedding_BTD), angles, attend, cache, values(tokens_BT), positions_BT)

@@ -1,0 +1,119 @@
+"""Whose tokens the next step computes.
+
+One budget of tokens for a step: whoever decodes comes first, with one token each, then prompts in the order in which
+they came, in pieces (Agrawal et al. 2024, arXiv:2403.02310). A long prompt so never stops those who are being answered.
+When the cache is full the youngest gives its blocks back and is computed again later.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from seedbed.inference.blocks import Blocks, block_names
+from seedbed.inference.generation import Generation
+from seedbed.model.cache import BLOCK
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a step computes of one generation: its next `count` tokens."""
+
+    generation: Generation
+    count: int
+
+    @property
+    def completes(self) -> bool:
+        """Whether the next token can be chosen after it."""
+        return self.generation.missing == self.count
+
+
+class Scheduler:
+    """Who waits, who runs, and which blocks they hold."""
+
+    def __init__(self, blocks: Blocks, *, rows: int, step_tokens: int):
+        """At most `rows` run at once; a step computes at most `step_tokens` tokens, and at least one of each that
+        decodes."""
+        self.blocks, self.rows, self.step_tokens = blocks, rows, step_tokens
+        self.waiting: deque[Generation] = deque()
+        self.running: list[Generation] = []
+        """Oldest first."""
+
+    def add(self, generation: Generation) -> None:
+        self.waiting.append(generation)
+
+    def remove(self, generation: Generation) -> None:
+        """It has ended, or is wanted no longer."""
+        if generation in self.running:
+            self.running.remove(generation)
+            self._let_go(generation)
+        elif generation in self.waiting:
+            self.waiting.remove(generation)
+
+    def schedule(self) -> list[Share]:
+        """The next step; empty when there is nothing to do."""
+        shares: dict[Generation, int] = {}
+        budget = self.step_tokens
+        for decodes in (True, False):
+            for generation in list(self.running):
+                if generation not in self.running or (generation.missing == 1) != decodes:
+                    continue  # it had to make room, or its turn is another
+                count = 1 if decodes else min(generation.missing, budget)
+                if count > 0 and self._make_room(generation, generation.computed + count, shares):
+                    shares[generation] = count
+                    budget -= count
+        while self.waiting and len(self.running) < self.rows and budget > 0:
+            generation = self.waiting[0]
+            self._find_beginning(generation)
+            count = min(generation.missing, budget)
+            needed = -(-(generation.computed + count) // BLOCK) - len(generation.blocks)
+            if needed > self.blocks.available:
+                self._let_go(generation)
+                break
+            self.waiting.popleft()
+            self.running.append(generation)
+            assert self._make_room(generation, generation.computed + count, shares)
+            shares[generation] = count
+            budget -= count
+        return [Share(generation, count) for generation, count in shares.items()]
+
+    def computed(self, share: Share) -> None:
+        """A share was computed: blocks that are full now can be found by others."""
+        generation = share.generation
+        generation.computed += share.count
+        full = generation.computed // BLOCK
+        if full > len(generation.names):
+            generation.names = block_names(generation.tokens[: full * BLOCK], generation.salt)
+        for block, name in zip(generation.blocks[:full], generation.names, strict=False):
+            self.blocks.keep(block, name)
+
+    def _find_beginning(self, generation: Generation) -> None:
+        """Blocks that someone computed already. The last token is computed in any case: the next one follows from it."""
+        full = (len(generation.tokens) - 1) // BLOCK
+        if full > len(generation.names):
+            generation.names = block_names(generation.tokens[: full * BLOCK], generation.salt)
+        for name in generation.names[:full]:
+            block = self.blocks.share(name)
+            if block is None:
+                break
+            generation.blocks.append(block)
+        generation.computed = len(generation.blocks) * BLOCK
+
+    def _make_room(self, generation: Generation, positions: int, shares: dict[Generation, int]) -> bool:
+        """Blocks for so many positions, if need be those of the youngest; False when it is the youngest itself."""
+        while len(generation.blocks) * BLOCK < positions:
+            block = self.blocks.take()
+            if block is not None:
+                generation.blocks.append(block)
+                continue
+            youngest = self.running.pop()
+            shares.pop(youngest, None)
+            self._let_go(youngest)
+            self.waiting.appendleft(youngest)
+            if youngest is generation:
+                return False
+        return True
+
+    def _let_go(self, generation: Generation) -> None:
+        self.blocks.release(generation.blocks)
+        generation.blocks, generation.computed = [], 0

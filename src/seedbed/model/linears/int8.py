@@ -1,0 +1,68 @@
+"""Linear layers in 8-bit whole numbers, weights and what they are multiplied with alike (W8A8).
+
+Each row of the weight has a scale of its own, found once; each row of the input has one, found as it comes (Dettmers et
+al. 2022, arXiv:2208.07339, §2.1: vector-wise). Products and sums of whole numbers are exact, so a row's result does not
+depend on the rows beside it.
+
+Shape suffixes: N rows, D inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor, nn
+
+from seedbed.native.library import library
+
+LARGEST = 127
+
+
+class Int8Linear(nn.Module):
+    """x · weightᵀ + bias, of a weight that is a fourth as large."""
+
+    weight_OD: Tensor
+    scale_O: Tensor
+    sum_O: Tensor
+    bias_O: Tensor | None
+
+    def __init__(self, weight_OD: Tensor, scale_O: Tensor, bias_O: Tensor | None = None):
+        """`weight_OD` int8, of which each row times its scale is what it stands for."""
+        super().__init__()
+        self.register_buffer("weight_OD", weight_OD.contiguous())
+        self.register_buffer("scale_O", scale_O.float())
+        self.register_buffer("sum_O", weight_OD.sum(1, dtype=torch.int32), persistent=False)
+        self.register_buffer("bias_O", bias_O)
+
+    @classmethod
+    def of(cls, layer: nn.Linear) -> Int8Linear:
+        """The nearest one to a layer."""
+        weight_OD, scale_O = quantise_rows(layer.weight.detach())
+        return cls(weight_OD, scale_O[:, 0], None if layer.bias is None else layer.bias.detach())
+
+    def forward(self, x_D: Tensor) -> Tensor:
+        x_ND = x_D.reshape(-1, x_D.shape[-1])
+        native = library("int8_linear") if x_ND.device.type == "cpu" and x_ND.dtype == torch.float32 else None
+        out_NO = self._in_torch(x_ND) if native is None else self._by_kernel(native, x_ND.contiguous())
+        return out_NO.view(*x_D.shape[:-1], -1)
+
+    def _by_kernel(self, native: ctypes.CDLL, x_ND: Tensor) -> Tensor:
+        out_NO = x_ND.new_empty(len(x_ND), len(self.weight_OD))
+        tensors = (x_ND, self.weight_OD, self.scale_O, self.sum_O, self.bias_O, out_NO)
+        native.int8_linear(
+            *(ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors),
+            *map(ctypes.c_int64, (*x_ND.shape, len(self.weight_OD))),
+        )
+        return out_NO
+
+    def _in_torch(self, x_ND: Tensor) -> Tensor:
+        quantised_ND, scale_N1 = quantise_rows(x_ND.float())
+        out_NO = torch._int_mm(quantised_ND, self.weight_OD.T) * (scale_N1 * self.scale_O)
+        return (out_NO if self.bias_O is None else out_NO + self.bias_O).to(x_ND.dtype)
+
+
+def quantise_rows(x_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 (N, D), and what each row is to be multiplied with (N, 1), so that its largest number becomes ±127."""
+    scale_N1 = x_ND.abs().amax(1, keepdim=True).clamp(min=1e-30) / LARGEST
+    return (x_ND / scale_N1).round().to(torch.int8), scale_N1

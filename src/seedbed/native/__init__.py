@@ -1,0 +1,1 @@
+"""Kernels in C++ that PyTorch has none for."""

@@ -1,0 +1,77 @@
+"""C++ functions, compiled when they are first wanted, for the processor that is there, and kept for the next time.
+
+They take addresses and numbers, and share PyTorch's threads. Without a compiler there are none: who calls them has
+another way, in PyTorch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+SOURCES = Path(__file__).parent
+OPTIONS = ("-std=c++20", "-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+"""None of them lets the compiler change the order of additions."""
+SECONDS = 300
+"""A compiler that takes longer is stuck."""
+
+
+@functools.cache
+def library(name: str) -> ctypes.CDLL | None:
+    """The functions of NAME.cpp; None, told once, where they cannot be compiled."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        logger.warning("no C++ compiler: %s runs in PyTorch alone, which is slower. Install g++.", name)
+        return None
+    try:
+        return ctypes.CDLL(str(_compiled(compiler, SOURCES / f"{name}.cpp")))
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        logger.warning("%s.cpp was not compiled, PyTorch alone is slower: %s", name, said.strip().splitlines()[0][:300])
+        return None
+
+
+def _compiled(compiler: str, source: Path) -> Path:
+    """The shared library of a source, made if it is not there."""
+    import torch
+    from torch.utils.cpp_extension import include_paths  # heavy, and only where something is compiled
+
+    made_of = (source.read_text(encoding="utf-8"), compiler, *OPTIONS, torch.__version__, platform.machine(), _flags())
+    digest = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "seedbed" / "native"
+    target = folder / f"{source.stem}-{digest}.so"
+    if target.is_file():
+        return target
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    libraries = Path(torch.__file__).parent / "lib"
+    handle, staging = tempfile.mkstemp(dir=folder, suffix=".so")
+    os.close(handle)
+    command = [compiler, *OPTIONS, str(source), "-o", staging, *(f"-I{path}" for path in include_paths())]
+    command += [f"-L{libraries}", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{libraries}"]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS)
+        os.replace(staging, target)  # two processes may compile at once: the last one wins, and both are the same
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(staging)
+    return target
+
+
+def _flags() -> str:
+    """What this processor can do: a home may be shared by several machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
