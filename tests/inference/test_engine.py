@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from seedbed.errors import DataError
+from seedbed.errors import ConfigError, DataError
+from seedbed.inference.adjustments import penalised
 from seedbed.inference.config import EngineConfig, SamplingConfig
 from seedbed.inference.engine import Engine
-from seedbed.inference.sampling import choose
+from seedbed.inference.sampling import choose, uniform
+from seedbed.model.packing import pack
 from seedbed.tokenizers import byte_pair
 from seedbed.tokenizers import bytes as byte_tokenizer
 from seedbed.tokenizers.chat import encode_prompt
@@ -67,9 +71,10 @@ def test_tokens_are_those_of_full_forward_passes(engine):
         made = engine.complete([ids], sampling)[0].tokens
         row = list(ids)
         for _ in made:
-            seen_BV = torch.zeros(1, TOKENIZER.vocab_size, dtype=torch.bool)
-            seen_BV[0, row] = True
-            row.append(choose(engine.model(torch.tensor([row]))[:, -1], sampling, [sampling.seed], [len(row)], seen_BV).item())
+            logits_BV = engine.model(torch.tensor([row]))[:, -1]
+            if sampling.repetition_penalty != 1:
+                logits_BV[:, row] = penalised(logits_BV[:, row], sampling.repetition_penalty)
+            row.append(choose(logits_BV, sampling, [uniform(sampling.seed, len(row))]).item())
         assert tuple(row[len(ids) :]) == made
 
 
@@ -236,7 +241,7 @@ def texts(engine, prompts, samplings):
     """What each request gives, all of them under way together."""
     made = [engine.submit(engine.encode(prompt), sampling) for prompt, sampling in zip(prompts, samplings, strict=True)]
     while any(generation.reason is None for generation in made):
-        assert engine.step()
+        engine.step()
     return [generation.completion for generation in made]
 
 
@@ -274,6 +279,97 @@ def test_requests_of_all_kinds_give_the_same_together_as_alone(config, long_engi
     assert blocks.available == blocks.count
 
 
+BAD = {
+    "a beginning that is empty": ([], {}),
+    "beyond the context": ([65] * 600, {}),
+    "a token that is none": ([65, 10_000], {}),
+    "a bias for a token that is none": ([65], {"logit_bias": {"10000": 1.0}}),
+}
+
+
+@pytest.mark.parametrize(("ids", "setting"), BAD.values(), ids=list(BAD))
+def test_a_bad_request_is_refused_and_disturbs_no_other(ids, setting, long_engine, wanted):
+    engine = Engine(long_engine.model, TOKENIZER)
+    made = [engine.submit(engine.encode(prompt), sampling) for prompt, sampling in zip(LONG, MANY, strict=True)]
+    engine.step()
+    with pytest.raises(DataError):
+        engine.submit(ids, SamplingConfig(**setting))
+    while any(generation.reason is None for generation in made):
+        engine.step()
+    assert [generation.completion for generation in made] == wanted
+
+
+def test_a_request_that_forbids_everything_fails_alone(long_engine, wanted):
+    endless = byte_tokenizer.build()
+    endless.end_ids = ()
+    engine = Engine(long_engine.model, endless)
+    everything = SamplingConfig(no_repeat_ngram=1, max_tokens=400)  # after 260 tokens or so none is left
+    made = [engine.submit(engine.encode(prompt), sampling) for prompt, sampling in zip(LONG, MANY, strict=True)]
+    failing = engine.submit(engine.encode("x"), everything)
+    while any(generation.reason is None for generation in [*made, failing]):
+        engine.step()
+    assert [generation.completion for generation in made] == wanted
+    assert failing.reason == "error" and failing.error.problem.startswith("no token is possible any more")
+    with pytest.raises(DataError, match="no token is possible any more"):
+        engine.complete([engine.encode("x")], everything)
+    assert engine.scheduler.blocks.available == engine.scheduler.blocks.count
+
+
+def test_broken_weights_are_told():
+    model = random_model(3, tokenizer=TOKENIZER)
+    with torch.no_grad():
+        model.final_norm.weight[0] = torch.nan
+    with pytest.raises(DataError, match="scores are not numbers"):
+        Engine(model, TOKENIZER).generate("x")
+
+
+def test_a_request_whose_time_is_over_ends_as_it_is(long_engine, wanted, monkeypatch):
+    engine = Engine(long_engine.model, TOKENIZER)
+    now = 100.0
+    monkeypatch.setattr("seedbed.inference.engine.time.monotonic", lambda: now)
+    slow = engine.submit(engine.encode(LONG[0]), replace(MANY[0], timeout=5.0))
+    other = engine.submit(engine.encode(LONG[1]), MANY[1])
+    for _ in range(4):
+        engine.step()
+    now = 105.0
+    while other.reason is None:
+        engine.step()
+    assert slow.completion.reason == "timeout" and other.completion == wanted[1]
+    assert 0 < len(slow.completion.tokens) < 40
+    assert slow.completion.tokens == wanted[0].tokens[: len(slow.completion.tokens)]
+
+
+def test_several_of_one_prompt_differ_and_the_first_is_that_of_one(engine):
+    ids, sampling = engine.encode("Once"), SamplingConfig(max_tokens=20, seed=3)
+    some = engine.complete([ids, ids[:2]], sampling, n=3)
+    assert len(set(some)) == 6
+    assert [some[0], some[3]] == engine.complete([ids, ids[:2]], sampling)
+    assert some[:3] == engine.complete([ids], sampling, n=3)
+
+
+@torch.no_grad()
+def test_probabilities_are_those_of_the_model_alone(engine):
+    ids = engine.encode("Once")
+    sampling = SamplingConfig(max_tokens=10, temperature=0.3, top_k=5, logprobs=4, presence_penalty=1.0)
+    done = engine.complete([ids], sampling)[0]
+    logprobs = engine.model(torch.tensor([[*ids, *done.tokens]]))[0].log_softmax(-1)[len(ids) - 1 : -1]
+    assert [each.token for each in done.likelihoods] == list(done.tokens)
+    for each, row_V in zip(done.likelihoods, logprobs, strict=True):
+        assert each.logprob == pytest.approx(row_V[each.token].item(), abs=1e-5)
+        assert [token for token, _ in each.likeliest] == row_V.topk(4).indices.tolist()
+        assert [value for _, value in each.likeliest] == pytest.approx(row_V.topk(4).values.tolist(), abs=1e-5)
+
+
+def test_who_begins_like_someone_who_is_being_read_waits_for_him(long_engine, monkeypatch):
+    engine = Engine(long_engine.model, TOKENIZER, EngineConfig(step_tokens=100))
+    ids, counts = engine.encode(LONG[0] * 2), []
+    read = engine.read
+    monkeypatch.setattr(engine, "read", lambda shares: counts.append([s.count for s in shares]) or read(shares))
+    together = engine.complete([ids] * 3, SamplingConfig(max_tokens=4))
+    assert sum(map(sum, counts)) < len(ids) + 3 * 64 + 3 * 4
+    assert together == [together[0]] * 3
+
+
 def test_a_cancelled_request_disturbs_no_other_and_frees_its_blocks(long_engine, wanted):
     engine = Engine(long_engine.model, TOKENIZER)
     made = [engine.submit(engine.encode(prompt), sampling) for prompt, sampling in zip(LONG, MANY, strict=True)]
@@ -305,3 +401,45 @@ def test_beginnings_are_shared_only_under_one_salt(long_engine, monkeypatch):
         engine.submit(ids, SamplingConfig(max_tokens=1), salt=salt)
         engine.step()
     assert counts == [len(ids), (len(ids) - 1) % 64 + 1, len(ids)]
+
+
+WINDOWED = {
+    "one window": {"window": 70},
+    "and convolutions that look further": {"window": 2, "short_convolution": 4},
+}
+
+
+@pytest.mark.parametrize("config", WINDOWED.values(), ids=list(WINDOWED))
+@pytest.mark.parametrize("head_width", [8, 16], ids=["by PyTorch", "by the kernel"])
+@torch.no_grad()
+def test_a_model_with_windows_keeps_no_more_than_they_see(config, head_width):
+    model = random_model(3, tokenizer=TOKENIZER, context=1000, head_width=head_width, **config)
+    engine = Engine(model, TOKENIZER, EngineConfig(rows=2, step_tokens=50, cache_tokens=1))
+    assert engine.scheduler.blocks.count <= 3
+    ids = [[65 + place % 50, *engine.encode("abcdefg " * 30)] for place in range(2)]
+    made = [engine.submit(each, SamplingConfig(max_tokens=200, temperature=0)) for each in ids]
+    held = 0
+    while any(generation.reason is None for generation in made):
+        engine.step()
+        held = max(held, sum(map(bool, engine.scheduler.blocks.holders)))
+    assert held <= 3
+    for generation in made:
+        logits_TV = model(torch.tensor([generation.tokens]))[0, generation.prompt - 1 : -1]
+        assert logits_TV.argmax(-1).tolist() == list(generation.made)
+
+
+def test_who_insists_on_the_same_bits_is_refused_where_they_are_not_promised():
+    def opened(model):
+        return Engine(pack(model), TOKENIZER, EngineConfig(exact=True))
+
+    kernels = {"head_width": 16, "tokenizer": TOKENIZER}
+    assert opened(random_model(3, **kernels)).inexact is None
+    for model, reason in (
+        (random_model(3, tokenizer=TOKENIZER), "attention is computed by PyTorch"),
+        (random_model(3, **kernels).to(torch.bfloat16), "attention is computed by PyTorch"),
+        (random_model(3, experts=4, experts_active=2, expert_width=16, **kernels), "the model has experts"),
+    ):
+        with pytest.raises(ConfigError, match=f"exact is set, but {reason}"):
+            opened(model)
+    with pytest.raises(ConfigError, match="exact is set, but the model's layers are not packed"):
+        Engine(random_model(3, **kernels), TOKENIZER, EngineConfig(exact=True))

@@ -148,7 +148,7 @@ def test_the_kernel_gives_each_token_the_same_bits_whatever_is_read_beside_it(ki
         for start, end in zip([0, *cuts], [*cuts, 200], strict=True):
             table, positions = torch.tensor([[4, 1, 3, 0]], dtype=torch.int32), torch.arange(start, end).int()
             layer = cache.layers(Places(table, torch.zeros_like(positions), positions))[0]
-            assert layer.by_kernel
+            assert cache.by_kernel
             parts.append(layer(*(x[:, :, start:end] for x in (q_1HNK, k_1GNK, v_1GNK))))
         outs.append(torch.cat(parts, dim=2))
     assert torch.equal(outs[0], outs[1]) and torch.equal(outs[0], outs[2])

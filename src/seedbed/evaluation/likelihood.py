@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from seedbed.data.batches.batch import IGNORE, TokenBatch
 from seedbed.errors import DataError
+from seedbed.model.cross_entropy import rows_at_once
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.tokenizer import Tokenizer
-from seedbed.training.objective import NextToken, Tally
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,26 @@ def measure_likelihood(
         windows += [ids[first : first + context + 1] for first in range(0, len(ids) - 1, context)]
     if not windows:
         raise DataError("there is no text to predict: every document is shorter than two tokens")
-    objective = NextToken(torch.from_numpy(tokenizer.token_bytes()))
-    device = model.embedding.weight.device
-    tally = Tally()
+    token_bytes_V = torch.from_numpy(tokenizer.token_bytes())
+    found = Likelihood(0.0, 0, 0)
     for first in range(0, len(windows), batch):
-        tally = tally + objective.loss(model, _rows(windows[first : first + batch]).to(device))
-    if not math.isfinite(tally.sum) or not tally.totals["bytes"]:
-        raise DataError(f"bits per byte cannot be told: {tally.sum} nats over {tally.totals['bytes']:.0f} bytes")
-    return Likelihood(tally.sum, tally.units, int(tally.totals["bytes"]))
+        rows = _rows(windows[first : first + batch])
+        targets_N = rows.targets_BT[rows.targets_BT != IGNORE]
+        nats = found.nats + _surprise(model, rows.to(model.embedding.weight.device))
+        read = int(token_bytes_V[targets_N].sum())
+        found = Likelihood(nats, found.tokens + len(targets_N), found.bytes + read)
+    if not math.isfinite(found.nats) or not found.bytes:
+        raise DataError(f"bits per byte cannot be told: {found.nats} nats over {found.bytes} bytes")
+    return found
+
+
+def _surprise(model: Transformer, rows: TokenBatch) -> float:
+    """Nats of all targets, a few rows of logits at a time."""
+    counted_BT = rows.targets_BT != IGNORE
+    x_ND, targets_N = model.hidden(rows.tokens_BT)[counted_BT], rows.targets_BT[counted_BT]
+    size = rows_at_once(model.config.vocab_size, model.config.width)
+    chunks = zip(x_ND.split(size), targets_N.split(size), strict=True)
+    return sum(F.cross_entropy(model.logits(x).float(), targets, reduction="sum").item() for x, targets in chunks)
 
 
 def _rows(windows: list[list[int]]) -> TokenBatch:

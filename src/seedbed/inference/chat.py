@@ -11,7 +11,7 @@ from seedbed.errors import DataError
 from seedbed.inference.config import ChatConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.generate import say
-from seedbed.model.folder import load_model, tell_unfinished
+from seedbed.model.folder import tell_unfinished
 from seedbed.tokenizers.chat import encode_prompt, find_template
 
 GREETING = "Type a message and press Enter. /new begins again, /exit or Ctrl-D ends."
@@ -23,10 +23,9 @@ def chat(config: ChatConfig) -> dict[str, Any]:
     When the context is full the model is told the newest messages only; what is returned holds all.
     """
     tell_unfinished(config.model)
-    model, tokenizer = load_model(config.model, device=choose_device(config.device))
+    engine = Engine.load(config.model, device=choose_device(config.device))
     if config.template is not None:
-        tokenizer = tokenizer.with_template(find_template(config.template))
-    engine = Engine(model, tokenizer)
+        engine.tokenizer = engine.tokenizer.with_template(find_template(config.template))
     opening = [] if config.system is None else [{"role": "system", "content": config.system}]
     messages = list(opening)
     forgets = False
@@ -42,12 +41,11 @@ def chat(config: ChatConfig) -> dict[str, Any]:
         messages.append({"role": "user", "content": text})
         try:
             said = recent(engine, messages, config.max_tokens)
-            prompt = encode_prompt(tokenizer, said)
-            engine.check_prompt(prompt)
+            prompt = encode_prompt(engine.tokenizer, said)
+            engine.check(prompt, config)
             if len(said) < len(messages) and not forgets:
-                print(
-                    f"(The model's context of {model.config.context:,} tokens is full: it forgets the oldest messages.)"
-                )
+                context = engine.model.config.context
+                print(f"(The model's context of {context:,} tokens is full: it forgets the oldest messages.)")
                 forgets = True
             if reply := say(engine, prompt, config).text:
                 messages.append({"role": "assistant", "content": reply})

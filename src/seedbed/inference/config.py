@@ -9,6 +9,10 @@ from typing import Literal
 from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
 
+MOST_STOPS = 256
+LONGEST_STOP = 1_000
+"""Characters. Each new piece of text is searched for all of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
@@ -29,8 +33,24 @@ class SamplingConfig:
     min_p: float | None = None
     """Choose among tokens at least this fraction as likely as the likeliest. Left out: all."""
 
+    typical_p: float | None = None
+    """Choose among the tokens whose surprise is nearest to what is expected, as many as hold this much probability.
+    Left out: all."""
+
     repetition_penalty: float = 1.0
     """Divides the positive, and multiplies the negative, logits of tokens that occurred already; 1 changes nothing."""
+
+    presence_penalty: float = 0.0
+    """Taken from the logits of tokens that the continuation holds."""
+
+    frequency_penalty: float = 0.0
+    """Taken from the logits of a token once for each time that the continuation holds it."""
+
+    no_repeat_ngram: int | None = None
+    """So many tokens never come twice in the same order. Left out: they may."""
+
+    logit_bias: dict[str, float] = field(default_factory=dict)
+    """Added to the logits of tokens, by their ids: {"42": -100} forbids token 42."""
 
     seed: int = 0
     """The same request with the same seed gives the same text. Give another seed for another text."""
@@ -38,14 +58,36 @@ class SamplingConfig:
     stop: list[str] = field(default_factory=list)
     """Texts that end the continuation; they are not part of it."""
 
+    timeout: float | None = None
+    """Seconds after which a continuation ends as it is. Left out: it takes its time."""
+
+    logprobs: int | None = None
+    """Tell the logarithm of each token's probability, and those of as many likeliest ones (at most 20). Left out:
+    neither."""
+
     def __post_init__(self) -> None:
-        at_least(self, 1, "max_tokens", "top_k")
+        at_least(self, 1, "max_tokens", "top_k", "no_repeat_ngram")
         at_least(self, 0, "temperature")
         between(self, 0, 2**63 - 1, "seed")
-        between(self, 0, 1, "top_p", "min_p")
-        positive(self, "repetition_penalty", "top_p")
+        between(self, 0, 1, "top_p", "min_p", "typical_p")
+        between(self, -2, 2, "presence_penalty", "frequency_penalty")
+        between(self, 0, 20, "logprobs")
+        positive(self, "repetition_penalty", "top_p", "typical_p", "timeout")
         if "" in self.stop:
             raise ConfigError("stop holds an empty text, which would end every continuation at once")
+        if len(self.stop) > MOST_STOPS or any(len(text) > LONGEST_STOP for text in self.stop):
+            raise ConfigError(f"stop holds at most {MOST_STOPS} texts of at most {LONGEST_STOP:,} characters")
+        for token, bias in self.logit_bias.items():
+            if not token.isdecimal() or not -100 <= bias <= 100:
+                raise ConfigError(
+                    f"logit_bias has {token!r}: {bias}", "Give ids of tokens with numbers of −100 to 100."
+                )
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether what was said changes what is likely."""
+        penalties = (self.repetition_penalty - 1, self.presence_penalty, self.frequency_penalty)
+        return any(penalties) or self.no_repeat_ngram is not None or bool(self.logit_bias)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +104,9 @@ class EngineConfig:
     cache_tokens: int | None = None
     """Tokens whose keys and values are kept, in memory that is taken when it is first needed. Left out: `rows` times
     the model's context, but no more than 4 GB."""
+
+    exact: bool = False
+    """Refuse a model whose answers could depend, in the last bits of a score, on who else is being served."""
 
     def __post_init__(self) -> None:
         between(self, 1, 10_000, "rows")
@@ -85,11 +130,15 @@ class GenerateConfig(SamplingConfig):
     demo: bool = False
     """Continue a few built-in openings."""
 
+    n: int = 1
+    """Continuations of each prompt, with numbers of their own from the same seed."""
+
     device: Literal["auto", "cuda", "mps", "xpu", "cpu"] = "auto"
     """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        between(self, 1, 1024, "n")
         if (self.prompt is not None) + (self.prompts is not None) + self.demo != 1:
             raise ConfigError("give one of prompt, prompts and demo", 'For example --prompt "Once upon a time".')
 

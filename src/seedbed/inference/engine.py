@@ -8,28 +8,31 @@ Shape suffixes: B generations, N tokens of a step, Q sequences, W blocks, D mode
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seedbed.errors import ConfigError, DataError
+from seedbed.inference.adjustments import Adjustments
 from seedbed.inference.blocks import Blocks
 from seedbed.inference.config import EngineConfig, SamplingConfig
-from seedbed.inference.generation import Completion, Generation
+from seedbed.inference.generation import Completion, Generation, Likelihood
 from seedbed.inference.sampling import choose
 from seedbed.inference.scheduler import Scheduler, Share
 from seedbed.inference.text import StopText
 from seedbed.model.accounting import cache_bytes
-from seedbed.model.cache import BLOCK, PagedCache, Places
+from seedbed.model.cache import BLOCK, PagedCache, Places, widest_window
 from seedbed.model.folder import load_model
+from seedbed.model.packing import pack
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.chat import encode_prompt
 from seedbed.tokenizers.tokenizer import Tokenizer
-
 
 CACHE_BYTES = 4_000_000_000
 """Of keys and values, where the config does not say how many tokens."""
@@ -60,10 +63,14 @@ class Engine:
         weight = next(model.parameters())
         self.device = weight.device
         most = CACHE_BYTES // cache_bytes(model.config, 1)
-        tokens = self.config.cache_tokens or min(self.config.rows * model.config.context, most)
-        blocks = max(-(-tokens // BLOCK), -(-model.config.context // BLOCK))  # of one sequence at least
+        step_tokens, window = self.config.step_tokens, widest_window(model.config)
+        longest = model.config.context if window is None else min(model.config.context, window + step_tokens + BLOCK)
+        tokens = self.config.cache_tokens or min(self.config.rows * longest, most)
+        blocks = -(-max(tokens, longest) // BLOCK)  # of one sequence at least
         self.cache = PagedCache(model.config, blocks, device=self.device, dtype=weight.dtype)
-        self.scheduler = Scheduler(Blocks(blocks), rows=self.config.rows, step_tokens=self.config.step_tokens)
+        self.scheduler = Scheduler(Blocks(blocks), rows=self.config.rows, step_tokens=step_tokens, window=window)
+        if self.config.exact and (reason := self.inexact) is not None:
+            raise ConfigError(f"exact is set, but {reason}", 'Leave exact out, or see docs/engine.md, "The same bits".')
 
     @classmethod
     def load(
@@ -74,8 +81,20 @@ class Engine:
         dtype: str | torch.dtype | None = None,
         config: EngineConfig | None = None,
     ) -> Engine:
-        """From what `load_model` opens, with weights of `dtype`, or of the one they are stored in."""
-        return cls(*load_model(Path(path), device=device, dtype=dtype), config)
+        """From what `load_model` opens, with weights of `dtype`, or of the one they are stored in, packed for speed."""
+        model, tokenizer = load_model(Path(path), device=device, dtype=dtype)
+        return cls(pack(model), tokenizer, config)
+
+    @property
+    def inexact(self) -> str | None:
+        """Why the bits of a score may depend on who else is being served; None: they do not."""
+        if not self.cache.by_kernel:
+            return "attention is computed by PyTorch: there is no kernel for this device, precision, width or compiler"
+        if any(isinstance(module, nn.Linear) for module in self.model.modules()):
+            return "the model's layers are not packed: it was not opened by Engine.load"
+        if self.model.config.experts:
+            return "the model has experts, which multiply their tokens together"
+        return None
 
     # Whole answers ---------------------------------------------------------------------------------------------------
 
@@ -105,24 +124,27 @@ class Engine:
         """A prompt as the model was trained to see it: <s> first, once, when the tokenizer has it."""
         return self.tokenizer.encode(text, bos=self.tokenizer.bos_id is not None)
 
-    def complete(self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig) -> list[Completion]:
-        """The completion of each prompt, given as token ids, in order."""
+    def complete(self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig, *, n: int = 1) -> list[Completion]:
+        """The completions of each prompt, given as token ids, in order: `n` of them for each, side by side."""
         completions: dict[int, Completion] = {}
-        for event in self.stream(prompts, sampling):
+        for event in self.stream(prompts, sampling, n=n):
             if event.completion is not None:
                 completions[event.row] = event.completion
-        return [completions[row] for row in range(len(prompts))]
+        return [completions[row] for row in range(len(prompts) * n)]
 
-    def stream(self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig) -> Iterator[Event]:
-        """Text as it comes, of all rows at once. Raises DataError for an empty prompt or one beyond the context. Who
-        stops listening cancels what is not done."""
+    def stream(self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig, *, n: int = 1) -> Iterator[Event]:
+        """Text as it comes, of all rows at once: `n` of them for each prompt, side by side. Raises DataError for what
+        `check` refuses. Who stops listening cancels what is not done."""
         for ids in prompts:
-            self.check_prompt(ids)
-        rows = {self.submit(ids, sampling): row for row, ids in enumerate(prompts)}
+            self.check(ids, sampling)
+        pairs = [(ids, sample) for ids in prompts for sample in range(n)]
+        rows = {self.submit(ids, sampling, sample=sample): row for row, (ids, sample) in enumerate(pairs)}
         unfinished = set(rows)
         try:
             while unfinished:
                 for generation, text in self.step():
+                    if generation.error is not None:
+                        raise generation.error
                     if generation.reason is not None:
                         unfinished.discard(generation)
                         yield Event(rows[generation], text, generation.completion)
@@ -136,30 +158,34 @@ class Engine:
         """Whether the context holds a prompt and a token more."""
         return len(ids) < self.model.config.context
 
-    def check_prompt(self, ids: Sequence[int]) -> None:
-        context = self.model.config.context
+    def check(self, ids: Sequence[int], sampling: SamplingConfig) -> None:
+        """DataError for a prompt that cannot be continued, or not in that way."""
+        context, vocabulary = self.model.config.context, self.model.config.vocab_size
         if not ids:
             raise DataError("the prompt is empty and this tokenizer has no token that begins a text")
         if not self.fits(ids):
             raise DataError(f"the prompt has {len(ids):,} tokens, the model's context is {context:,}", "Shorten it.")
+        for name, tokens in (("the prompt", ids), ("logit_bias", map(int, sampling.logit_bias))):
+            if (wrong := next((token for token in tokens if not 0 <= token < vocabulary), None)) is not None:
+                raise DataError(f"{name} has token {wrong}, the model's vocabulary {vocabulary:,}")
 
     # Step by step ----------------------------------------------------------------------------------------------------
 
-    def submit(self, ids: Sequence[int], sampling: SamplingConfig, *, salt: bytes = b"") -> Generation:
-        """A continuation that the next steps make. DataError for a prompt that cannot be continued. What has another
-        `salt` shares nothing in the cache."""
-        self.check_prompt(ids)
+    def submit(self, ids: Sequence[int], sampling: SamplingConfig, *, sample: int = 0, salt: bytes = b"") -> Generation:
+        """A continuation that the next steps make; of several from one seed, each needs another `sample`. DataError for
+        what `check` refuses. What has another `salt` shares nothing in the cache."""
+        self.check(ids, sampling)
         generation = Generation(
             tokens=list(ids),
             prompt=len(ids),
             limit=min(len(ids) + sampling.max_tokens, self.model.config.context),
             sampling=sampling,
             text=StopText(self.tokenizer.stream(continues=True), sampling.stop),
+            sample=sample,
+            deadline=None if sampling.timeout is None else time.monotonic() + sampling.timeout,
             salt=salt,
+            adjustments=Adjustments.of(sampling, ids, self.model.config.vocab_size, self.device),
         )
-        if sampling.repetition_penalty != 1.0:
-            generation.seen_V = torch.zeros(self.model.config.vocab_size, dtype=torch.bool, device=self.device)
-            generation.seen_V[torch.tensor(generation.tokens, device=self.device)] = True
         self.scheduler.add(generation)
         return generation
 
@@ -173,19 +199,20 @@ class Engine:
     def step(self) -> list[tuple[Generation, str]]:
         """One forward pass; the text that is now certain of each generation that has a token more, the reason of those
         that end with it."""
+        late = [self.end(generation, "timeout") for generation in self.scheduler.late(time.monotonic())]
         shares = self.scheduler.schedule()
         if not shares:
-            return []
+            return late
         ends_B = torch.tensor([share.count for share in shares]).cumsum(0) - 1
         x_ND = self.model.step(*self.read(shares), self.cache)
         chosen = [place for place, share in enumerate(shares) if share.completes]
         for share in shares:
             self.scheduler.computed(share)
         if not chosen:
-            return []
+            return late
         generations = [shares[place].generation for place in chosen]
         logits_BV = self.model.logits(x_ND[ends_B[chosen].to(self.device)])
-        return [self.take(*pair) for pair in zip(generations, self.choose(logits_BV, generations), strict=True)]
+        return late + self.choose(logits_BV, generations)
 
     def read(self, shares: Sequence[Share]) -> tuple[Tensor, Places]:
         """The tokens of a step (N), and where they stand."""
@@ -200,43 +227,61 @@ class Engine:
         places = (torch.tensor(part, dtype=torch.int32, device=self.device) for part in (tables, sequences, positions))
         return torch.tensor(tokens, device=self.device), Places(*places)
 
-    def choose(self, logits_BV: Tensor, generations: Sequence[Generation]) -> list[int]:
-        """The next token of each. Those that choose alike, but for their seeds, choose together."""
-        alike: dict[SamplingConfig, list[int]] = {}
+    def choose(self, logits_BV: Tensor, generations: Sequence[Generation]) -> list[tuple[Generation, str]]:
+        """A token for each. Those that choose alike, but for their numbers, choose together."""
+        adjusted_BV = logits_BV.float()
+        if any(generation.adjustments is not None for generation in generations):
+            rows = zip(adjusted_BV, generations, strict=True)
+            adjusted_BV = torch.stack([row_V if g.adjustments is None else g.adjustments(row_V) for row_V, g in rows])
+        possible = adjusted_BV.amax(-1).isfinite().tolist()  # NaN is the largest of all
+        told, alike = [], defaultdict(list)
         for place, generation in enumerate(generations):
-            key = replace(generation.sampling, seed=0, max_tokens=1, stop=())
-            alike.setdefault(key, []).append(place)
-        tokens = [0] * len(generations)
-        for sampling, places in alike.items():
+            if possible[place]:
+                alike[_ways(generation.sampling)].append(place)
+            else:
+                generation.error = _no_choice(logits_BV[place])
+                told.append(self.end(generation, "error"))
+        for places in alike.values():
             some = [generations[place] for place in places]
-            seen = [generation.seen_V for generation in some if generation.seen_V is not None]
-            found_B = choose(
-                logits_BV[places] if len(some) < len(generations) else logits_BV,
-                sampling,
-                [generation.sampling.seed for generation in some],
-                [len(generation.tokens) for generation in some],
-                torch.stack(seen) if seen else None,
-            )
-            for place, token in zip(places, found_B.tolist(), strict=True):
-                tokens[place] = token
-        return tokens
+            rows_BV = adjusted_BV[places] if len(some) < len(generations) else adjusted_BV
+            tokens = choose(rows_BV, some[0].sampling, [generation.number for generation in some]).tolist()
+            for generation, token, place in zip(some, tokens, places, strict=True):
+                if generation.sampling.logprobs is not None:
+                    generation.likelihoods.append(_likelihood(logits_BV[place], token, generation.sampling.logprobs))
+                told.append(self.take(generation, token))
+        return told
 
     def take(self, generation: Generation, token: int) -> tuple[Generation, str]:
         """One more token: the text that is now certain. It ends when the model, a stop text or its limit says so."""
-        text = generation.text
-        piece, reason = "", "end"
         if token in self.tokenizer.end_ids:
-            piece = text.flush()
-        else:
-            generation.tokens.append(token)
-            if generation.seen_V is not None:
-                generation.seen_V[token] = True
-            piece = text.push(token)
-            reason = "stop" if text.stopped else "length"
-            if reason == "length" and len(generation.tokens) < generation.limit:
-                return generation, piece
-            if reason == "length":
-                piece += text.flush()
+            return self.end(generation, "end")
+        generation.add(token)
+        piece = generation.text.push(token)
+        if generation.text.stopped:
+            return self.end(generation, "stop", piece)
+        if len(generation.tokens) < generation.limit:
+            return generation, piece
+        return self.end(generation, "length", piece)
+
+    def end(self, generation: Generation, reason: str, piece: str = "") -> tuple[Generation, str]:
+        """It is done; the text that was held back is certain now."""
         generation.reason = reason
         self.scheduler.remove(generation)
-        return generation, piece
+        return generation, piece + generation.text.flush()
+
+
+def _ways(sampling: SamplingConfig) -> tuple[float | None, ...]:
+    """What must be alike of requests that choose together."""
+    return sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, sampling.typical_p
+
+
+def _likelihood(logits_V: Tensor, token: int, count: int) -> Likelihood:
+    logprobs_V = logits_V.float().log_softmax(-1)
+    values, tokens = (found.tolist() for found in logprobs_V.topk(min(count, len(logprobs_V))))
+    return Likelihood(token, logprobs_V[token].item(), tuple(zip(tokens, values, strict=True)))
+
+
+def _no_choice(logits_V: Tensor) -> DataError:
+    if logits_V.isfinite().any() and not logits_V.isnan().any():
+        return DataError("no token is possible any more: what the request forbids is everything", "Forbid less.")
+    return DataError("the model's scores are not numbers: its weights are broken", "Use an earlier checkpoint.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +27,29 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
     """Prints continuations as they come: piece by piece for one prompt, text by text for the demo, as JSON lines for a
     file.
 
-    Returns {"completions": [{"prompt", "text", "tokens", "reason"}, …]}.
+    Returns {"completions": [{"prompt", "text", "tokens", "reason"}, …]}, with `logprobs` also "likelihoods".
     """
     prompts = list(DEMO) if config.demo else [config.prompt or ""]
     if config.prompts is not None:
         prompts = read_prompts(config.prompts)
     tell_unfinished(config.model)
     engine = Engine.load(config.model, device=choose_device(config.device))
-    if config.prompt is not None:
+    if config.prompt is not None and config.n == 1:
         ids = engine.encode(config.prompt)
-        engine.check_prompt(ids)
+        engine.check(ids, config)
         sys.stdout.write(config.prompt)
         return {"completions": [_told(config.prompt, say(engine, ids, config))]}
     encoded = [engine.encode(prompt) for prompt in prompts]
     for number, ids in enumerate(encoded, start=1):  # a prompt that cannot be continued is told before the work
         try:
-            engine.check_prompt(ids)
+            engine.check(ids, config)
         except DataError as error:
             raise DataError(f"prompt {number}: {error.problem}", error.fix) from None
     results = []
     for first in range(0, len(prompts), ROWS_AT_ONCE):
-        done = engine.complete(encoded[first : first + ROWS_AT_ONCE], config)
-        for prompt, completion in zip(prompts[first : first + ROWS_AT_ONCE], done, strict=True):
+        some = [prompt for prompt in prompts[first : first + ROWS_AT_ONCE] for _ in range(config.n)]
+        done = engine.complete(encoded[first : first + ROWS_AT_ONCE], config, n=config.n)
+        for prompt, completion in zip(some, done, strict=True):
             results.append(_told(prompt, completion))
             line = json.dumps(results[-1], ensure_ascii=False)
             print(f"── {prompt!r}\n{prompt}{completion.text}\n" if config.demo else line, flush=True)
@@ -66,12 +68,14 @@ def say(engine: Engine, ids: Sequence[int], sampling: SamplingConfig) -> Complet
 
 
 def _told(prompt: str, completion: Completion) -> dict[str, Any]:
-    return {
+    told = {
         "prompt": prompt,
         "text": completion.text,
         "tokens": len(completion.tokens),
         "reason": completion.reason,
     }
+    likelihoods = [asdict(likelihood) for likelihood in completion.likelihoods]
+    return told | ({"likelihoods": likelihoods} if likelihoods else {})
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
+from seedbed.errors import SeedbedError
+from seedbed.inference.adjustments import Adjustments
 from seedbed.inference.config import SamplingConfig
+from seedbed.inference.sampling import uniform
 from seedbed.inference.text import StopText
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How likely a token was, by the model alone: before temperature, penalties and filters."""
+
+    token: int
+    logprob: float
+    """Natural logarithm of its probability."""
+
+    likeliest: tuple[tuple[int, float], ...]
+    """The likeliest tokens with theirs, as many as were asked for."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +31,11 @@ class Completion:
     text: str
     tokens: tuple[int, ...]
     reason: str
-    """"end": the model ended; "stop": a stop text came; "length": max_tokens or the context was reached; "cancelled"."""
+    """"end": the model ended; "stop": a stop text came; "length": max_tokens or the context was reached; "timeout";
+    "cancelled"."""
+
+    likelihoods: tuple[Likelihood, ...] = ()
+    """Of each token, and of the one that ended it; where they were asked for."""
 
 
 @dataclass(eq=False)
@@ -36,8 +53,17 @@ class Generation:
 
     sampling: SamplingConfig
     text: StopText
+    sample: int = 0
+    """Which of the n continuations of its prompt."""
+
+    deadline: float | None = None
+    """On the monotonic clock: when it ends as it is."""
+
     salt: bytes = b""
     """Tells apart whose blocks must not be shared."""
+
+    adjustments: Adjustments | None = None
+    likelihoods: list[Likelihood] = field(default_factory=list)
 
     computed: int = 0
     """Tokens whose keys and values are in the cache."""
@@ -45,14 +71,17 @@ class Generation:
     blocks: list[int] = field(default_factory=list)
     """Where they are."""
 
-    names: list[bytes] = field(default_factory=list)
-    """Of those of its blocks that can be found by others, or were."""
+    passed: int = 0
+    """Blocks at its beginning that no layer sees any more: they belong to others."""
 
-    seen_V: Tensor | None = None
-    """True for every token that occurred; where a penalty asks for it."""
+    names: list[bytes] = field(default_factory=list)
+    """Of those of its blocks that can be found by others, or will be."""
 
     reason: str | None = None
     """Why it ended; None: it goes on."""
+
+    error: SeedbedError | None = None
+    """What went wrong, where the reason is "error"."""
 
     @property
     def missing(self) -> int:
@@ -64,6 +93,16 @@ class Generation:
         return self.tokens[self.prompt :]
 
     @property
+    def number(self) -> float:
+        """What decides which token is next: a function of seed, position and sample."""
+        return uniform(self.sampling.seed, len(self.tokens), self.sample)
+
+    @property
     def completion(self) -> Completion:
         assert self.reason is not None
-        return Completion(self.text.whole, tuple(self.made), self.reason)
+        return Completion(self.text.whole, tuple(self.made), self.reason, tuple(self.likelihoods))
+
+    def add(self, token: int) -> None:
+        self.tokens.append(token)
+        if self.adjustments is not None:
+            self.adjustments.add(token)

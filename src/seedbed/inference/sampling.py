@@ -1,7 +1,8 @@
 """Choosing the next token.
 
 Every filter works on sorted or whole logits and sets what is excluded to −∞; the choice itself is by inverse transform
-with one uniform number that is a pure function of (seed, position), so a request does not depend on its neighbours.
+with one uniform number that is a pure function of (seed, position, sample), so a request does not depend on its
+neighbours.
 
 Shape suffixes: B rows, V vocabulary.
 """
@@ -14,70 +15,61 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedbed.errors import DataError
 from seedbed.inference.config import SamplingConfig
 
 
-def choose(
-    logits_BV: Tensor, config: SamplingConfig, seeds: Sequence[int], positions: Sequence[int], seen_BV: Tensor | None
-) -> Tensor:
-    """The next token (B) of each row.
-
-    `positions` are those of the tokens to be chosen, `seeds` take the place of that of `config`; `seen_BV` is True for
-    every token that occurred in a row, None when no penalty asks for it. Raises DataError for logits that hold NaN or
-    no token that is possible.
-    """
-    logits_BV = logits_BV.float()
-    if not logits_BV.amax(-1).isfinite().all():
-        raise DataError("the model's scores are not numbers: its weights are broken", "Use an earlier checkpoint.")
-    if seen_BV is not None and config.repetition_penalty != 1.0:
-        logits_BV = penalise(logits_BV, seen_BV, config.repetition_penalty)
+def choose(logits_BV: Tensor, config: SamplingConfig, numbers: Sequence[float]) -> Tensor:
+    """The next token (B) of each row, by one number in [0, 1) for each. In every row some token must be possible, and
+    no logit NaN."""
     if config.temperature == 0:
         return logits_BV.argmax(-1)
     exact_BV = _exact(logits_BV)
     # The likeliest token's logit becomes 0, so that a low temperature makes the others −∞ and never itself NaN.
     scaled_BV = (exact_BV - exact_BV.amax(-1, keepdim=True)) / config.temperature
-    numbers = [uniform(seed, position) for seed, position in zip(seeds, positions, strict=True)]
     uniform_B = torch.tensor(numbers, dtype=torch.float64)
     tokens_B = invert(restrict(scaled_BV, config).softmax(-1), uniform_B.to(scaled_BV.device))
     return tokens_B.to(logits_BV.device)
 
 
 def _exact(logits_BV: Tensor) -> Tensor:
-    """In float64; on the CPU where the device has none."""
+    """In fp64, in which the last token's share of a large vocabulary is not rounded away; MPS has none."""
     return (logits_BV.cpu() if logits_BV.device.type == "mps" else logits_BV).double()
 
 
-def penalise(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
-    """Makes what occurred already less likely (Keskar et al. 2019, arXiv:1909.05858, §4.1)."""
-    penalised_BV = torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
-    return torch.where(seen_BV, penalised_BV, logits_BV)
-
-
 def restrict(logits_BV: Tensor, config: SamplingConfig) -> Tensor:
-    """Top-k, then top-p (Holtzman et al. 2019, arXiv:1904.09751, §3.1), then min-p (Nguyen et al. 2024,
-    arXiv:2407.01082, §3): what is left out becomes −∞; the likeliest token always stays."""
+    """Top-k, then top-p (Holtzman et al. 2019, arXiv:1904.09751, §3.1), min-p (Nguyen et al. 2024, arXiv:2407.01082,
+    §3) and typical-p (Meister et al. 2022, arXiv:2202.00666, §3): what is left out becomes −∞; some token always
+    stays."""
     vocabulary = logits_BV.shape[-1]
     if config.top_k is not None and config.top_k < vocabulary:
         likeliest = logits_BV.topk(config.top_k)  # k of them, also when more are equally likely
         logits_BV = torch.full_like(logits_BV, -torch.inf).scatter(-1, likeliest.indices, likeliest.values)
     if config.top_p is not None and config.top_p < 1:
-        sorted_BV, order_BV = logits_BV.sort(descending=True, stable=True)
-        probabilities_BV = sorted_BV.softmax(-1)
-        # A token stays while those before it hold less than top_p.
-        left_out_BV = probabilities_BV.cumsum(-1) - probabilities_BV >= config.top_p
-        left_out_BV[..., 0] = False
-        logits_BV = logits_BV.masked_fill(torch.zeros_like(left_out_BV).scatter(-1, order_BV, left_out_BV), -torch.inf)
+        logits_BV = first_that_hold(config.top_p, logits_BV, -logits_BV)
     if config.min_p is not None and config.min_p > 0:
         probabilities_BV = logits_BV.softmax(-1)
         too_small_BV = probabilities_BV < config.min_p * probabilities_BV.max(-1, keepdim=True).values
         logits_BV = logits_BV.masked_fill(too_small_BV, -torch.inf)
+    if config.typical_p is not None and config.typical_p < 1:
+        surprise_BV = -logits_BV.log_softmax(-1)
+        expected_BV = torch.special.entr(logits_BV.softmax(-1)).sum(-1, keepdim=True)
+        logits_BV = first_that_hold(config.typical_p, logits_BV, (surprise_BV - expected_BV).abs())
     return logits_BV
 
 
-def uniform(seed: int, position: int) -> float:
+def first_that_hold(mass: float, logits_BV: Tensor, rank_BV: Tensor) -> Tensor:
+    """The fewest tokens, those of the lowest rank first, that together have this much probability; the others −∞."""
+    order_BV = rank_BV.argsort(dim=-1, stable=True)
+    probabilities_BV = logits_BV.softmax(-1).gather(-1, order_BV)
+    # A token stays while those before it hold less.
+    left_out_BV = probabilities_BV.cumsum(-1) - probabilities_BV >= mass
+    left_out_BV[..., 0] = False
+    return logits_BV.masked_fill(torch.zeros_like(left_out_BV).scatter(-1, order_BV, left_out_BV), -torch.inf)
+
+
+def uniform(seed: int, position: int, sample: int = 0) -> float:
     """A number in [0, 1) from a counter, Philox (Salmon et al. 2011, SC '11): no state, any order."""
-    return float(np.random.Generator(np.random.Philox(key=seed, counter=[position, 0, 0, 0])).random())
+    return float(np.random.Generator(np.random.Philox(key=seed, counter=[position, sample, 0, 0])).random())
 
 
 def invert(probabilities_BV: Tensor, uniform_B: Tensor) -> Tensor:

@@ -31,10 +31,10 @@ class Share:
 class Scheduler:
     """Who waits, who runs, and which blocks they hold."""
 
-    def __init__(self, blocks: Blocks, *, rows: int, step_tokens: int):
+    def __init__(self, blocks: Blocks, *, rows: int, step_tokens: int, window: int | None = None):
         """At most `rows` run at once; a step computes at most `step_tokens` tokens, and at least one of each that
-        decodes."""
-        self.blocks, self.rows, self.step_tokens = blocks, rows, step_tokens
+        decodes. `window`: positions that any layer sees, where all layers see only so many."""
+        self.blocks, self.rows, self.step_tokens, self.window = blocks, rows, step_tokens, window
         self.waiting: deque[Generation] = deque()
         self.running: list[Generation] = []
         """Oldest first."""
@@ -49,6 +49,11 @@ class Scheduler:
             self._let_go(generation)
         elif generation in self.waiting:
             self.waiting.remove(generation)
+
+    def late(self, now: float) -> list[Generation]:
+        """Those whose time is over."""
+        everyone = [*self.running, *self.waiting]
+        return [each for each in everyone if each.deadline is not None and each.deadline <= now]
 
     def schedule(self) -> list[Share]:
         """The next step; empty when there is nothing to do."""
@@ -65,6 +70,9 @@ class Scheduler:
         while self.waiting and len(self.running) < self.rows and budget > 0:
             generation = self.waiting[0]
             self._find_beginning(generation)
+            if self._is_coming(generation):
+                self._let_go(generation)
+                break
             count = min(generation.missing, budget)
             needed = -(-(generation.computed + count) // BLOCK) - len(generation.blocks)
             if needed > self.blocks.available:
@@ -84,11 +92,15 @@ class Scheduler:
         full = generation.computed // BLOCK
         if full > len(generation.names):
             generation.names = block_names(generation.tokens[: full * BLOCK], generation.salt)
-        for block, name in zip(generation.blocks[:full], generation.names, strict=False):
-            self.blocks.keep(block, name)
+        for number in range(generation.passed, full):
+            self.blocks.keep(generation.blocks[number], generation.names[number])
+        if self.window is not None:
+            passed = max(generation.passed, (generation.computed - self.window + 1) // BLOCK)
+            self.blocks.release(generation.blocks[generation.passed : passed])
+            generation.passed = passed
 
     def _find_beginning(self, generation: Generation) -> None:
-        """Blocks that someone computed already. The last token is computed in any case: the next one follows from it."""
+        """Blocks that someone computed already. The last token is computed in any case: another follows from it."""
         full = (len(generation.tokens) - 1) // BLOCK
         if full > len(generation.names):
             generation.names = block_names(generation.tokens[: full * BLOCK], generation.salt)
@@ -98,6 +110,12 @@ class Scheduler:
                 break
             generation.blocks.append(block)
         generation.computed = len(generation.blocks) * BLOCK
+
+    def _is_coming(self, generation: Generation) -> bool:
+        """Whether someone is computing just what it needs next: waiting for it is cheaper than computing it twice."""
+        missing = generation.names[len(generation.blocks) : (len(generation.tokens) - 1) // BLOCK]
+        coming = {name for other in self.running for name in other.names[other.computed // BLOCK :]}
+        return bool(missing) and missing[0] in coming
 
     def _make_room(self, generation: Generation, positions: int, shares: dict[Generation, int]) -> bool:
         """Blocks for so many positions, if need be those of the youngest; False when it is the youngest itself."""
@@ -115,5 +133,5 @@ class Scheduler:
         return True
 
     def _let_go(self, generation: Generation) -> None:
-        self.blocks.release(generation.blocks)
-        generation.blocks, generation.computed = [], 0
+        self.blocks.release(generation.blocks[generation.passed :])
+        generation.blocks, generation.computed, generation.passed = [], 0, 0

@@ -48,6 +48,13 @@ class Places:
         return torch.where(positions_N >= 0, blocks_N * BLOCK + positions_N % BLOCK, -1)
 
 
+def widest_window(config: ModelConfig) -> int | None:
+    """How many positions, its own and those before it, a token needs of its sequence; None: all of them."""
+    masks = AttentionMask(rows=1, queries=1, keys=config.context, device=torch.device("cpu")).of_layers(config)
+    windows = [mask.window for mask in masks if mask.window is not None]
+    return max(*windows, config.short_convolution or 1) if len(windows) == len(masks) else None
+
+
 class PagedCache:
     """Room for `blocks` blocks. Memory is taken when a block is first written."""
 
@@ -62,18 +69,38 @@ class PagedCache:
             config.layers, convolutions, blocks * BLOCK, config.width, device=device, dtype=dtype
         )
 
+        self.kernel = self._find_kernel()
+
+    @property
+    def by_kernel(self) -> bool:
+        """Whether our own kernel attends: then what a token reads has the same bits whatever is read beside it."""
+        return self.kernel is not None
+
     def layers(self, places: Places) -> list[PagedLayer]:
         """The cache of each layer, for a pass of new tokens."""
         held = zip(self.keys_LMGKS, self.values_LMGSK, self.inputs_LCND, self.masks, strict=True)
-        return [PagedLayer(keys, values, inputs, mask, places) for keys, values, inputs, mask in held]
+        return [PagedLayer(keys, values, inputs, mask, places, self.kernel) for keys, values, inputs, mask in held]
+
+    def _find_kernel(self) -> ctypes.CDLL | None:
+        values = self.values_LMGSK
+        fits = values.device.type == "cpu" and values.dtype == torch.float32 and values.shape[-1] in KERNEL_WIDTHS
+        return library("paged_attention") if fits else None
 
 
 class PagedLayer:
     """Of one layer: takes in keys and values, and attends to what its sequence has."""
 
-    def __init__(self, keys_MGKS: Tensor, values_MGSK: Tensor, inputs_CND: Tensor, mask: AttentionMask, places: Places):
+    def __init__(
+        self,
+        keys_MGKS: Tensor,
+        values_MGSK: Tensor,
+        inputs_CND: Tensor,
+        mask: AttentionMask,
+        places: Places,
+        kernel: ctypes.CDLL | None,
+    ):
         self.keys_MGKS, self.values_MGSK, self.inputs_CND = keys_MGKS, values_MGSK, inputs_CND
-        self.mask, self.places = mask, places
+        self.mask, self.places, self.kernel = mask, places, kernel
 
     def append(self, keys_1GNK: Tensor, values_1GNK: Tensor) -> tuple[Tensor, Tensor]:
         """As they are: they are written when they are read."""
@@ -83,7 +110,10 @@ class PagedLayer:
         """What the new tokens read (1, H, N, K)."""
         q_NHK, k_NGK, v_NGK = (x[0].transpose(0, 1).contiguous() for x in (q_1HNK, keys_1GNK, values_1GNK))
         out_NHK = torch.empty_like(q_NHK)
-        (self._attend_by_kernel if self.by_kernel else self._attend_by_sequence)(q_NHK, k_NGK, v_NGK, out_NHK)
+        if self.kernel is not None:
+            self._attend_by_kernel(self.kernel, q_NHK, k_NGK, v_NGK, out_NHK)
+        else:
+            self._attend_by_sequence(q_NHK, k_NGK, v_NGK, out_NHK)
         return out_NHK.transpose(0, 1)[None]
 
     def append_input(self, number: int, x_1ND: Tensor) -> None:
@@ -95,27 +125,21 @@ class PagedLayer:
         slots_N = self.places.slots(distance)
         return (self.inputs_CND[number, slots_N.clamp(min=0)] * (slots_N >= 0)[:, None])[None]
 
-    @property
-    def by_kernel(self) -> bool:
-        """Whether our own kernel computes it: then what a token reads has the same bits whatever is read beside it."""
-        values_MGSK = self.values_MGSK
-        fits = values_MGSK.device.type == "cpu" and values_MGSK.dtype == torch.float32
-        return fits and values_MGSK.shape[-1] in KERNEL_WIDTHS and library("paged_attention") is not None
-
-    def _attend_by_kernel(self, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, out_NHK: Tensor) -> None:
-        native = library("paged_attention")
-        assert native is not None
+    def _attend_by_kernel(
+        self, kernel: ctypes.CDLL, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, out_NHK: Tensor
+    ) -> None:
         tables_QW, sequences_N, positions_N = self.places.tables_QW, self.places.sequences_N, self.places.positions_N
         mask = self.mask
         slopes_H = None if mask.slopes_H is None else torch.tensor(mask.slopes_H)
         pointers = (q_NHK, k_NGK, v_NGK, out_NHK, self.keys_MGKS, self.values_MGSK, tables_QW, sequences_N, positions_N)
         sparse, summary = (0, 0) if mask.sparse is None else (mask.sparse.block, mask.sparse.summary)
         sizes = (len(q_NHK), tables_QW.shape[1], q_NHK.shape[1], k_NGK.shape[1], q_NHK.shape[2])
-        native.paged_attention(
+        kernel.paged_attention(
             *(ctypes.c_void_p(tensor.data_ptr()) for tensor in pointers),
             ctypes.c_void_p(None if slopes_H is None else slopes_H.data_ptr()),
             *map(ctypes.c_int64, (*sizes, mask.window or 0, sparse, summary)),
             ctypes.c_float(q_NHK.shape[2] ** -0.5),
+            torch.get_num_threads(),
         )
 
     def _attend_by_sequence(self, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, out_NHK: Tensor) -> None:

@@ -71,5 +71,6 @@ class ValueGate(nn.Module):
         self.gate = Linear(min(VALUE_GATE_INPUTS, config.width), config.kv_heads, bias=False)
 
     def forward(self, values_BGTK: Tensor, x_BTD: Tensor) -> Tensor:
-        gate_BTG = 2 * torch.sigmoid(self.gate(x_BTD[..., : self.gate.in_features]))
+        # 2 · sigmoid, by the function of which PyTorch computes each number alike wherever it stands in a tensor.
+        gate_BTG = 1 + torch.tanh(self.gate(x_BTD[..., : self.gate.in_features]) / 2)
         return gate_BTG.transpose(1, 2)[..., None] * values_BGTK

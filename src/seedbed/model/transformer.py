@@ -238,7 +238,7 @@ class Transformer(nn.Module):
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores (…, V) over the vocabulary of normed residual vectors (…, D)."""
-        return self.softcap(linear(x_BTD, self.head_weight))
+        return self.softcap(linear(x_BTD, self.embedding.weight) if self.head is None else self.head(x_BTD))
 
     @property
     def scores(self) -> Scores:

@@ -1,7 +1,7 @@
 """C++ functions, compiled when they are first wanted, for the processor that is there, and kept for the next time.
 
-They take addresses and numbers, and share PyTorch's threads. Without a compiler there are none: who calls them has
-another way, in PyTorch.
+They take addresses and numbers, and share the threads of PyTorch, whose OpenMP is loaded by then. Without a compiler
+there are none: who calls them has another way, in PyTorch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent
-OPTIONS = ("-std=c++20", "-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+HEADER = SOURCES / "vectors.h"
+OPTIONS = (
+    *("-std=c++20", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
+    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+)
 """None of them lets the compiler change the order of additions."""
 SECONDS = 300
 """A compiler that takes longer is stuck."""
@@ -44,21 +48,17 @@ def library(name: str) -> ctypes.CDLL | None:
 
 def _compiled(compiler: str, source: Path) -> Path:
     """The shared library of a source, made if it is not there."""
-    import torch
-    from torch.utils.cpp_extension import include_paths  # heavy, and only where something is compiled
-
-    made_of = (source.read_text(encoding="utf-8"), compiler, *OPTIONS, torch.__version__, platform.machine(), _flags())
+    texts = [path.read_text(encoding="utf-8") for path in (source, HEADER)]
+    made_of = (*texts, compiler, *OPTIONS, platform.machine(), _flags())
     digest = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "seedbed" / "native"
     target = folder / f"{source.stem}-{digest}.so"
     if target.is_file():
         return target
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    libraries = Path(torch.__file__).parent / "lib"
     handle, staging = tempfile.mkstemp(dir=folder, suffix=".so")
     os.close(handle)
-    command = [compiler, *OPTIONS, str(source), "-o", staging, *(f"-I{path}" for path in include_paths())]
-    command += [f"-L{libraries}", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{libraries}"]
+    command = [compiler, *OPTIONS, str(source), "-o", staging]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS)
         os.replace(staging, target)  # two processes may compile at once: the last one wins, and both are the same

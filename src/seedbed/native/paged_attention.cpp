@@ -3,8 +3,6 @@
 // Every query is computed by itself and in one order: over the blocks of its own sequence, from the first to the one
 // that it stands in, with a running maximum and sum (Milakov & Gimelshein 2018, arXiv:1805.02867). So its bits depend on
 // no neighbour, and are the same whether it is read as part of a prompt, in any chunk of it, or alone.
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -12,35 +10,13 @@
 #include <cstring>
 #include <vector>
 
+#include "vectors.h"
+
 namespace {
 
-constexpr int LANES = 16, BLOCK = 64, GROUPS = BLOCK / LANES;
+constexpr int BLOCK = 64, GROUPS = BLOCK / LANES;
 constexpr int ROWS = 4;  // queries at once: what they read is read once
 constexpr float LOWEST = -1e30f;
-
-typedef float vec __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));
-typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(4)));
-
-inline vec all(float x) { return x - vec{}; }
-
-// Of x ≤ 0: 1 at 0, and 0 from −87 on (Cephes' expf).
-inline vec exponential(vec x) {
-  const ivec in_range = x > -87.0f;
-  x = in_range ? x : all(-87.0f);
-  const vec n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // the nearest whole number
-  const vec r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  vec p = all(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-  const ivec power = (__builtin_convertvector(n, ivec) + 127) << 23;
-  vec scale;
-  std::memcpy(&scale, &power, sizeof scale);
-  return in_range ? p * scale : vec{};
-}
 
 inline float largest(vec x) {
   float m = x[0];
@@ -143,7 +119,7 @@ void attend(const Step &s, int64_t shared_head, int64_t first_row, int count) {
 }
 
 template <int WIDTH>
-void run(const Step &s) {
+void run(const Step &s, int threads) {
   const int64_t group = s.heads / s.shared;
   struct Piece {
     int64_t row;
@@ -159,12 +135,11 @@ void run(const Step &s) {
   }
   const int64_t work = int64_t(pieces.size()) * s.shared;
   std::atomic<int64_t> next{0};  // sequences differ in length: a thread takes a piece when it has done one
-  at::parallel_for(0, std::min<int64_t>(work, at::get_num_threads()), 1, [&](int64_t, int64_t) {
-    for (int64_t item; (item = next.fetch_add(1)) < work;) {
-      const Piece &piece = pieces[item / s.shared];
-      attend<WIDTH>(s, item % s.shared, piece.row, piece.count);
-    }
-  });
+#pragma omp parallel num_threads(int(std::min<int64_t>(work, threads)))
+  for (int64_t item; (item = next.fetch_add(1)) < work;) {
+    const Piece &piece = pieces[item / s.shared];
+    attend<WIDTH>(s, item % s.shared, piece.row, piece.count);
+  }
 }
 
 // Keys and values of new tokens into the blocks where they belong.
@@ -189,15 +164,15 @@ extern "C" void paged_attention(const float *queries, const float *new_keys, con
                                float *keys, float *values, const int32_t *tables, const int32_t *sequences,
                                const int32_t *positions, const float *slopes, int64_t tokens, int64_t columns,
                                int64_t heads, int64_t shared, int64_t width, int64_t window, int64_t sparse,
-                               int64_t summary, float scale) {
+                               int64_t summary, float scale, int threads) {
   const Step s{queries, out,     keys,  values, tables, sequences, positions, slopes, tokens,
                columns, heads,   shared, width, window, sparse,    summary,   scale};
   write(new_keys, new_values, keys, values, s);
   switch (width) {
-    case 16: run<16>(s); break;
-    case 32: run<32>(s); break;
-    case 64: run<64>(s); break;
-    case 96: run<96>(s); break;
-    default: run<128>(s);
+    case 16: run<16>(s, threads); break;
+    case 32: run<32>(s, threads); break;
+    case 64: run<64>(s, threads); break;
+    case 96: run<96>(s, threads); break;
+    default: run<128>(s, threads);
   }
 }

@@ -9,12 +9,10 @@ Shape suffixes: N rows, D inputs, O outputs.
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
 from torch import Tensor, nn
 
-from seedbed.native.library import library
+from seedbed.model.transformer import Transformer
 
 LARGEST = 127
 
@@ -24,7 +22,6 @@ class Int8Linear(nn.Module):
 
     weight_OD: Tensor
     scale_O: Tensor
-    sum_O: Tensor
     bias_O: Tensor | None
 
     def __init__(self, weight_OD: Tensor, scale_O: Tensor, bias_O: Tensor | None = None):
@@ -32,34 +29,32 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.register_buffer("weight_OD", weight_OD.contiguous())
         self.register_buffer("scale_O", scale_O.float())
-        self.register_buffer("sum_O", weight_OD.sum(1, dtype=torch.int32), persistent=False)
         self.register_buffer("bias_O", bias_O)
 
     @classmethod
     def of(cls, layer: nn.Linear) -> Int8Linear:
         """The nearest one to a layer."""
-        weight_OD, scale_O = quantise_rows(layer.weight.detach())
-        return cls(weight_OD, scale_O[:, 0], None if layer.bias is None else layer.bias.detach())
+        weight_OD, scale_O1 = quantise_rows(layer.weight.detach())
+        return cls(weight_OD, scale_O1[:, 0], None if layer.bias is None else layer.bias.detach())
 
     def forward(self, x_D: Tensor) -> Tensor:
         x_ND = x_D.reshape(-1, x_D.shape[-1])
-        native = library("int8_linear") if x_ND.device.type == "cpu" and x_ND.dtype == torch.float32 else None
-        out_NO = self._in_torch(x_ND) if native is None else self._by_kernel(native, x_ND.contiguous())
-        return out_NO.view(*x_D.shape[:-1], -1)
-
-    def _by_kernel(self, native: ctypes.CDLL, x_ND: Tensor) -> Tensor:
-        out_NO = x_ND.new_empty(len(x_ND), len(self.weight_OD))
-        tensors = (x_ND, self.weight_OD, self.scale_O, self.sum_O, self.bias_O, out_NO)
-        native.int8_linear(
-            *(ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors),
-            *map(ctypes.c_int64, (*x_ND.shape, len(self.weight_OD))),
-        )
-        return out_NO
-
-    def _in_torch(self, x_ND: Tensor) -> Tensor:
         quantised_ND, scale_N1 = quantise_rows(x_ND.float())
         out_NO = torch._int_mm(quantised_ND, self.weight_OD.T) * (scale_N1 * self.scale_O)
-        return (out_NO if self.bias_O is None else out_NO + self.bias_O).to(x_ND.dtype)
+        out_NO = (out_NO if self.bias_O is None else out_NO + self.bias_O).to(x_D.dtype)
+        return out_NO.view(*x_D.shape[:-1], -1)
+
+
+def quantise(model: Transformer) -> Transformer:
+    """The same model with 8-bit layers in the place of its own, the head among them. It learns no more."""
+    for module in list(model.modules()):
+        for name, layer in list(module.named_children()):
+            if isinstance(layer, nn.Linear):
+                setattr(module, name, Int8Linear.of(layer))
+    if model.head is None:
+        weight_VD, scale_V1 = quantise_rows(model.embedding.weight.detach())
+        model.head = Int8Linear(weight_VD, scale_V1[:, 0])
+    return model
 
 
 def quantise_rows(x_ND: Tensor) -> tuple[Tensor, Tensor]:

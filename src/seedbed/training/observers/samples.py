@@ -27,7 +27,7 @@ class Samples(Observer):
             engine = Engine(trainer.model, self.tokenizer)
             for prompt in self.config.prompts:
                 try:
-                    engine.check_prompt(engine.encode(prompt))
+                    engine.check(engine.encode(prompt), SamplingConfig())
                 except DataError as error:
                     problem = f"samples.prompts, {prompt[:40]!r}: {error.problem}"
                     raise DataError(problem, "Give --samples.prompts that fit.") from None

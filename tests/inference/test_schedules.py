@@ -1,0 +1,85 @@
+"""Whoever else is served, whenever they come and go, however small the cache is: an answer has the same bits."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from seedbed.inference.config import EngineConfig, SamplingConfig
+from seedbed.inference.engine import Engine
+from seedbed.model.packing import pack
+from seedbed.tokenizers import bytes as byte_tokenizer
+from tests.random_models import random_model
+
+TOKENIZER = byte_tokenizer.build()
+BEGINNINGS = ["", "It was the best of times, it was the worst of times, " * 2, "木 and 🌱 " * 9]
+WAYS = [
+    {"temperature": 0},
+    {"temperature": 1.0},
+    {"temperature": 0.8, "top_k": 30, "top_p": 0.9},
+    {"temperature": 1.3, "frequency_penalty": 0.5, "no_repeat_ngram": 2},
+    {"temperature": 0, "repetition_penalty": 1.3, "logprobs": 2},
+]
+REQUESTS = [
+    (beginning + f"{number} then", SamplingConfig(max_tokens=3 + 5 * number, seed=number, **WAYS[number]))
+    for beginning in BEGINNINGS
+    for number in range(len(WAYS))
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """One whose attention and products are computed by the kernels."""
+    return pack(random_model(3, tokenizer=TOKENIZER, width=32, heads=2, kv_heads=1, head_width=16, context=256))
+
+
+@pytest.fixture(scope="module")
+def wanted(model):
+    """Each request alone."""
+    engine = Engine(model, TOKENIZER)
+    return [engine.complete([engine.encode(prompt)], sampling)[0] for prompt, sampling in REQUESTS]
+
+
+@pytest.mark.parametrize("hundred", range(10))
+def test_of_a_thousand_random_schedules_each_answer_is_the_same_bits(hundred, model, wanted):
+    for seed in range(100 * hundred, 100 * hundred + 100):
+        chance = random.Random(seed)
+        config = EngineConfig(
+            rows=chance.choice([1, 2, 3, 8]),
+            step_tokens=chance.choice([7, 40, 64, 512]),
+            cache_tokens=chance.choice([256, 320, 1024]),  # the least that holds the context: many must make room
+        )
+        engine = Engine(model, TOKENIZER, config)
+        coming = chance.choices(range(len(REQUESTS)), k=chance.randint(2, 7))  # the same one twice, too
+        serving = []
+        while coming or any(generation.reason is None for _, generation in serving):
+            if coming and chance.random() < 0.4:
+                prompt, sampling = REQUESTS[coming[-1]]
+                serving.append((coming.pop(), engine.submit(engine.encode(prompt), sampling)))
+            if serving and chance.random() < 0.03:
+                engine.cancel(chance.choice(serving)[1])
+            engine.step()
+        for number, generation in serving:
+            found = generation.completion
+            if found.reason == "cancelled":
+                assert found.tokens == wanted[number].tokens[: len(found.tokens)]
+            else:
+                assert found == wanted[number], (seed, number)
+        blocks = engine.scheduler.blocks
+        assert blocks.available == blocks.count and not any(blocks.holders)
+
+
+def test_the_answers_would_differ_by_a_millionth_of_a_weight(model, wanted):
+    """What is compared holds fp32 numbers of the model."""
+    with_numbers = [completion for completion in wanted if completion.likelihoods]
+    assert len(with_numbers) == 3 and all(len(each.likelihoods) == len(each.tokens) for each in with_numbers)
+    weight = model.blocks[1].feedforward.down.weight_PDO
+    before = weight.clone()
+    weight *= 1 + 1e-6
+    try:
+        engine = Engine(model, TOKENIZER)
+        found = [engine.complete([engine.encode(prompt)], sampling)[0] for prompt, sampling in REQUESTS]
+    finally:
+        weight.copy_(before)
+    assert found != wanted
