@@ -12,7 +12,9 @@ from types import ModuleType
 import pytest
 from benchmarks import (
     checkpoint_stall,
+    decode,
     loader,
+    prefill,
     prepare,
     quickstart,
     speedrun,
@@ -100,6 +102,37 @@ def test_a_figure_just_outside_misses_its_claim_and_no_other(benchmark, claim, f
     for bad in (value, math.nan):
         claims = benchmark.met(GOOD[benchmark] | {figure: bad})
         assert [name for name, holds in claims.items() if not holds] == [claim]
+
+
+DECODED = {"ours_int8": 20.0, "ours_fp32": 9.0, "transformers": 4.0, "llama_cpp_q8": 6.0, "llama_cpp_f32": 9.0}
+WORSE = [
+    ("batch_1", {"llama_cpp_q8": 20.1}, "int8 at batch 1: 1 × llama_cpp_q8"),
+    ("batch_8", {"transformers": 5.01}, "int8 at batch 8: 4 × transformers"),
+    ("batch_8", {"llama_cpp_q8": 11.2}, "int8 at batch 8: 1.8 × llama_cpp_q8"),
+    ("batch_32", {"llama_cpp_q8": 6.7}, "int8 at batch 32: 3 × llama_cpp_q8"),
+    ("batch_32", {"transformers": 4.01}, "int8 at batch 32: 5 × transformers"),
+    ("batch_32", {"ours_fp32": 8.9}, "fp32 at batch 32: 1 × llama_cpp_f32"),
+    ("batch_32", {"ours_fp32": math.nan}, "fp32 at batch 32: 1 × llama_cpp_f32"),
+]
+
+
+@pytest.mark.parametrize(("batch", "worse", "claim"), WORSE)
+def test_decoding_is_judged_at_each_batch_against_each_peer(batch, worse, claim):
+    good = {f"batch_{size}": DECODED for size in (1, 8, 32)}
+    assert all(decode.met(good).values()) and len(decode.met(good)) == 9
+    claims = decode.met(good | {batch: DECODED | worse})
+    assert [name for name, holds in claims.items() if not holds] == [claim]
+    without = decode.met({size: each | {"llama_cpp_q8": None, "llama_cpp_f32": None} for size, each in good.items()})
+    assert list(without) == [
+        f"int8 at batch {size}: {times} × transformers" for size, times in ((1, 4), (8, 4), (32, 5))
+    ]
+
+
+def test_reading_a_prompt_is_judged_at_512_tokens():
+    for ours, holds in ((2000.0, True), (1999.0, False), (math.nan, False)):
+        claims = prefill.met({"tokens_512": {"ours_int8": ours, "llama_cpp_q8": 1000.0}})
+        assert list(claims.values()) == [holds]
+    assert prefill.met({"tokens_512": {"ours_int8": 1.0, "llama_cpp_q8": None}}) == {}
 
 
 def test_a_peer_that_is_not_there_is_not_judged():

@@ -9,7 +9,7 @@ import pytest
 
 from seedbed.errors import ConfigError, DataError
 from seedbed.inference.chat import chat, recent
-from seedbed.inference.config import ChatConfig, GenerateConfig
+from seedbed.inference.config import ChatConfig, GenerateConfig, SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.generate import DEMO, ROWS_AT_ONCE, generate, read_prompts
 from seedbed.tokenizers import bytes as byte_tokenizer
@@ -55,6 +55,31 @@ def test_a_file_of_prompts_gives_a_json_object_a_line(folder, engine, tmp_path, 
     assert rows == result["completions"]
     assert [row["prompt"] for row in rows] == prompts
     assert [row["text"] for row in rows] == [engine.generate(prompt, max_tokens=8) for prompt in prompts]
+
+
+def test_several_continuations_of_each_prompt_stand_side_by_side(folder, engine, tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_text("one\ntwo\n", encoding="utf-8")
+    rows = generate(config_of(folder, prompts=tmp_path / "prompts.txt", n=2, logprobs=1))["completions"]
+    assert [row["prompt"] for row in rows] == ["one", "one", "two", "two"]
+    assert [row["text"] for row in rows[::2]] == [engine.generate(prompt, max_tokens=8) for prompt in ("one", "two")]
+    assert rows[0]["text"] != rows[1]["text"]
+    for row in rows:
+        assert len(row["likelihoods"]) >= row["tokens"]
+        assert all(each["logprob"] <= each["likeliest"][0][1] <= 0 for each in row["likelihoods"])
+    assert len(generate(config_of(folder, prompt="one", n=3))["completions"]) == 3
+
+
+def test_a_model_in_whole_numbers_answers_nearly_alike(folder, engine):
+    ids = engine.encode("The beginning")
+    whole = Engine.load(folder, weights="int8")
+    sampling = SamplingConfig(max_tokens=1, temperature=0, logprobs=20)
+    one, other = (dict(each.complete([ids], sampling)[0].likelihoods[0].likeliest) for each in (engine, whole))
+    shared = one.keys() & other.keys()
+    assert len(shared) > 15 and all(abs(one[token] - other[token]) < 0.1 for token in shared)
+    assert one != other
+    assert len(generate(config_of(folder, prompt="one", weights="int8"))["completions"]) == 1
+    with pytest.raises(ConfigError, match="weights must be one of stored, int8, got 'int7'"):
+        Engine.load(folder, weights="int7")
 
 
 def test_the_demo_continues_every_opening(folder, capsys):

@@ -12,7 +12,7 @@ from seedbed.inference.adjustments import penalised
 from seedbed.inference.config import EngineConfig, SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.sampling import choose, uniform
-from seedbed.model.packing import pack
+from seedbed.model.packed.pack import pack
 from seedbed.tokenizers import byte_pair
 from seedbed.tokenizers import bytes as byte_tokenizer
 from seedbed.tokenizers.chat import encode_prompt

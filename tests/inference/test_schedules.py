@@ -8,7 +8,7 @@ import pytest
 
 from seedbed.inference.config import EngineConfig, SamplingConfig
 from seedbed.inference.engine import Engine
-from seedbed.model.packing import pack
+from seedbed.model.packed.pack import pack
 from seedbed.tokenizers import bytes as byte_tokenizer
 from tests.random_models import random_model
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from seedbed.configuration import at_least
 from seedbed.errors import ConfigError
+from seedbed.inference.config import WEIGHTS
 
 TASK_NAMES = ("bits_per_byte", "skills")
 
@@ -34,6 +35,9 @@ class EvaluateConfig:
 
     max_bytes: int = 200_000
     """Bytes of text that bits_per_byte reads: the beginning of each validation document."""
+
+    weights: WEIGHTS = "stored"
+    """int8: the layers in 8-bit whole numbers, rounded as the model is opened; the report tells what that costs."""
 
     device: Literal["auto", "cuda", "mps", "xpu", "cpu"] = "auto"
     """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""

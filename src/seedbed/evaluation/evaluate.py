@@ -36,9 +36,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     tell_unfinished(config.model)
     began = time.perf_counter()
     inputs = {"model": find_model(config.model), **{f"data of {task}": source for task, source in sources.items()}}
-    settings = {key: to_dict(config)[key] for key in ("tasks", "max_bytes")}
+    settings = {key: to_dict(config)[key] for key in ("tasks", "max_bytes", "weights")}
     with new_folder(config.out, "report", inputs=inputs, config=settings) as staging:
-        engine = Engine.load(config.model, device=choose_device(config.device))
+        engine = Engine.load(config.model, device=choose_device(config.device), weights=config.weights)
         measured = {task: MEASUREMENTS[task](engine, source, config) for task, source in sources.items()}
         numbers = {task: found.result for task, found in measured.items()}
         write_json(staging / "report.json", numbers)

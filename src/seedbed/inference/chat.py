@@ -23,7 +23,7 @@ def chat(config: ChatConfig) -> dict[str, Any]:
     When the context is full the model is told the newest messages only; what is returned holds all.
     """
     tell_unfinished(config.model)
-    engine = Engine.load(config.model, device=choose_device(config.device))
+    engine = Engine.load(config.model, device=choose_device(config.device), weights=config.weights)
     if config.template is not None:
         engine.tokenizer = engine.tokenizer.with_template(find_template(config.template))
     opening = [] if config.system is None else [{"role": "system", "content": config.system}]

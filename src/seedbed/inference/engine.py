@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, get_args, overload
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from seedbed.errors import ConfigError, DataError
 from seedbed.inference.adjustments import Adjustments
 from seedbed.inference.blocks import Blocks
-from seedbed.inference.config import EngineConfig, SamplingConfig
+from seedbed.inference.config import WEIGHTS, EngineConfig, SamplingConfig
 from seedbed.inference.generation import Completion, Generation, Likelihood
 from seedbed.inference.sampling import choose
 from seedbed.inference.scheduler import Scheduler, Share
@@ -29,7 +29,8 @@ from seedbed.inference.text import StopText
 from seedbed.model.accounting import cache_bytes
 from seedbed.model.cache import BLOCK, PagedCache, Places, widest_window
 from seedbed.model.folder import load_model
-from seedbed.model.packing import pack
+from seedbed.model.linears.int8 import quantise
+from seedbed.model.packed.pack import pack
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.chat import encode_prompt
 from seedbed.tokenizers.tokenizer import Tokenizer
@@ -79,10 +80,18 @@ class Engine:
         *,
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype | None = None,
+        weights: str = "stored",
         config: EngineConfig | None = None,
     ) -> Engine:
-        """From what `load_model` opens, with weights of `dtype`, or of the one they are stored in, packed for speed."""
+        """From what `load_model` opens, with weights of `dtype`, or of the one they are stored in, packed for speed.
+        `weights` int8: its layers in 8-bit whole numbers, which needs a CPU."""
         model, tokenizer = load_model(Path(path), device=device, dtype=dtype)
+        if weights not in get_args(WEIGHTS):
+            raise ConfigError(f"weights must be one of {', '.join(get_args(WEIGHTS))}, got {weights!r}")
+        if weights == "int8":
+            if model.embedding.weight.device.type != "cpu":
+                raise ConfigError("weights int8 needs a CPU", "Give --device cpu, or leave it out.")
+            model = quantise(model.float())
         return cls(pack(model), tokenizer, config)
 
     @property
@@ -158,9 +167,14 @@ class Engine:
         """Whether the context holds a prompt and a token more."""
         return len(ids) < self.model.config.context
 
+    @property
+    def vocabulary(self) -> int:
+        """Ids that are tokens: a model may have more, which mean nothing."""
+        return min(self.model.config.vocab_size, self.tokenizer.vocab_size)
+
     def check(self, ids: Sequence[int], sampling: SamplingConfig) -> None:
         """DataError for a prompt that cannot be continued, or not in that way."""
-        context, vocabulary = self.model.config.context, self.model.config.vocab_size
+        context, vocabulary = self.model.config.context, self.vocabulary
         if not ids:
             raise DataError("the prompt is empty and this tokenizer has no token that begins a text")
         if not self.fits(ids):
@@ -184,7 +198,7 @@ class Engine:
             sample=sample,
             deadline=None if sampling.timeout is None else time.monotonic() + sampling.timeout,
             salt=salt,
-            adjustments=Adjustments.of(sampling, ids, self.model.config.vocab_size, self.device),
+            adjustments=Adjustments.of(sampling, ids, self.vocabulary, self.device),
         )
         self.scheduler.add(generation)
         return generation
@@ -212,6 +226,7 @@ class Engine:
             return late
         generations = [shares[place].generation for place in chosen]
         logits_BV = self.model.logits(x_ND[ends_B[chosen].to(self.device)])
+        logits_BV = logits_BV[:, : self.vocabulary]
         return late + self.choose(logits_BV, generations)
 
     def read(self, shares: Sequence[Share]) -> tuple[Tensor, Places]:

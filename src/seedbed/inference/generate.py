@@ -33,7 +33,7 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
     if config.prompts is not None:
         prompts = read_prompts(config.prompts)
     tell_unfinished(config.model)
-    engine = Engine.load(config.model, device=choose_device(config.device))
+    engine = Engine.load(config.model, device=choose_device(config.device), weights=config.weights)
     if config.prompt is not None and config.n == 1:
         ids = engine.encode(config.prompt)
         engine.check(ids, config)

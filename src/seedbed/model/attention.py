@@ -12,7 +12,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from seedbed.model.attention_paths.path import Attend
-from seedbed.model.cache import PagedLayer
 from seedbed.model.config import ModelConfig
 from seedbed.model.linear import Linear
 from seedbed.model.norms import build_norm
@@ -41,18 +40,19 @@ class Attention(nn.Module):
         x_BTD: Tensor,
         angles: Angles | None,
         attend: Attend,
-        cache: PagedLayer | None,
         values_BTE: Tensor | None = None,
     ) -> Tensor:
-        q_BHTK = remade(rotate, remade(self.query_norm, self.split_heads(self.query(x_BTD))), angles)
-        k_BGTK = remade(rotate, remade(self.key_norm, self.split_heads(self.key(x_BTD))), angles)
-        v_BGTK = self.split_heads(self.value(x_BTD))
+        q_BHTK, k_BGTK, v_BGTK = map(self.split_heads, self.project(x_BTD))
+        q_BHTK = remade(rotate, remade(self.query_norm, q_BHTK), angles)
+        k_BGTK = remade(rotate, remade(self.key_norm, k_BGTK), angles)
         if self.value_gate is not None and values_BTE is not None:
             v_BGTK = v_BGTK + self.value_gate(self.split_heads(values_BTE), x_BTD)
-        if cache is not None:
-            k_BGTK, v_BGTK = cache.append(k_BGTK, v_BGTK)  # now S = everything seen so far
         out_BHTK = attend(q_BHTK, k_BGTK, v_BGTK)
         return self.output(out_BHTK.transpose(1, 2).flatten(2))
+
+    def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, all heads beside one another."""
+        return self.query(x_BTD), self.key(x_BTD), self.value(x_BTD)
 
     def split_heads(self, x_BTD: Tensor) -> Tensor:
         return x_BTD.unflatten(-1, (-1, self.head_width)).transpose(1, 2)

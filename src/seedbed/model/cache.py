@@ -16,16 +16,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from seedbed.model.config import ModelConfig
 from seedbed.model.masks import AttentionMask
-from seedbed.native.library import library
+from seedbed.model.positions import Angles
+from seedbed.native.library import available, function
 
 BLOCK = 64
 """Positions of a block: fewer would cost attention time, more would share less and waste more."""
 KERNEL_WIDTHS = (16, 32, 64, 96, 128)
 """Widths of heads that our kernel is made for."""
+ARGUMENTS = "ppppppfpppppppppiiiiiiiift"
+"""Of the kernel: in `PagedLayer.attend` line by line."""
 
 
 @dataclass(frozen=True)
@@ -69,22 +72,14 @@ class PagedCache:
             config.layers, convolutions, blocks * BLOCK, config.width, device=device, dtype=dtype
         )
 
-        self.kernel = self._find_kernel()
-
-    @property
-    def by_kernel(self) -> bool:
+        on_cpu = device.type == "cpu" and dtype == torch.float32
+        self.by_kernel = on_cpu and config.head_width in KERNEL_WIDTHS and available()
         """Whether our own kernel attends: then what a token reads has the same bits whatever is read beside it."""
-        return self.kernel is not None
 
     def layers(self, places: Places) -> list[PagedLayer]:
         """The cache of each layer, for a pass of new tokens."""
         held = zip(self.keys_LMGKS, self.values_LMGSK, self.inputs_LCND, self.masks, strict=True)
-        return [PagedLayer(keys, values, inputs, mask, places, self.kernel) for keys, values, inputs, mask in held]
-
-    def _find_kernel(self) -> ctypes.CDLL | None:
-        values = self.values_LMGSK
-        fits = values.device.type == "cpu" and values.dtype == torch.float32 and values.shape[-1] in KERNEL_WIDTHS
-        return library("paged_attention") if fits else None
+        return [PagedLayer(keys, values, inputs, mask, places, self.by_kernel) for keys, values, inputs, mask in held]
 
 
 class PagedLayer:
@@ -97,24 +92,53 @@ class PagedLayer:
         inputs_CND: Tensor,
         mask: AttentionMask,
         places: Places,
-        kernel: ctypes.CDLL | None,
+        by_kernel: bool,
     ):
         self.keys_MGKS, self.values_MGSK, self.inputs_CND = keys_MGKS, values_MGSK, inputs_CND
-        self.mask, self.places, self.kernel = mask, places, kernel
-
-    def append(self, keys_1GNK: Tensor, values_1GNK: Tensor) -> tuple[Tensor, Tensor]:
-        """As they are: they are written when they are read."""
-        return keys_1GNK, values_1GNK
+        self.mask, self.places, self.by_kernel = mask, places, by_kernel
 
     def __call__(self, q_1HNK: Tensor, keys_1GNK: Tensor, values_1GNK: Tensor) -> Tensor:
         """What the new tokens read (1, H, N, K)."""
+        if self.by_kernel:
+            merged = (x.transpose(1, 2).flatten(2) for x in (q_1HNK, keys_1GNK, values_1GNK))
+            return self.attend(*merged).unflatten(-1, (-1, q_1HNK.shape[-1])).transpose(1, 2)
         q_NHK, k_NGK, v_NGK = (x[0].transpose(0, 1).contiguous() for x in (q_1HNK, keys_1GNK, values_1GNK))
         out_NHK = torch.empty_like(q_NHK)
-        if self.kernel is not None:
-            self._attend_by_kernel(self.kernel, q_NHK, k_NGK, v_NGK, out_NHK)
-        else:
-            self._attend_by_sequence(q_NHK, k_NGK, v_NGK, out_NHK)
+        self._attend_by_sequence(q_NHK, k_NGK, v_NGK, out_NHK)
         return out_NHK.transpose(0, 1)[None]
+
+    def attend(
+        self,
+        q_1NE: Tensor,
+        k_1NE: Tensor,
+        v_1NE: Tensor,
+        query_norm: nn.Module | None = None,
+        key_norm: nn.Module | None = None,
+        angles: Angles | None = None,
+    ) -> Tensor:
+        """The same by our kernel, of heads beside one another (1, N, E), which it norms and turns on the way."""
+        places, mask = self.places, self.mask
+        _, shared, width, _ = self.keys_MGKS.shape
+        count, heads = q_1NE.shape[1], q_1NE.shape[2] // width
+        out_1NE = q_1NE.new_empty(q_1NE.shape)
+        strides_3 = (ctypes.c_int64 * 3)(*(x.stride(1) for x in (q_1NE, k_1NE, v_1NE)))
+        norms = [getattr(norm, "weight", None) for norm in (query_norm, key_norm)]
+        slopes_H = None if mask.slopes_H is None else torch.tensor(mask.slopes_H)
+        sparse, summary = (0, 0) if mask.sparse is None else (mask.sparse.block, mask.sparse.summary)
+        function("paged_attention", "paged_attention", ARGUMENTS)(
+            *(x.data_ptr() for x in (q_1NE, k_1NE, v_1NE)),
+            strides_3,
+            *map(_address, norms),
+            getattr(query_norm, "epsilon", 0.0),
+            *map(_address, angles or (None, None)),
+            *(x.data_ptr() for x in (out_1NE, self.keys_MGKS, self.values_MGSK)),
+            *(x.data_ptr() for x in (places.tables_QW, places.sequences_N, places.positions_N)),
+            _address(slopes_H),
+            *(count, places.tables_QW.shape[1], heads, shared, width, mask.window or 0, sparse, summary),
+            width**-0.5,
+            torch.get_num_threads(),
+        )
+        return out_1NE
 
     def append_input(self, number: int, x_1ND: Tensor) -> None:
         """Stores what a convolution of the layer is given."""
@@ -124,23 +148,6 @@ class PagedLayer:
         """What it was given so many positions before each token (1, N, D); zero where there is nothing."""
         slots_N = self.places.slots(distance)
         return (self.inputs_CND[number, slots_N.clamp(min=0)] * (slots_N >= 0)[:, None])[None]
-
-    def _attend_by_kernel(
-        self, kernel: ctypes.CDLL, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, out_NHK: Tensor
-    ) -> None:
-        tables_QW, sequences_N, positions_N = self.places.tables_QW, self.places.sequences_N, self.places.positions_N
-        mask = self.mask
-        slopes_H = None if mask.slopes_H is None else torch.tensor(mask.slopes_H)
-        pointers = (q_NHK, k_NGK, v_NGK, out_NHK, self.keys_MGKS, self.values_MGSK, tables_QW, sequences_N, positions_N)
-        sparse, summary = (0, 0) if mask.sparse is None else (mask.sparse.block, mask.sparse.summary)
-        sizes = (len(q_NHK), tables_QW.shape[1], q_NHK.shape[1], k_NGK.shape[1], q_NHK.shape[2])
-        kernel.paged_attention(
-            *(ctypes.c_void_p(tensor.data_ptr()) for tensor in pointers),
-            ctypes.c_void_p(None if slopes_H is None else slopes_H.data_ptr()),
-            *map(ctypes.c_int64, (*sizes, mask.window or 0, sparse, summary)),
-            ctypes.c_float(q_NHK.shape[2] ** -0.5),
-            torch.get_num_threads(),
-        )
 
     def _attend_by_sequence(self, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, out_NHK: Tensor) -> None:
         """In PyTorch, one sequence after the other."""
@@ -169,3 +176,7 @@ class PagedLayer:
             q_1HTK, keys_GSK[None], values_GSK[None], attn_mask=allowed, enable_gqa=True
         )
         return out_1HTK[0].transpose(0, 1)
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

@@ -63,7 +63,7 @@ class Block(nn.Module):
     ) -> Tensor:
         def attention(read_BTD: Tensor) -> Tensor:
             read_BTD = self.attention_convolution(read_BTD, positions_BT, cache)
-            return self.attention_exit_norm(self.attention(read_BTD, angles, attend, cache, values_BTE))
+            return self.attention_exit_norm(self.attention(read_BTD, angles, attend, values_BTE))
 
         def feedforward(read_BTD: Tensor) -> Tensor:
             read_BTD = self.feedforward_convolution(read_BTD, positions_BT, cache)

@@ -17,29 +17,33 @@ inline vec activated(vec x) {
 }
 
 template <Kind KIND>
-void activate(const float *x, const float *up, float *out, int64_t count, int threads) {
-  const int64_t groups = count / LANES;
-#pragma omp parallel for num_threads(threads) schedule(static) if (count > 32768)
-  for (int64_t group = 0; group < groups; ++group) {
-    const int64_t at = group * LANES;
-    const vec found = activated<KIND>(load(x + at));
-    store(out + at, up ? found * load(up + at) : found);
+void activate(const float *x, const float *up, float *out, int64_t rows, int64_t width, int64_t stride, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > 16384)
+  for (int64_t row = 0; row < rows; ++row) {
+    const float *from = x + row * stride, *with = up ? up + row * stride : nullptr;
+    float *to = out + row * width;
+    int64_t i = 0;
+    for (; i + LANES <= width; i += LANES) {
+      const vec found = activated<KIND>(load(from + i));
+      store(to + i, with ? found * load(with + i) : found);
+    }
+    if (i == width) continue;
+    float last[LANES] = {};
+    std::copy(from + i, from + width, last);
+    const vec found = activated<KIND>(load(last));
+    for (int64_t lane = 0; i < width; ++i, ++lane) to[i] = with ? found[lane] * with[i] : found[lane];
   }
-  const int64_t done = groups * LANES;
-  if (done == count) return;
-  float last[LANES] = {};
-  std::copy(x + done, x + count, last);
-  const vec found = activated<KIND>(load(last));
-  for (int64_t i = done; i < count; ++i) out[i] = up ? found[i - done] * up[i] : found[i - done];
 }
 
 }  // namespace
 
-// `up` may be null.
-extern "C" void silu(const float *x, const float *up, float *out, int64_t count, int threads) {
-  activate<SILU>(x, up, out, count, threads);
+// Rows of x, and of `up` where it is not null, begin `stride` numbers apart; those of `out` lie side by side.
+extern "C" void silu(const float *x, const float *up, float *out, int64_t rows, int64_t width, int64_t stride,
+                    int threads) {
+  activate<SILU>(x, up, out, rows, width, stride, threads);
 }
 
-extern "C" void gelu(const float *x, const float *up, float *out, int64_t count, int threads) {
-  activate<GELU>(x, up, out, count, threads);
+extern "C" void gelu(const float *x, const float *up, float *out, int64_t rows, int64_t width, int64_t stride,
+                    int threads) {
+  activate<GELU>(x, up, out, rows, width, stride, threads);
 }

@@ -16,12 +16,12 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent
-HEADER = SOURCES / "vectors.h"
 OPTIONS = (
     *("-std=c++20", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
@@ -29,26 +29,45 @@ OPTIONS = (
 """None of them lets the compiler change the order of additions."""
 SECONDS = 300
 """A compiler that takes longer is stuck."""
+FILES = ("activations", "packed_linear", "paged_attention", "rms_norm")
+TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float, "t": ctypes.c_int}
 
 
 @functools.cache
-def library(name: str) -> ctypes.CDLL | None:
-    """The functions of NAME.cpp; None, told once, where they cannot be compiled."""
+def available() -> bool:
+    """Whether all files of functions are there, or could be compiled just now."""
+    return all(_library(file) is not None for file in FILES)
+
+
+@functools.cache
+def function(file: str, name: str, arguments: str) -> Callable[..., None]:
+    """A function of FILE.cpp, by a letter for each of its arguments: p an address or None, i a size, f a float, t
+    a number of threads. Only where they are available."""
+    library = _library(file)
+    assert library is not None, "who wants a function looks first whether there are any"
+    found = library[name]
+    found.argtypes, found.restype = [TYPES[letter] for letter in arguments], None
+    return found
+
+
+@functools.cache
+def _library(file: str) -> ctypes.CDLL | None:
+    """The functions of FILE.cpp; None, told once, where they cannot be compiled."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
-        logger.warning("no C++ compiler: %s runs in PyTorch alone, which is slower. Install g++.", name)
+        logger.warning("no C++ compiler: %s runs in PyTorch alone, which is slower. Install g++.", file)
         return None
     try:
-        return ctypes.CDLL(str(_compiled(compiler, SOURCES / f"{name}.cpp")))
+        return ctypes.CDLL(str(_compiled(compiler, SOURCES / f"{file}.cpp")))
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
-        logger.warning("%s.cpp was not compiled, PyTorch alone is slower: %s", name, said.strip().splitlines()[0][:300])
+        logger.warning("%s.cpp was not compiled, PyTorch alone is slower: %s", file, said.strip().splitlines()[0][:300])
         return None
 
 
 def _compiled(compiler: str, source: Path) -> Path:
     """The shared library of a source, made if it is not there."""
-    texts = [path.read_text(encoding="utf-8") for path in (source, HEADER)]
+    texts = [path.read_text(encoding="utf-8") for path in (source, *sorted(SOURCES.glob("*.h")))]
     made_of = (*texts, compiler, *OPTIONS, platform.machine(), _flags())
     digest = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "seedbed" / "native"

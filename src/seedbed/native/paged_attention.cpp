@@ -10,12 +10,13 @@
 #include <cstring>
 #include <vector>
 
-#include "vectors.h"
+#include "norms.h"
 
 namespace {
 
 constexpr int BLOCK = 64, GROUPS = BLOCK / LANES;
 constexpr int ROWS = 4;  // queries at once: what they read is read once
+constexpr int MOST_WIDTH = 128;
 constexpr float LOWEST = -1e30f;
 
 inline float largest(vec x) {
@@ -24,29 +25,68 @@ inline float largest(vec x) {
   return m;
 }
 
-inline float sum(vec x) {
-  float s = 0;
-  for (int i = 0; i < LANES; ++i) s += x[i];
-  return s;
-}
+// Where the heads of new tokens lie: those of a token side by side, and so many numbers to the next token.
+struct Heads {
+  const float *first;
+  int64_t stride;
+};
 
 struct Step {
-  const float *queries;                  // tokens, heads, width
-  float *out;                            // the same
-  const float *keys;                     // blocks, shared heads, width, 64
-  const float *values;                   // blocks, shared heads, 64, width
+  Heads queries, keys, values;
+  const float *query_norm, *key_norm;    // weights of a norm per head, or null
+  const float *cosines, *sines;          // of each token's angles (tokens, width), or null: nothing is turned
+  float *out;                            // tokens, heads, width
+  float *held_keys;                      // blocks, shared heads, width, 64
+  float *held_values;                    // blocks, shared heads, 64, width
   const int32_t *tables;                 // sequences, columns: the block of each 64 positions
   const int32_t *sequences, *positions;  // of each token
   const float *slopes;                   // of each head (ALiBi), or null
   int64_t tokens, columns, heads, shared, width;
   int64_t window;           // positions that a query sees, itself among them; 0: all
   int64_t sparse, summary;  // block-sparse: of other blocks of `sparse` the last `summary`; 0: all
-  float scale;
+  float scale, epsilon;
 };
+
+// A head, normed (Henry et al. 2020, arXiv:2010.04245), then turned (Su et al. 2021, arXiv:2104.09864, rotate-half).
+void prepare(const Step &s, const float *from, const float *norm, int64_t token, float *to) {
+  const int64_t half = s.width / 2;
+  float normed[MOST_WIDTH];
+  if (norm) {
+    const float scale = rms_scale(from, s.width, s.epsilon);
+    for (int64_t d = 0; d < s.width; ++d) normed[d] = from[d] * scale * norm[d];
+    from = normed;
+  }
+  if (!s.cosines) {
+    std::copy(from, from + s.width, to);
+    return;
+  }
+  const float *cosine = s.cosines + token * s.width, *sine = s.sines + token * s.width;  // the sign is in the sine
+  for (int64_t d = 0; d < half; ++d) {
+    to[d] = from[d] * cosine[d] + from[d + half] * sine[d];
+    to[d + half] = from[d + half] * cosine[d + half] + from[d] * sine[d + half];
+  }
+}
+
+// Keys and values of a token into the block where they belong; its queries, ready, to `queries` (heads, width).
+void take_in(const Step &s, int64_t token, float *queries) {
+  const int64_t block = s.tables[s.sequences[token] * s.columns + s.positions[token] / BLOCK];
+  const int64_t slot = s.positions[token] % BLOCK;
+  float key[MOST_WIDTH];
+  for (int64_t head = 0; head < s.heads; ++head)
+    prepare(s, s.queries.first + token * s.queries.stride + head * s.width, s.query_norm, token,
+            queries + head * s.width);
+  for (int64_t head = 0; head < s.shared; ++head) {
+    prepare(s, s.keys.first + token * s.keys.stride + head * s.width, s.key_norm, token, key);
+    const float *value = s.values.first + token * s.values.stride + head * s.width;
+    const int64_t where = (block * s.shared + head) * s.width * BLOCK;
+    for (int64_t d = 0; d < s.width; ++d) s.held_keys[where + d * BLOCK + slot] = key[d];
+    std::copy(value, value + s.width, s.held_values + where + slot * s.width);
+  }
+}
 
 // Query heads of one key/value head, of tokens of one sequence: rows first, first + 1, … counted token by token.
 template <int WIDTH>
-void attend(const Step &s, int64_t shared_head, int64_t first_row, int count) {
+void attend(const Step &s, const float *queries, int64_t shared_head, int64_t first_row, int count) {
   constexpr int VECS = WIDTH / LANES;
   const int64_t group = s.heads / s.shared;
   alignas(64) float q[WIDTH][ROWS] = {};
@@ -65,7 +105,7 @@ void attend(const Step &s, int64_t shared_head, int64_t first_row, int count) {
     slope[r] = s.slopes ? s.slopes[head] : 0.0f;
     most[r] = LOWEST;
     total[r] = 0;
-    for (int d = 0; d < WIDTH; ++d) q[d][r] = s.queries[place[r] + d] * s.scale;
+    for (int d = 0; d < WIDTH; ++d) q[d][r] = queries[place[r] + d] * s.scale;
     first = std::min(first, from[r]);
     last = std::max(last, at[r]);
   }
@@ -74,7 +114,7 @@ void attend(const Step &s, int64_t shared_head, int64_t first_row, int count) {
   for (int i = 0; i < LANES; ++i) lane[i] = i;
   for (int32_t block = first / BLOCK; block <= last / BLOCK; ++block) {
     const int64_t where = (int64_t(table[block]) * s.shared + shared_head) * WIDTH * BLOCK;
-    const float *key = s.keys + where, *value = s.values + where;
+    const float *key = s.held_keys + where, *value = s.held_values + where;
     vec score[ROWS][GROUPS] = {};
     for (int d = 0; d < WIDTH; ++d)
       for (int g = 0; g < GROUPS; ++g) {
@@ -134,45 +174,39 @@ void run(const Step &s, int threads) {
     token = end;
   }
   const int64_t work = int64_t(pieces.size()) * s.shared;
+  std::vector<float> queries(s.tokens * s.heads * WIDTH);
   std::atomic<int64_t> next{0};  // sequences differ in length: a thread takes a piece when it has done one
 #pragma omp parallel num_threads(int(std::min<int64_t>(work, threads)))
-  for (int64_t item; (item = next.fetch_add(1)) < work;) {
-    const Piece &piece = pieces[item / s.shared];
-    attend<WIDTH>(s, item % s.shared, piece.row, piece.count);
-  }
-}
-
-// Keys and values of new tokens into the blocks where they belong.
-void write(const float *keys, const float *values, float *held_keys, float *held_values, const Step &s) {
-  for (int64_t token = 0; token < s.tokens; ++token) {
-    const int64_t block = s.tables[s.sequences[token] * s.columns + s.positions[token] / BLOCK];
-    const int64_t slot = s.positions[token] % BLOCK;
-    for (int64_t head = 0; head < s.shared; ++head) {
-      const float *key = keys + (token * s.shared + head) * s.width, *value = values + (token * s.shared + head) * s.width;
-      const int64_t where = (block * s.shared + head) * s.width * BLOCK;
-      for (int64_t d = 0; d < s.width; ++d) held_keys[where + d * BLOCK + slot] = key[d];
-      std::memcpy(held_values + where + slot * s.width, value, s.width * sizeof(float));
+  {
+#pragma omp for schedule(static)
+    for (int64_t token = 0; token < s.tokens; ++token) take_in(s, token, queries.data() + token * s.heads * WIDTH);
+    // Here all have been taken in.
+    for (int64_t item; (item = next.fetch_add(1)) < work;) {
+      const Piece &piece = pieces[item / s.shared];
+      attend<WIDTH>(s, queries.data(), item % s.shared, piece.row, piece.count);
     }
   }
 }
 
 }  // namespace
 
-// Writes the tokens' own keys and values (tokens, shared heads, width), then attends. Heads are 16, 32, 64, 96 or 128
-// wide.
-extern "C" void paged_attention(const float *queries, const float *new_keys, const float *new_values, float *out,
-                               float *keys, float *values, const int32_t *tables, const int32_t *sequences,
-                               const int32_t *positions, const float *slopes, int64_t tokens, int64_t columns,
-                               int64_t heads, int64_t shared, int64_t width, int64_t window, int64_t sparse,
-                               int64_t summary, float scale, int threads) {
-  const Step s{queries, out,     keys,  values, tables, sequences, positions, slopes, tokens,
-               columns, heads,   shared, width, window, sparse,    summary,   scale};
-  write(new_keys, new_values, keys, values, s);
+// Takes in the new tokens, whose queries, keys and values are rows of `strides` numbers, then attends. Heads are 16, 32,
+// 64, 96 or 128 wide.
+extern "C" void paged_attention(const float *queries, const float *keys, const float *values, const int64_t *strides,
+                               const float *query_norm, const float *key_norm, float epsilon, const float *cosines,
+                               const float *sines, float *out, float *held_keys, float *held_values,
+                               const int32_t *tables, const int32_t *sequences, const int32_t *positions,
+                               const float *slopes, int64_t tokens, int64_t columns, int64_t heads, int64_t shared,
+                               int64_t width, int64_t window, int64_t sparse, int64_t summary, float scale,
+                               int threads) {
+  const Step s{{queries, strides[0]}, {keys, strides[1]}, {values, strides[2]}, query_norm, key_norm, cosines,
+               sines, out, held_keys, held_values, tables, sequences, positions, slopes, tokens, columns, heads,
+               shared, width, window, sparse, summary, scale, epsilon};
   switch (width) {
-    case 16: run<16>(s, threads); break;
-    case 32: run<32>(s, threads); break;
-    case 64: run<64>(s, threads); break;
-    case 96: run<96>(s, threads); break;
+    case 16: return run<16>(s, threads);
+    case 32: return run<32>(s, threads);
+    case 64: return run<64>(s, threads);
+    case 96: return run<96>(s, threads);
     default: run<128>(s, threads);
   }
 }

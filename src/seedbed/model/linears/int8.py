@@ -27,6 +27,7 @@ class Int8Linear(nn.Module):
     def __init__(self, weight_OD: Tensor, scale_O: Tensor, bias_O: Tensor | None = None):
         """`weight_OD` int8, of which each row times its scale is what it stands for."""
         super().__init__()
+        self.out_features, self.in_features = weight_OD.shape
         self.register_buffer("weight_OD", weight_OD.contiguous())
         self.register_buffer("scale_O", scale_O.float())
         self.register_buffer("bias_O", bias_O)
