@@ -52,3 +52,9 @@ class Alarm(TrainingError):
     def __init__(self, problem: str, fix: str, exit_code: int):
         super().__init__(problem, fix)
         self.exit_code = exit_code
+
+
+class BusyError(SeedbedError):
+    """More is asked than can be done now: the same may be asked again later."""
+
+    exit_code = 75

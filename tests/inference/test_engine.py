@@ -443,3 +443,18 @@ def test_who_insists_on_the_same_bits_is_refused_where_they_are_not_promised():
             opened(model)
     with pytest.raises(ConfigError, match="exact is set, but the model's layers are not packed"):
         Engine(random_model(3, **kernels), TOKENIZER, EngineConfig(exact=True))
+
+
+@torch.no_grad()
+def test_texts_become_vectors(engine):
+    texts = ["Once", "A longer text", "木"]
+    hidden = [engine.model.hidden(torch.tensor([engine.encode(text)]))[0] for text in texts]
+    for pooling, wanted in {
+        "mean": [x_TD.mean(0) for x_TD in hidden],
+        "last": [x_TD[-1] for x_TD in hidden],
+        "none": hidden,
+    }.items():
+        for one, other in zip(engine.embed(texts, pooling=pooling), wanted, strict=True):
+            torch.testing.assert_close(one, other)
+    with pytest.raises(DataError, match="text 2 has 101 tokens, the model reads 1 to 64"):
+        engine.embed(["x", "x" * 100])

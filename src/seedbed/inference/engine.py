@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 import torch
 from torch import Tensor, nn
@@ -166,6 +166,19 @@ class Engine:
     def fits(self, ids: Sequence[int]) -> bool:
         """Whether the context holds a prompt and a token more."""
         return len(ids) < self.model.config.context
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str], *, pooling: Literal["mean", "last", "none"] = "mean") -> list[Tensor]:
+        """What the model makes of each text at the end of its layers, in fp32: the mean over its tokens (D), that of its
+        last one (D), or that of each (T, D). Raises DataError for a text that is empty or beyond the context."""
+        found = []
+        for number, text in enumerate(texts, start=1):
+            ids = self.encode(text)
+            if not 0 < len(ids) <= (context := self.model.config.context):
+                raise DataError(f"text {number} has {len(ids):,} tokens, the model reads 1 to {context:,}")
+            x_TD = self.model.hidden(torch.tensor([ids], device=self.device))[0].float()
+            found.append(x_TD if pooling == "none" else x_TD[-1] if pooling == "last" else x_TD.mean(0))
+        return found
 
     @property
     def vocabulary(self) -> int:

@@ -1,0 +1,112 @@
+"""Many coroutines and one engine."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from seedbed.errors import BusyError, DataError
+from seedbed.inference.async_engine import AsyncEngine
+from seedbed.inference.config import SamplingConfig
+from seedbed.inference.engine import Engine
+from seedbed.model.packed.pack import pack
+from seedbed.tokenizers import bytes as byte_tokenizer
+from tests.random_models import random_model
+
+TOKENIZER = byte_tokenizer.build()
+PROMPTS = [TOKENIZER.encode(text) for text in ("Once", "A longer opening", "x", "木 and 🌱", "Once more")]
+SAMPLINGS = [SamplingConfig(max_tokens=10 + 5 * number, seed=number) for number in range(len(PROMPTS))]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return pack(random_model(3, tokenizer=TOKENIZER, head_width=16, context=128))
+
+
+@pytest.fixture(scope="module")
+def wanted(model):
+    engine = Engine(model, TOKENIZER)
+    return [engine.complete([ids], sampling)[0] for ids, sampling in zip(PROMPTS, SAMPLINGS, strict=True)]
+
+
+@pytest.fixture
+def shared(model):
+    engine = AsyncEngine(Engine(model, TOKENIZER))
+    yield engine
+    engine.close()
+
+
+def all_are_gone(shared: AsyncEngine) -> None:
+    shared.close()
+    blocks = shared.engine.scheduler.blocks
+    assert blocks.available == blocks.count and not shared.listeners and not shared._by_generation
+
+
+def test_everyone_gets_what_he_would_get_alone(shared, wanted):
+    async def ask():
+        pairs = list(zip(PROMPTS, SAMPLINGS, strict=True)) * 4
+        return await asyncio.gather(*(shared.complete(*pair) for pair in pairs))
+
+    assert asyncio.run(ask()) == wanted * 4
+    all_are_gone(shared)
+
+
+def test_text_comes_in_pieces_that_make_up_the_whole(shared, wanted):
+    async def listen():
+        return [event async for event in shared.stream(PROMPTS[1], SAMPLINGS[1])]
+
+    events = asyncio.run(listen())
+    assert "".join(event.text for event in events) == wanted[1].text and len(events) > 3
+    assert [event.completion for event in events] == [None] * (len(events) - 1) + [wanted[1]]
+
+
+def test_who_is_cancelled_or_stops_listening_frees_his_place(shared, wanted):
+    async def ask():
+        endless = SamplingConfig(max_tokens=120, seed=9)
+        tasks = [asyncio.create_task(shared.complete(ids, endless)) for ids in PROMPTS]
+        stream = shared.stream(PROMPTS[0], endless)
+        await anext(stream)
+        for task in tasks:
+            task.cancel()
+        await stream.aclose()
+        found = await shared.complete(PROMPTS[2], SAMPLINGS[2])
+        return found, await asyncio.gather(*tasks, return_exceptions=True)
+
+    found, others = asyncio.run(ask())
+    assert found == wanted[2] and all(isinstance(other, asyncio.CancelledError) for other in others)
+    all_are_gone(shared)
+
+
+def test_bad_requests_are_refused_and_too_many_are(model, wanted):
+    shared = AsyncEngine(Engine(model, TOKENIZER), most=2)
+
+    async def ask():
+        with pytest.raises(DataError, match="the prompt is empty"):
+            await shared.complete([], SAMPLINGS[0])
+        tasks = [asyncio.create_task(shared.complete(*pair)) for pair in zip(PROMPTS[:2], SAMPLINGS[:2], strict=True)]
+        await asyncio.sleep(0)  # both have asked
+        with pytest.raises(BusyError, match="2 requests are being answered already"):
+            await shared.complete(PROMPTS[2], SAMPLINGS[2])
+        return await asyncio.gather(*tasks)
+
+    assert asyncio.run(ask()) == wanted[:2]
+    all_are_gone(shared)
+
+
+def test_an_engine_that_breaks_is_told_to_all(model):
+    engine = Engine(model, TOKENIZER)
+    shared = AsyncEngine(engine)
+
+    def broken():
+        raise ValueError("out of order")
+
+    engine.step = broken
+
+    async def ask():
+        return await asyncio.gather(*(shared.complete(ids, SAMPLINGS[0]) for ids in PROMPTS), return_exceptions=True)
+
+    told = asyncio.run(ask())
+    assert [str(error) for error in told] == ["out of order"] * len(PROMPTS)
+    with pytest.raises(RuntimeError, match="the engine has stopped"):
+        asyncio.run(shared.complete(PROMPTS[0], SAMPLINGS[0]))
