@@ -169,7 +169,7 @@ class Engine:
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str], *, pooling: Literal["mean", "last", "none"] = "mean") -> list[Tensor]:
-        """What the model makes of each text at the end of its layers, in fp32: the mean over its tokens (D), that of the
+        """What the model makes of each text at the end of its layers, fp32: the mean over its tokens (D), that of the
         last (D), or that of each (T, D). Raises DataError for a text that is empty or beyond the context."""
         found = []
         for number, text in enumerate(texts, start=1):
