@@ -17,6 +17,7 @@ from benchmarks import (
     prefill,
     prepare,
     quickstart,
+    serving_mix,
     speedrun,
     startup,
     time_to_quality,
@@ -48,6 +49,7 @@ GOOD = {
     },
     startup: {"import_seconds": 0.299, "help_seconds": 0.499},
     checkpoint_stall: {"fraction": 0.03},
+    serving_mix: {"ratio": 4.0},
     loader: {"tokens_per_s": 20e6},
     tokenize: {"mb_per_s_core": 3.0, "identical_ids": True, "train_seconds": 40.0, "train_rss_mb": 1499},
     prepare: {
@@ -76,6 +78,7 @@ BAD = [
     (startup, "import under 0.3 s", "import_seconds", 0.3),
     (startup, "--help under 0.5 s", "help_seconds", 0.5),
     (checkpoint_stall, "at most 3% of training time", "fraction", 0.0301),
+    (serving_mix, "4 × transformers in static batches", "ratio", 3.99),
     (loader, "at least 20 M tokens/s", "tokens_per_s", 19.9e6),
     (tokenize, "at least 3 MB/s a core", "mb_per_s_core", 2.99),
     (tokenize, "the ids of tokenizers", "identical_ids", False),
@@ -136,6 +139,7 @@ def test_reading_a_prompt_is_judged_at_512_tokens():
 
 
 def test_a_peer_that_is_not_there_is_not_judged():
+    assert serving_mix.met({"ratio": None}) == {}
     claims = prepare.met(GOOD[prepare] | {"ratio_datatrove": None})
     assert all(claims.values()) and len(claims) == len(prepare.met(GOOD[prepare])) - 1
     claims = train_throughput.met(GOOD[train_throughput] | {"ratio": None, "memory_ratio": None})

@@ -40,8 +40,8 @@ def our_model() -> Any:
     return Transformer(config).eval()
 
 
-def ours(scheme: str, batch: int, length: int, new: int) -> dict[str, float]:
-    from seedbed.inference.config import EngineConfig, SamplingConfig
+def our_engine(scheme: str, *, rows: int) -> Any:
+    from seedbed.inference.config import EngineConfig
     from seedbed.inference.engine import Engine
     from seedbed.model.linears.int8 import quantise
     from seedbed.model.packed.pack import pack
@@ -50,7 +50,13 @@ def ours(scheme: str, batch: int, length: int, new: int) -> dict[str, float]:
     tokenizer = characters.train(["".join(map(chr, range(0x3400, 0x3400 + SIZES["vocab_size"] + 99)))])
     tokenizer.end_ids = ()
     model = our_model()
-    engine = Engine(pack(quantise(model) if scheme == "int8" else model), tokenizer, EngineConfig(rows=batch))
+    return Engine(pack(quantise(model) if scheme == "int8" else model), tokenizer, EngineConfig(rows=rows))
+
+
+def ours(scheme: str, batch: int, length: int, new: int) -> dict[str, float]:
+    from seedbed.inference.config import SamplingConfig
+
+    engine = our_engine(scheme, rows=batch)
     for round_ in range(2):  # the first one compiles and warms up
         began = time.perf_counter()
         made = [
