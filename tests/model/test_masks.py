@@ -64,7 +64,7 @@ def test_documents_do_not_see_each_other_and_padding_sees_nothing():
 
 
 def test_a_cached_position_sees_the_slots_up_to_its_own():
-    mask = AttentionMask.up_to(torch.tensor([[2, 3], [0, 1]]), 5)
+    mask = whole(5).reading(torch.tensor([[2, 3], [0, 1]]), 5)
     assert drawn(mask, 0) == ["xxx..", "xxxx."] and drawn(mask, 1) == ["x....", "xx..."]
 
 

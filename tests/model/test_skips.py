@@ -50,7 +50,7 @@ def test_values_take_up_the_embedding_of_their_token_by_twice_the_sigmoid_of_the
     attention, table = model.blocks[0].attention, model.value_embeddings[0].weight
     x = model.blocks[0].attention_norm(model.embedding(torch.tensor([[7]])))
     values = model.value_embeddings[0](torch.tensor([[7]]))
-    got = attention(x, model.positions.angles(1), causal_attention(1, 1), None, values)
+    got = attention(x, model.positions.angles(1), causal_attention(1, 1), values)
     gate = 2 / (1 + torch.exp(-(attention.value_gate.gate.weight @ x[0, 0, :32])))
     value = attention.value.weight @ x[0, 0] + (gate[:, None] * table[7].view(2, 8)).flatten()
     shared = value.view(2, 1, 8).expand(2, 2, 8).flatten()  # each key/value head serves two query heads

@@ -93,7 +93,7 @@ def test_a_model_that_reads_both_ways_sees_every_token_everywhere():
     model = random_model(causal=False).double()
     assert positions_that_change(model, 8) == list(range(20))
     with pytest.raises(ConfigError, match="reads both ways"):
-        model.extend(torch.tensor([[1]]), torch.tensor([[0]]), None, 1)
+        model.step(torch.tensor([1]), None, None)
 
 
 @torch.no_grad()

@@ -272,7 +272,7 @@ class Engine:
         for places in alike.values():
             some = [generations[place] for place in places]
             rows_BV = adjusted_BV[places] if len(some) < len(generations) else adjusted_BV
-            tokens = choose(rows_BV, some[0].sampling, [generation.number for generation in some]).tolist()
+            tokens = choose(rows_BV, some[0].sampling, (generation.number for generation in some)).tolist()
             for generation, token, place in zip(some, tokens, places, strict=True):
                 if generation.sampling.logprobs is not None:
                     generation.likelihoods.append(_likelihood(logits_BV[place], token, generation.sampling.logprobs))

@@ -9,7 +9,7 @@ Shape suffixes: B rows, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from seedbed.inference.config import SamplingConfig
 
 
-def choose(logits_BV: Tensor, config: SamplingConfig, numbers: Sequence[float]) -> Tensor:
+def choose(logits_BV: Tensor, config: SamplingConfig, numbers: Iterable[float]) -> Tensor:
     """The next token (B) of each row, by one number in [0, 1) for each. In every row some token must be possible, and
     no logit NaN."""
     if config.temperature == 0:
@@ -26,7 +26,7 @@ def choose(logits_BV: Tensor, config: SamplingConfig, numbers: Sequence[float]) 
     exact_BV = _exact(logits_BV)
     # The likeliest token's logit becomes 0, so that a low temperature makes the others −∞ and never itself NaN.
     scaled_BV = (exact_BV - exact_BV.amax(-1, keepdim=True)) / config.temperature
-    uniform_B = torch.tensor(numbers, dtype=torch.float64)
+    uniform_B = torch.tensor(list(numbers), dtype=torch.float64)
     tokens_B = invert(restrict(scaled_BV, config).softmax(-1), uniform_B.to(scaled_BV.device))
     return tokens_B.to(logits_BV.device)
 

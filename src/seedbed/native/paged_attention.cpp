@@ -115,9 +115,11 @@ void attend(const Step &s, const float *queries, int64_t shared_head, int64_t fi
   for (int32_t block = first / BLOCK; block <= last / BLOCK; ++block) {
     const int64_t where = (int64_t(table[block]) * s.shared + shared_head) * WIDTH * BLOCK;
     const float *key = s.held_keys + where, *value = s.held_values + where;
+    // What lies behind the last query was written by nobody, or by a sequence that is gone.
+    const int until = std::min(BLOCK, last - block * BLOCK + 1), groups = (until + LANES - 1) / LANES;
     vec score[ROWS][GROUPS] = {};
     for (int d = 0; d < WIDTH; ++d)
-      for (int g = 0; g < GROUPS; ++g) {
+      for (int g = 0; g < groups; ++g) {
         const vec k = *reinterpret_cast<const vec *>(key + d * BLOCK + g * LANES);
         for (int r = 0; r < ROWS; ++r) score[r][g] += q[d][r] * k;
       }
@@ -146,8 +148,6 @@ void attend(const Step &s, const float *queries, int64_t shared_head, int64_t fi
       total[r] = total[r] * shrink + sum(sums);
       for (int v = 0; v < VECS; ++v) found[r][v] *= shrink;
     }
-    // What lies behind the last query was written by nobody, or by a sequence that is gone.
-    const int until = std::min(BLOCK, last - block * BLOCK + 1);
     for (int j = 0; j < until; ++j)
       for (int v = 0; v < VECS; ++v) {
         const vec x = *reinterpret_cast<const vec *>(value + j * WIDTH + v * LANES);

@@ -31,7 +31,7 @@ FAMILIES = {
 
 
 def family(name: str, **more):
-    return random_model(3, **({"head_width": 16, "width": 48} | FAMILIES[name] | more))
+    return random_model(3, **({"head_width": 16, "width": 48, "context": 128} | FAMILIES[name] | more))
 
 
 def tokens_of(model, *shape):
