@@ -58,8 +58,8 @@ def measure_likelihood(
         rows = _rows(windows[first : first + batch])
         targets_N = rows.targets_BT[rows.targets_BT != IGNORE]
         nats = found.nats + _surprise(model, rows.to(model.embedding.weight.device))
-        read = int(token_bytes_V[targets_N].sum())
-        found = Likelihood(nats, found.tokens + len(targets_N), found.bytes + read)
+        size = int(token_bytes_V[targets_N].sum())
+        found = Likelihood(nats, found.tokens + len(targets_N), found.bytes + size)
     if not math.isfinite(found.nats) or not found.bytes:
         raise DataError(f"bits per byte cannot be told: {found.nats} nats over {found.bytes} bytes")
     return found

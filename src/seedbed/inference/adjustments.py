@@ -30,8 +30,8 @@ class Adjustments:
         self.seen_V = torch.zeros(vocabulary, dtype=torch.bool, device=device)
         """Whether it was made, or told."""
         self.bias_V = torch.zeros(vocabulary, device=device)
-        for token, bias in config.logit_bias.items():
-            self.bias_V[int(token)] = bias
+        for id, bias in config.logit_bias.items():
+            self.bias_V[int(id)] = bias
         self.followers: defaultdict[tuple[int, ...], set[int]] = defaultdict(set)
         """Of each n − 1 tokens that occurred: what came after them."""
         for token in prompt:

@@ -244,7 +244,9 @@ class Engine:
 
     def read(self, shares: Sequence[Share]) -> tuple[Tensor, Places]:
         """The tokens of a step (N), and where they stand."""
-        tokens, sequences, positions = [], [], []
+        tokens: list[int] = []
+        sequences: list[int] = []
+        positions: list[int] = []
         for number, share in enumerate(shares):
             first = share.generation.computed
             tokens += share.generation.tokens[first : first + share.count]

@@ -100,8 +100,8 @@ class PagedLayer:
     def __call__(self, q_1HNK: Tensor, keys_1GNK: Tensor, values_1GNK: Tensor) -> Tensor:
         """What the new tokens read (1, H, N, K)."""
         if self.by_kernel:
-            merged = (x.transpose(1, 2).flatten(2) for x in (q_1HNK, keys_1GNK, values_1GNK))
-            return self.attend(*merged).unflatten(-1, (-1, q_1HNK.shape[-1])).transpose(1, 2)
+            q_1NE, k_1NE, v_1NE = (x.transpose(1, 2).flatten(2) for x in (q_1HNK, keys_1GNK, values_1GNK))
+            return self.attend(q_1NE, k_1NE, v_1NE).unflatten(-1, (-1, q_1HNK.shape[-1])).transpose(1, 2)
         q_NHK, k_NGK, v_NGK = (x[0].transpose(0, 1).contiguous() for x in (q_1HNK, keys_1GNK, values_1GNK))
         out_NHK = torch.empty_like(q_NHK)
         self._attend_by_sequence(q_NHK, k_NGK, v_NGK, out_NHK)

@@ -127,7 +127,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(BLOCKS[config.norm_place](config, layer) for layer in layers)
         # After post-norm blocks the residual stream is normalised already.
         self.final_norm = nn.Identity() if config.norm_place == "post" else build_norm(config.width, config)
-        self.head = None if config.tied else Head(config.width, config.vocab_size, bias=False)
+        self.head: nn.Module | None = None if config.tied else Head(config.width, config.vocab_size, bias=False)
         self.softcap = nn.Identity() if config.logit_softcap is None else SoftCap(config.logit_softcap)
         self.attention_path = "auto"
         self.initialise()
@@ -248,7 +248,7 @@ class Transformer(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """The matrix (V, D) of the head, which is the embedding when they are tied."""
-        return self.embedding.weight if self.head is None else self.head.weight
+        return self.embedding.weight if not isinstance(self.head, Head) else self.head.weight
 
 
 def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

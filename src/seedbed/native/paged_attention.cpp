@@ -84,6 +84,20 @@ void take_in(const Step &s, int64_t token, float *queries) {
   }
 }
 
+// Queries with the first COUNT groups of keys of a block. The count is known when this is compiled: sums stay in
+// registers.
+template <int WIDTH, int COUNT>
+inline void multiply(const float (&q)[WIDTH][ROWS], const float *key, vec (&score)[ROWS][GROUPS]) {
+  vec sum[ROWS][COUNT] = {};
+  for (int d = 0; d < WIDTH; ++d)
+    for (int g = 0; g < COUNT; ++g) {
+      const vec k = load(key + d * BLOCK + g * LANES);
+      for (int r = 0; r < ROWS; ++r) sum[r][g] += q[d][r] * k;
+    }
+  for (int r = 0; r < ROWS; ++r)
+    for (int g = 0; g < COUNT; ++g) score[r][g] = sum[r][g];
+}
+
 // Query heads of one key/value head, of tokens of one sequence: rows first, first + 1, … counted token by token.
 template <int WIDTH>
 void attend(const Step &s, const float *queries, int64_t shared_head, int64_t first_row, int count) {
@@ -118,11 +132,12 @@ void attend(const Step &s, const float *queries, int64_t shared_head, int64_t fi
     // What lies behind the last query was written by nobody, or by a sequence that is gone.
     const int until = std::min(BLOCK, last - block * BLOCK + 1), groups = (until + LANES - 1) / LANES;
     vec score[ROWS][GROUPS] = {};
-    for (int d = 0; d < WIDTH; ++d)
-      for (int g = 0; g < groups; ++g) {
-        const vec k = *reinterpret_cast<const vec *>(key + d * BLOCK + g * LANES);
-        for (int r = 0; r < ROWS; ++r) score[r][g] += q[d][r] * k;
-      }
+    switch (groups) {
+      case 1: multiply<WIDTH, 1>(q, key, score); break;
+      case 2: multiply<WIDTH, 2>(q, key, score); break;
+      case 3: multiply<WIDTH, 3>(q, key, score); break;
+      default: multiply<WIDTH, GROUPS>(q, key, score);
+    }
     for (int r = 0; r < ROWS; ++r) {
       ivec visible[GROUPS];
       vec m = all(most[r]);

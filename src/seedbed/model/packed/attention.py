@@ -19,6 +19,8 @@ class PackedAttention(Attention):
     """What Attention computes. Outside the engine, and with values or norms that the kernel has not, heads take the
     plain way."""
 
+    output: nn.Module  # type: ignore[assignment]  # a packed one
+
     def __init__(self, plain: Attention, projections: Packed, output: nn.Module):
         nn.Module.__init__(self)
         self.head_width, self.projections, self.output = plain.head_width, projections, output
@@ -36,7 +38,7 @@ class PackedAttention(Attention):
         attend: Attend,
         values_BTE: Tensor | None = None,
     ) -> Tensor:
-        by_kernel = isinstance(attend, PagedLayer) and attend.by_kernel
-        if not by_kernel or values_BTE is not None or not isinstance(self.query_norm, RMSNorm | nn.Identity):
-            return super().forward(x_BTD, angles, attend, values_BTE)
-        return self.output(attend.attend(*self.project(x_BTD), self.query_norm, self.key_norm, angles))
+        has_kernel = values_BTE is None and isinstance(self.query_norm, RMSNorm | nn.Identity)
+        if has_kernel and isinstance(attend, PagedLayer) and attend.by_kernel:
+            return self.output(attend.attend(*self.project(x_BTD), self.query_norm, self.key_norm, angles))
+        return super().forward(x_BTD, angles, attend, values_BTE)

@@ -7,6 +7,9 @@ Shape suffixes: N rows, D inputs, O outputs, P panels, Q groups of four inputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,17 +82,20 @@ class PackedInt8Linear(Packed):
 def packed(*layers: nn.Module) -> Packed | None:
     """One layer whose outputs are those of the layers, one after the other, which read the same; None when they are of
     different kinds, or of one that has no kernel."""
-    if all(isinstance(layer, nn.Linear) for layer in layers):
-        return PackedLinear(torch.cat([layer.weight for layer in layers]), _biases([layer.bias for layer in layers]))
-    if all(isinstance(layer, Int8Linear) for layer in layers):
-        weight_OD, scale_O = (torch.cat([getattr(x, part) for x in layers]) for part in ("weight_OD", "scale_O"))
-        return PackedInt8Linear(weight_OD, scale_O, _biases([layer.bias_O for layer in layers]))
+    plain = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    if len(plain) == len(layers):
+        return PackedLinear(_joined(plain, "weight"), _joined(plain, "bias"))
+    whole = [layer for layer in layers if isinstance(layer, Int8Linear)]
+    if len(whole) == len(layers):
+        weight_OD, scale_O = (_joined(whole, part) for part in ("weight_OD", "scale_O"))
+        return PackedInt8Linear(weight_OD, scale_O, _joined(whole, "bias_O"))
     return None
 
 
-def _biases(biases: list[Tensor | None]) -> Tensor | None:
-    """All have one, or none has."""
-    return None if biases[0] is None else torch.cat(biases)
+def _joined(layers: Sequence[nn.Module], part: str) -> Any:
+    """A part of all layers, one after the other; None where they have none."""
+    parts = [getattr(layer, part) for layer in layers]
+    return None if parts[0] is None else torch.cat(parts)
 
 
 def in_panels(x_OD: Tensor) -> Tensor:
