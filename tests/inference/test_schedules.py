@@ -8,6 +8,7 @@ import pytest
 
 from seedbed.inference.config import EngineConfig, SamplingConfig
 from seedbed.inference.engine import Engine
+from seedbed.model.linears.int8 import quantise
 from seedbed.model.packed.pack import pack
 from seedbed.tokenizers import bytes as byte_tokenizer
 from tests.random_models import random_model
@@ -28,10 +29,11 @@ REQUESTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def model():
-    """One whose attention and products are computed by the kernels."""
-    return pack(random_model(3, tokenizer=TOKENIZER, width=32, heads=2, kv_heads=1, head_width=16, context=256))
+@pytest.fixture(scope="module", params=[False, True], ids=["fp32", "int8"])
+def model(request):
+    """One whose attention and products are computed by the kernels. In int8 keys and values are in fp16."""
+    plain = random_model(3, tokenizer=TOKENIZER, width=32, heads=2, kv_heads=1, head_width=16, context=256)
+    return pack(quantise(plain) if request.param else plain)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_the_answers_would_differ_by_a_millionth_of_a_weight(model, wanted):
     """What is compared holds fp32 numbers of the model."""
     with_numbers = [completion for completion in wanted if completion.likelihoods]
     assert len(with_numbers) == 3 and all(len(each.likelihoods) == len(each.tokens) for each in with_numbers)
-    weight = model.blocks[1].feedforward.down.weight_PDO
+    weight = model.final_norm.weight
     before = weight.clone()
     weight *= 1 + 1e-6
     try:

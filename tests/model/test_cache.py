@@ -134,8 +134,9 @@ KINDS = [{}, {"kv_heads": 1}, {"window": 20}, {"positions": "alibi"}, {"sparse_b
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-@pytest.mark.parametrize("head_width", [16, 32, 64])
-def test_the_kernel_gives_each_token_the_same_bits_whatever_is_read_beside_it(kind, head_width):
+@pytest.mark.parametrize("head_width", [16, 32, 64, 96, 128])
+@pytest.mark.parametrize("in_half", [False, True], ids=["fp32", "fp16"])
+def test_the_kernel_gives_each_token_the_same_bits_whatever_is_read_beside_it(kind, head_width, in_half):
     """Attention alone; that it is the kernel which computes is asserted."""
     config = random_model(width=64, heads=4, head_width=head_width, context=300, **({"kv_heads": 2} | kind)).config
     generator = torch.Generator().manual_seed(0)
@@ -143,7 +144,7 @@ def test_the_kernel_gives_each_token_the_same_bits_whatever_is_read_beside_it(ki
     k_1GNK, v_1GNK = torch.randn(2, 1, config.kv_heads, 200, head_width, generator=generator)
     outs = []
     for cuts in ([], [1, 2, 70, 71, 140], list(range(1, 200))):
-        cache = PagedCache(config, 5, device=torch.device("cpu"), dtype=torch.float32)
+        cache = PagedCache(config, 5, device=torch.device("cpu"), dtype=torch.float32, in_half=in_half)
         parts = []
         for start, end in zip([0, *cuts], [*cuts, 200], strict=True):
             table, positions = torch.tensor([[4, 1, 3, 0]], dtype=torch.int32), torch.arange(start, end).int()
@@ -154,5 +155,17 @@ def test_the_kernel_gives_each_token_the_same_bits_whatever_is_read_beside_it(ki
     assert torch.equal(outs[0], outs[1]) and torch.equal(outs[0], outs[2])
     mask = AttentionMask(1, 200, 200, torch.device("cpu")).of_layers(config)[0]
     heads = Heads(4, config.kv_heads, head_width, torch.float32)
+    if in_half:
+        k_1GNK, v_1GNK = k_1GNK.half(), v_1GNK.half()
     wanted = ReferenceAttention(mask, heads)(q_1HNK.double(), k_1GNK.double(), v_1GNK.double())
     torch.testing.assert_close(outs[0].double(), wanted, rtol=0, atol=2e-6)
+
+
+def test_what_half_precision_cannot_hold_becomes_its_largest_number():
+    config = random_model(width=64, heads=4, head_width=16).config
+    cache = PagedCache(config, 1, device=torch.device("cpu"), dtype=torch.float32, in_half=True)
+    zero_1 = torch.zeros(1, dtype=torch.int32)
+    layer = cache.layers(Places(zero_1[None], zero_1, zero_1))[0]
+    q_1HNK, k_1GNK = torch.zeros(1, 4, 1, 16), torch.zeros(1, config.kv_heads, 1, 16)
+    v_1GNK = torch.full_like(k_1GNK, -1e6)
+    assert (layer(q_1HNK, k_1GNK, v_1GNK) == -65504).all()

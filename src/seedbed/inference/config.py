@@ -105,6 +105,10 @@ class EngineConfig:
     """Tokens whose keys and values are kept, in memory that is taken when it is first needed. Left out: `rows` times
     the model's context, but no more than 4 GB."""
 
+    cache: Literal["auto", "fp32", "fp16"] = "auto"
+    """What keys and values are stored in on a CPU. auto: fp16, half the memory, where the layers are int8; else as the
+    model computes."""
+
     exact: bool = False
     """Refuse a model whose answers could depend, in the last bits of a score, on who else is being served."""
 

@@ -30,6 +30,7 @@ from seedbed.model.accounting import cache_bytes
 from seedbed.model.cache import BLOCK, PagedCache, Places, widest_window
 from seedbed.model.folder import load_model
 from seedbed.model.linears.int8 import quantise
+from seedbed.model.packed.linears import PackedInt8Linear
 from seedbed.model.packed.pack import pack
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.chat import encode_prompt
@@ -63,12 +64,14 @@ class Engine:
         self.config = config or EngineConfig()
         weight = next(model.parameters())
         self.device = weight.device
+        is_int8 = any(isinstance(module, PackedInt8Linear) for module in model.modules())
+        in_half = self.config.cache == "fp16" or (self.config.cache == "auto" and is_int8)
         most = CACHE_BYTES // cache_bytes(model.config, 1)
         step_tokens, window = self.config.step_tokens, widest_window(model.config)
         longest = model.config.context if window is None else min(model.config.context, window + step_tokens + BLOCK)
         tokens = self.config.cache_tokens or min(self.config.rows * longest, most)
         blocks = -(-max(tokens, longest) // BLOCK)  # of one sequence at least
-        self.cache = PagedCache(model.config, blocks, device=self.device, dtype=weight.dtype)
+        self.cache = PagedCache(model.config, blocks, device=self.device, dtype=weight.dtype, in_half=in_half)
         self.scheduler = Scheduler(Blocks(blocks), rows=self.config.rows, step_tokens=step_tokens, window=window)
         if self.config.exact and (reason := self.inexact) is not None:
             raise ConfigError(f"exact is set, but {reason}", 'Leave exact out, or see docs/engine.md, "The same bits".')

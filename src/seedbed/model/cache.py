@@ -27,7 +27,7 @@ BLOCK = 64
 """Positions of a block: fewer would cost attention time, more would share less and waste more."""
 KERNEL_WIDTHS = (16, 32, 64, 96, 128)
 """Widths of heads that our kernel is made for."""
-ARGUMENTS = "ppppppfpppppppppiiiiiiiift"
+ARGUMENTS = "ppppppfppppppppp" + "iiiiiiiii" + "ft"
 """Of the kernel: in `PagedLayer.attend` line by line."""
 
 
@@ -61,20 +61,24 @@ def widest_window(config: ModelConfig) -> int | None:
 class PagedCache:
     """Room for `blocks` blocks. Memory is taken when a block is first written."""
 
-    def __init__(self, config: ModelConfig, blocks: int, *, device: torch.device, dtype: torch.dtype):
+    def __init__(
+        self, config: ModelConfig, blocks: int, *, device: torch.device, dtype: torch.dtype, in_half: bool = False
+    ):
+        """For a model that computes in `dtype`. `in_half`: keys and values are stored in fp16, where our kernel reads
+        them."""
+        on_cpu = device.type == "cpu" and dtype == torch.float32
+        self.by_kernel = on_cpu and config.head_width in KERNEL_WIDTHS and available()
+        """Whether our own kernel attends: then what a token reads has the same bits whatever is read beside it."""
+        stored = torch.float16 if in_half and self.by_kernel else dtype
         self.masks = AttentionMask(rows=1, queries=1, keys=config.context, device=device).of_layers(config)
         shape = (config.layers, blocks, config.kv_heads)
         # Keys lie with the positions inside, so that scores of 16 positions are one operation.
-        self.keys_LMGKS = torch.zeros(*shape, config.head_width, BLOCK, device=device, dtype=dtype)
-        self.values_LMGSK = torch.zeros(*shape, BLOCK, config.head_width, device=device, dtype=dtype)
+        self.keys_LMGKS = torch.zeros(*shape, config.head_width, BLOCK, device=device, dtype=stored)
+        self.values_LMGSK = torch.zeros(*shape, BLOCK, config.head_width, device=device, dtype=stored)
         convolutions = 0 if config.short_convolution is None else 2
         self.inputs_LCND = torch.zeros(
             config.layers, convolutions, blocks * BLOCK, config.width, device=device, dtype=dtype
         )
-
-        on_cpu = device.type == "cpu" and dtype == torch.float32
-        self.by_kernel = on_cpu and config.head_width in KERNEL_WIDTHS and available()
-        """Whether our own kernel attends: then what a token reads has the same bits whatever is read beside it."""
 
     def layers(self, places: Places) -> list[PagedLayer]:
         """The cache of each layer, for a pass of new tokens."""
@@ -135,6 +139,7 @@ class PagedLayer:
             *(x.data_ptr() for x in (places.tables_QW, places.sequences_N, places.positions_N)),
             _address(slopes_H),
             *(count, places.tables_QW.shape[1], heads, shared, width, mask.window or 0, sparse, summary),
+            self.keys_MGKS.dtype == torch.float16,
             width**-0.5,
             torch.get_num_threads(),
         )

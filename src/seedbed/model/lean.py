@@ -31,9 +31,9 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_D: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
         wide_D = _wide(x_D)
-        squares = torch.linalg.vector_norm(wide_D, dim=-1, keepdim=True).square_()
-        # Not rsqrt: PyTorch rounds it otherwise at the end of a tensor than within.
-        scale = squares.div_(x_D.shape[-1]).add_(epsilon).sqrt_().reciprocal_()
+        scale = (
+            torch.linalg.vector_norm(wide_D, dim=-1, keepdim=True).square_().div_(x_D.shape[-1]).add_(epsilon).rsqrt_()
+        )
         ctx.save_for_backward(x_D, weight_D, scale)
         return (wide_D * scale).mul_(weight_D).to(torch.promote_types(x_D.dtype, weight_D.dtype))
 

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 SOURCES = Path(__file__).parent
 OPTIONS = (
     *("-std=c++20", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
-    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi"),
 )
 """None of them lets the compiler change the order of additions."""
 SECONDS = 300

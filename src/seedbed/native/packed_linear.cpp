@@ -12,10 +12,6 @@
 
 #include "vectors.h"
 
-#ifdef __AVX512VNNI__
-#include <immintrin.h>
-#endif
-
 namespace {
 
 constexpr int PANEL = 64, VECS = PANEL / LANES;

@@ -36,8 +36,8 @@ struct Step {
   const float *query_norm, *key_norm;    // weights of a norm per head, or null
   const float *cosines, *sines;          // of each token's angles (tokens, width), or null: nothing is turned
   float *out;                            // tokens, heads, width
-  float *held_keys;                      // blocks, shared heads, width, 64
-  float *held_values;                    // blocks, shared heads, 64, width
+  void *held_keys;                       // blocks, shared heads, width, 64; in single or half precision
+  void *held_values;                     // blocks, shared heads, 64, width
   const int32_t *tables;                 // sequences, columns: the block of each 64 positions
   const int32_t *sequences, *positions;  // of each token
   const float *slopes;                   // of each head (ALiBi), or null
@@ -68,6 +68,7 @@ void prepare(const Step &s, const float *from, const float *norm, int64_t token,
 }
 
 // Keys and values of a token into the block where they belong; its queries, ready, to `queries` (heads, width).
+template <class Number>
 void take_in(const Step &s, int64_t token, float *queries) {
   const int64_t block = s.tables[s.sequences[token] * s.columns + s.positions[token] / BLOCK];
   const int64_t slot = s.positions[token] % BLOCK;
@@ -79,15 +80,16 @@ void take_in(const Step &s, int64_t token, float *queries) {
     prepare(s, s.keys.first + token * s.keys.stride + head * s.width, s.key_norm, token, key);
     const float *value = s.values.first + token * s.values.stride + head * s.width;
     const int64_t where = (block * s.shared + head) * s.width * BLOCK;
-    for (int64_t d = 0; d < s.width; ++d) s.held_keys[where + d * BLOCK + slot] = key[d];
-    std::copy(value, value + s.width, s.held_values + where + slot * s.width);
+    Number *keys = static_cast<Number *>(s.held_keys) + where + slot;
+    Number *values = static_cast<Number *>(s.held_values) + where + slot * s.width;
+    for (int64_t d = 0; d < s.width; ++d) stored(key[d], keys[d * BLOCK]), stored(value[d], values[d]);
   }
 }
 
 // Queries with the first COUNT groups of keys of a block. The count is known when this is compiled: sums stay in
 // registers.
-template <int WIDTH, int COUNT>
-inline void multiply(const float (&q)[WIDTH][ROWS], const float *key, vec (&score)[ROWS][GROUPS]) {
+template <int WIDTH, int COUNT, class Number>
+inline void multiply(const float (&q)[WIDTH][ROWS], const Number *key, vec (&score)[ROWS][GROUPS]) {
   vec sum[ROWS][COUNT] = {};
   for (int d = 0; d < WIDTH; ++d)
     for (int g = 0; g < COUNT; ++g) {
@@ -99,7 +101,7 @@ inline void multiply(const float (&q)[WIDTH][ROWS], const float *key, vec (&scor
 }
 
 // Query heads of one key/value head, of tokens of one sequence: rows first, first + 1, … counted token by token.
-template <int WIDTH>
+template <int WIDTH, class Number>
 void attend(const Step &s, const float *queries, int64_t shared_head, int64_t first_row, int count) {
   constexpr int VECS = WIDTH / LANES;
   const int64_t group = s.heads / s.shared;
@@ -128,7 +130,8 @@ void attend(const Step &s, const float *queries, int64_t shared_head, int64_t fi
   for (int i = 0; i < LANES; ++i) lane[i] = i;
   for (int32_t block = first / BLOCK; block <= last / BLOCK; ++block) {
     const int64_t where = (int64_t(table[block]) * s.shared + shared_head) * WIDTH * BLOCK;
-    const float *key = s.held_keys + where, *value = s.held_values + where;
+    const Number *key = static_cast<const Number *>(s.held_keys) + where;
+    const Number *value = static_cast<const Number *>(s.held_values) + where;
     // What lies behind the last query was written by nobody, or by a sequence that is gone.
     const int until = std::min(BLOCK, last - block * BLOCK + 1), groups = (until + LANES - 1) / LANES;
     vec score[ROWS][GROUPS] = {};
@@ -165,7 +168,7 @@ void attend(const Step &s, const float *queries, int64_t shared_head, int64_t fi
     }
     for (int j = 0; j < until; ++j)
       for (int v = 0; v < VECS; ++v) {
-        const vec x = *reinterpret_cast<const vec *>(value + j * WIDTH + v * LANES);
+        const vec x = load(value + j * WIDTH + v * LANES);
         for (int r = 0; r < ROWS; ++r) found[r][v] += p[j][r] * x;
       }
   }
@@ -173,7 +176,7 @@ void attend(const Step &s, const float *queries, int64_t shared_head, int64_t fi
     for (int v = 0; v < VECS; ++v) *reinterpret_cast<vec *>(s.out + place[r] + v * LANES) = found[r][v] / total[r];
 }
 
-template <int WIDTH>
+template <int WIDTH, class Number>
 void run(const Step &s, int threads) {
   const int64_t group = s.heads / s.shared;
   struct Piece {
@@ -194,12 +197,23 @@ void run(const Step &s, int threads) {
 #pragma omp parallel num_threads(int(std::min<int64_t>(work, threads)))
   {
 #pragma omp for schedule(static)
-    for (int64_t token = 0; token < s.tokens; ++token) take_in(s, token, queries.data() + token * s.heads * WIDTH);
+    for (int64_t token = 0; token < s.tokens; ++token) take_in<Number>(s, token, queries.data() + token * s.heads * WIDTH);
     // Here all have been taken in.
     for (int64_t item; (item = next.fetch_add(1)) < work;) {
       const Piece &piece = pieces[item / s.shared];
-      attend<WIDTH>(s, queries.data(), item % s.shared, piece.row, piece.count);
+      attend<WIDTH, Number>(s, queries.data(), item % s.shared, piece.row, piece.count);
     }
+  }
+}
+
+template <class Number>
+void run_width(const Step &s, int threads) {
+  switch (s.width) {
+    case 16: return run<16, Number>(s, threads);
+    case 32: return run<32, Number>(s, threads);
+    case 64: return run<64, Number>(s, threads);
+    case 96: return run<96, Number>(s, threads);
+    default: run<128, Number>(s, threads);
   }
 }
 
@@ -209,19 +223,13 @@ void run(const Step &s, int threads) {
 // 64, 96 or 128 wide.
 extern "C" void paged_attention(const float *queries, const float *keys, const float *values, const int64_t *strides,
                                const float *query_norm, const float *key_norm, float epsilon, const float *cosines,
-                               const float *sines, float *out, float *held_keys, float *held_values,
+                               const float *sines, float *out, void *held_keys, void *held_values,
                                const int32_t *tables, const int32_t *sequences, const int32_t *positions,
                                const float *slopes, int64_t tokens, int64_t columns, int64_t heads, int64_t shared,
-                               int64_t width, int64_t window, int64_t sparse, int64_t summary, float scale,
-                               int threads) {
+                               int64_t width, int64_t window, int64_t sparse, int64_t summary, int64_t in_half,
+                               float scale, int threads) {
   const Step s{{queries, strides[0]}, {keys, strides[1]}, {values, strides[2]}, query_norm, key_norm, cosines,
                sines, out, held_keys, held_values, tables, sequences, positions, slopes, tokens, columns, heads,
                shared, width, window, sparse, summary, scale, epsilon};
-  switch (width) {
-    case 16: return run<16>(s, threads);
-    case 32: return run<32>(s, threads);
-    case 64: return run<64>(s, threads);
-    case 96: return run<96>(s, threads);
-    default: run<128>(s, threads);
-  }
+  in_half ? run_width<half>(s, threads) : run_width<float>(s, threads);
 }

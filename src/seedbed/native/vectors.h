@@ -4,6 +4,10 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 constexpr int LANES = 16;
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));
@@ -12,6 +16,26 @@ typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t)), aligne
 inline vec all(float x) { return x - vec{}; }
 
 inline vec load(const float *from) { return *reinterpret_cast<const vec *>(from); }
+
+// Half precision (IEEE 754 binary16), of which only memory is saved: it is computed with in fp32.
+typedef _Float16 half;
+
+constexpr float MOST_HALF = 65504.0f;
+
+inline vec load(const half *from) {
+#ifdef __AVX512F__
+  return (vec)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)));
+#else
+  vec found;
+  for (int lane = 0; lane < LANES; ++lane) found[lane] = float(from[lane]);
+  return found;
+#endif
+}
+
+// As it is stored: the nearest number of that precision, the largest one where it is larger.
+inline void stored(float x, float &to) { to = x; }
+
+inline void stored(float x, half &to) { to = half(x > MOST_HALF ? MOST_HALF : x < -MOST_HALF ? -MOST_HALF : x); }
 
 inline void store(float *to, vec x) { *reinterpret_cast<vec *>(to) = x; }
 
