@@ -61,24 +61,22 @@ def test_a_requirement_that_is_not_installed_is_found(monkeypatch):
     assert doctor.missing_requirements() == ["no-such-thing"]
 
 
-def test_the_probe_notices_a_kernel_that_depends_on_its_rows(monkeypatch):
-    true_linear = torch.nn.functional.linear
+def test_the_probe_notices_a_kernel_that_depends_on_its_rows():
+    def drifting(weight):
+        return lambda x: x.double() @ weight.double().T + (1e-3 if len(x) > 16 else 0)
 
-    def drifting(x, weight):
-        return true_linear(x.double(), weight.double()) + (1e-3 if len(x) > 16 else 0)
-
-    monkeypatch.setattr(torch.nn.functional, "linear", drifting)
-    assert set(doctor.rows_that_change()) >= {17, 31, 64, 65}
+    assert set(doctor.rows_that_change(drifting)) >= {17, 31, 64, 65}
 
 
-def test_the_probe_passes_exact_arithmetic(monkeypatch):
-    true_linear = torch.nn.functional.linear
-    monkeypatch.setattr(
-        torch.nn.functional,
-        "linear",
-        lambda x, weight: true_linear((x * 8).round().double(), (weight * 8).round().double()),
+def test_the_probe_passes_exact_arithmetic():
+    assert (
+        doctor.rows_that_change(lambda weight: lambda x: (x * 8).round().double() @ (weight * 8).round().double().T)
+        == []
     )
-    assert doctor.rows_that_change() == []
+
+
+def test_our_own_kernels_pass():
+    assert doctor.invariance()["kernels_bit_equal"] is True
 
 
 def test_only_extras_that_this_version_uses_are_shown(tmp_path):
@@ -100,7 +98,7 @@ def test_an_extra_is_brought_from_where_seedbed_came_from(monkeypatch, tmp_path)
 
 @pytest.mark.parametrize("equal", [True, False])
 def test_rows_that_change_are_said_to_be_normal(equal):
-    found = {**FOUND, "invariance": {"bit_equal": equal, "changes_at_rows": [2], "strict_bit_equal": None}}
+    found = {**FOUND, "invariance": {"bit_equal": equal, "changes_at_rows": [2], "kernels_bit_equal": None}}
     assert (("", "normal on CPUs; resume is exact all the same") in doctor.report(found)) != equal
 
 

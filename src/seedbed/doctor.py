@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seedbed import __version__, devices
 from seedbed.extras import EXTRAS, PACKAGE, bring
 
-MKL_STRICT = {"MKL_CBWR": "AVX512,STRICT"}
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,42 +96,31 @@ def imports(package: Path, modules: Sequence[str]) -> bool:
 
 
 def invariance() -> dict[str, Any]:
-    """Whether a row of a matrix product has the same bits whatever rows stand beside it, here and under strict MKL.
+    """Whether a row of a matrix product has the same bits whatever rows stand beside it: as PyTorch computes it, by
+    kernels that are chosen by the number of rows, and by our own, with which the engine answers."""
+    from functools import partial
 
-    Generation that does not depend on its batch neighbours rests on this. fp32 kernels are chosen by the number of
-    rows; on Intel, MKL's reproducible mode, set before torch loads, chooses one for all.
-    """
-    changes = rows_that_change()
-    found: dict[str, Any] = {"bit_equal": not changes, "changes_at_rows": changes, "strict_bit_equal": None}
-    if changes and "avx512f" in devices.describe_cpu()["features"]:
-        found["strict_bit_equal"] = _strict_changes() == []
-    return found
+    import torch
 
+    from seedbed.model.packed.linears import PackedLinear
+    from seedbed.native.library import available
 
-def _strict_changes() -> list[int] | None:
-    """`rows_that_change` in a process whose MKL is strict; None when it could not be asked."""
-    code = "import json, seedbed.doctor as d; print(json.dumps(d.rows_that_change()))"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, **MKL_STRICT}, capture_output=True, text=True, timeout=120
-        )
-        changes: list[int] = json.loads(done.stdout.splitlines()[-1])
-    except (OSError, subprocess.TimeoutExpired, IndexError, ValueError):
-        return None
-    return changes
+    changes = rows_that_change(lambda weight: partial(torch.nn.functional.linear, weight=weight))
+    own = rows_that_change(PackedLinear) == [] if available() else None
+    return {"bit_equal": not changes, "changes_at_rows": changes, "kernels_bit_equal": own}
 
 
-def rows_that_change() -> list[int]:
-    """The batch sizes at which some row of x·Wᵀ differs in a bit from the same row computed alone."""
+def rows_that_change(layer: Callable[[Tensor], Callable[[Tensor], Tensor]]) -> list[int]:
+    """The batch sizes at which some row of x·Wᵀ, made by the layer of W, differs in a bit from the same row alone."""
     import torch
 
     draw, changed = torch.Generator().manual_seed(0), set()
     for width_in, width_out in ((256, 768), (640, 256), (256, 8192)):
-        weight = torch.randn(width_out, width_in, generator=draw)
+        multiply = layer(torch.randn(width_out, width_in, generator=draw))
         x = torch.randn(65, width_in, generator=draw)
-        alone = torch.cat([torch.nn.functional.linear(x[row : row + 1], weight) for row in range(len(x))])
+        alone = torch.cat([multiply(x[row : row + 1]) for row in range(len(x))])
         for rows in (2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 64, 65):
-            if not torch.equal(torch.nn.functional.linear(x[:rows], weight), alone[:rows]):
+            if not torch.equal(multiply(x[:rows]), alone[:rows]):
                 changed.add(rows)
     return sorted(changed)
 
@@ -161,17 +149,16 @@ def report(found: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(
             ("processes", f"several train together by {' and '.join(found['together']) or 'nothing: one only'}")
         )
-    lines.append(("compiler", found["compiler"] or "none: torch.compile stays off; apt-get install g++ brings it"))
+    lines.append(("compiler", found["compiler"] or "none: no kernels, no torch.compile; apt-get install g++ brings it"))
     if equal:
         answer = (
             "yes" if equal["bit_equal"] else f"no (they change at {', '.join(map(str, equal['changes_at_rows']))} rows)"
         )
         lines.append(("invariance", f"rows are bit-equal across batch sizes: {answer}"))
-        if equal["strict_bit_equal"] is not None:
-            strict = "yes" if equal["strict_bit_equal"] else "no"
-            lines.append(("", f"with MKL_CBWR={MKL_STRICT['MKL_CBWR']} set: {strict}"))
         if not equal["bit_equal"]:
             lines.append(("", "normal on CPUs; resume is exact all the same"))
+        kernels = {True: "yes", False: "no, so an answer may depend on who else is served", None: "there are none"}
+        lines.append(("", f"those of the engine's own kernels: {kernels[equal['kernels_bit_equal']]}"))
     for extra, lacking in found["extras"].items():
         lines.append((f"[{extra}]", f"{bring(extra)} (lacks {', '.join(lacking)})" if lacking else "installed"))
     for name in found["missing"]:

@@ -15,7 +15,7 @@
 namespace {
 
 constexpr int BLOCK = 64, GROUPS = BLOCK / LANES;
-constexpr int ROWS = 4;  // queries at once: what they read is read once
+constexpr int MOST_ROWS = 4;  // queries at once: what they read is read once
 constexpr int MOST_WIDTH = 128;
 constexpr float LOWEST = -1e30f;
 
@@ -88,7 +88,7 @@ void take_in(const Step &s, int64_t token, float *queries) {
 
 // Queries with the first COUNT groups of keys of a block. The count is known when this is compiled: sums stay in
 // registers.
-template <int WIDTH, int COUNT, class Number>
+template <int WIDTH, int COUNT, int ROWS, class Number>
 inline void multiply(const float (&q)[WIDTH][ROWS], const Number *key, vec (&score)[ROWS][GROUPS]) {
   vec sum[ROWS][COUNT] = {};
   for (int d = 0; d < WIDTH; ++d)
@@ -101,7 +101,7 @@ inline void multiply(const float (&q)[WIDTH][ROWS], const Number *key, vec (&sco
 }
 
 // Query heads of one key/value head, of tokens of one sequence: rows first, first + 1, … counted token by token.
-template <int WIDTH, class Number>
+template <int WIDTH, class Number, int ROWS>
 void attend(const Step &s, const float *queries, int64_t shared_head, int64_t first_row, int count) {
   constexpr int VECS = WIDTH / LANES;
   const int64_t group = s.heads / s.shared;
@@ -136,10 +136,10 @@ void attend(const Step &s, const float *queries, int64_t shared_head, int64_t fi
     const int until = std::min(BLOCK, last - block * BLOCK + 1), groups = (until + LANES - 1) / LANES;
     vec score[ROWS][GROUPS] = {};
     switch (groups) {
-      case 1: multiply<WIDTH, 1>(q, key, score); break;
-      case 2: multiply<WIDTH, 2>(q, key, score); break;
-      case 3: multiply<WIDTH, 3>(q, key, score); break;
-      default: multiply<WIDTH, GROUPS>(q, key, score);
+      case 1: multiply<WIDTH, 1, ROWS>(q, key, score); break;
+      case 2: multiply<WIDTH, 2, ROWS>(q, key, score); break;
+      case 3: multiply<WIDTH, 3, ROWS>(q, key, score); break;
+      default: multiply<WIDTH, GROUPS, ROWS>(q, key, score);
     }
     for (int r = 0; r < ROWS; ++r) {
       ivec visible[GROUPS];
@@ -187,8 +187,8 @@ void run(const Step &s, int threads) {
   for (int64_t token = 0; token < s.tokens;) {
     int64_t end = token;
     while (end < s.tokens && s.sequences[end] == s.sequences[token]) ++end;
-    for (int64_t row = token * group; row < end * group; row += ROWS)
-      pieces.push_back({row, int(std::min<int64_t>(ROWS, end * group - row))});
+    for (int64_t row = token * group; row < end * group; row += MOST_ROWS)
+      pieces.push_back({row, int(std::min<int64_t>(MOST_ROWS, end * group - row))});
     token = end;
   }
   const int64_t work = int64_t(pieces.size()) * s.shared;
@@ -201,7 +201,12 @@ void run(const Step &s, int threads) {
     // Here all have been taken in.
     for (int64_t item; (item = next.fetch_add(1)) < work;) {
       const Piece &piece = pieces[item / s.shared];
-      attend<WIDTH, Number>(s, queries.data(), item % s.shared, piece.row, piece.count);
+      const int64_t head = item % s.shared;
+      switch (piece.count) {
+        case 1: attend<WIDTH, Number, 1>(s, queries.data(), head, piece.row, 1); break;
+        case 2: attend<WIDTH, Number, 2>(s, queries.data(), head, piece.row, 2); break;
+        default: attend<WIDTH, Number, MOST_ROWS>(s, queries.data(), head, piece.row, piece.count);
+      }
     }
   }
 }
