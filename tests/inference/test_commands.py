@@ -80,6 +80,8 @@ def test_a_model_in_whole_numbers_answers_nearly_alike(folder, engine):
     assert len(generate(config_of(folder, prompt="one", weights="int8"))["completions"]) == 1
     with pytest.raises(ConfigError, match="weights must be one of stored, int8, got 'int7'"):
         Engine.load(folder, weights="int7")
+    with pytest.raises(ConfigError, match="weights int8 needs a CPU"):
+        Engine.load(folder, weights="int8", device="meta")
 
 
 def test_the_demo_continues_every_opening(folder, capsys):
