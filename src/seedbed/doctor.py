@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from seedbed import __version__, devices
 from seedbed.extras import EXTRAS, PACKAGE, bring
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +107,9 @@ def invariance() -> dict[str, Any]:
     return {"bit_equal": not changes, "changes_at_rows": changes, "kernels_bit_equal": own}
 
 
-def rows_that_change(layer: Callable[[Tensor], Callable[[Tensor], Tensor]]) -> list[int]:
-    """The batch sizes at which some row of x·Wᵀ, made by the layer of W, differs in a bit from the same row alone."""
+def rows_that_change(layer: Callable[[Any], Callable[[Any], Any]]) -> list[int]:
+    """The batch sizes at which some row of x·Wᵀ differs in a bit from the same row alone; `layer` makes of the tensor W
+    what multiplies with it."""
     import torch
 
     draw, changed = torch.Generator().manual_seed(0), set()
