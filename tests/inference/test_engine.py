@@ -458,3 +458,14 @@ def test_texts_become_vectors(engine):
             torch.testing.assert_close(one, other)
     with pytest.raises(DataError, match="text 2 has 101 tokens, the model reads 1 to 64"):
         engine.embed(["x", "x" * 100])
+
+
+def test_two_streams_of_one_engine_take_turns_and_each_hears_its_own(long_engine, wanted):
+    engine = Engine(long_engine.model, TOKENIZER)
+    streams = [engine.stream([engine.encode(LONG[row])], MANY[row]) for row in (0, 1)]
+    heard = [[], []]
+    for turn in range(200):
+        event = next(streams[turn % 2], None)
+        heard[turn % 2] += [] if event is None else [event]
+    for row, events in enumerate(heard):
+        assert said(events) == (wanted[row].text, wanted[row])

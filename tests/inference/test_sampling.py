@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedbed.errors import ConfigError
-from seedbed.inference.config import SamplingConfig
+from seedbed.inference.config import ChatConfig, SamplingConfig
 from seedbed.inference.sampling import choose, invert, uniform
 
 LOGITS = [2.0, -1.0, 0.5, 1.7, -0.3, 0.0, 2.4, -2.5, 1.1, 0.9]
@@ -245,6 +246,11 @@ def test_a_row_is_chosen_as_if_it_were_alone():
 def test_a_setting_that_cannot_be_used_is_refused(setting, problem):
     with pytest.raises(ConfigError, match=problem):
         SamplingConfig(**setting)
+
+
+def test_chat_is_told_that_it_tells_no_probabilities():
+    with pytest.raises(ConfigError, match="chat tells no probabilities"):
+        ChatConfig(model=Path("model"), logprobs=3)
 
 
 def test_the_defaults_are_those_promised():

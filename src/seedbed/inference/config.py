@@ -173,3 +173,8 @@ class ChatConfig(SamplingConfig):
 
     device: Literal["auto", "cuda", "mps", "xpu", "cpu"] = "auto"
     """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.logprobs is not None:
+            raise ConfigError("chat tells no probabilities", "Leave logprobs out, or take seedbed generate.")

@@ -150,18 +150,22 @@ class Engine:
         for ids in prompts:
             self.check(ids, sampling)
         pairs = [(ids, sample) for ids in prompts for sample in range(n)]
-        rows = {self.submit(ids, sampling, sample=sample): row for row, (ids, sample) in enumerate(pairs)}
-        unfinished = set(rows)
+        unfinished = {self.submit(ids, sampling, sample=sample): row for row, (ids, sample) in enumerate(pairs)}
+        told = dict.fromkeys(unfinished, 0)
         try:
             while unfinished:
-                for generation, text in self.step():
+                self.step()
+                # What a step tells may be another stream's, and what is ours another one may have stepped.
+                for generation, row in list(unfinished.items()):
                     if generation.error is not None:
                         raise generation.error
+                    text = generation.text.whole[told[generation] :]
+                    told[generation] += len(text)
                     if generation.reason is not None:
-                        unfinished.discard(generation)
-                        yield Event(rows[generation], text, generation.completion)
+                        del unfinished[generation]
+                        yield Event(row, text, generation.completion)
                     elif text:
-                        yield Event(rows[generation], text)
+                        yield Event(row, text)
         finally:
             for generation in unfinished:
                 self.cancel(generation)

@@ -80,7 +80,7 @@ class Scheduler:
                 break
             self.waiting.popleft()
             self.running.append(generation)
-            assert self._make_room(generation, generation.computed + count, shares)
+            self._make_room(generation, generation.computed + count, shares)  # there is room
             shares[generation] = count
             budget -= count
         return [Share(generation, count) for generation, count in shares.items()]
