@@ -18,14 +18,22 @@ __version__ = "0.1.0"
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
-def load(path: str | Path, *, device: str = "auto", dtype: str | None = None, weights: str = "stored") -> Engine:
+def load(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str | None = None,
+    weights: str = "stored",
+    draft: str | Path | None = None,
+) -> Engine:
     """The model of a model folder (ours or one of transformers), a run or a checkpoint, ready to `generate`, `chat` and
     `stream`.
 
     `dtype` is "float32", "bfloat16", "float16" or "float64"; left out, the one that the weights are stored in.
     `weights` "int8" rounds the layers to 8-bit whole numbers: a fourth as large, and faster on a CPU, which they need.
+    `draft` guesses tokens ahead, which are checked together: "lookup", "ngram", or the folder of a smaller model.
     """
     from seedbed.devices import choose_device
     from seedbed.inference.engine import Engine
 
-    return Engine.load(path, device=choose_device(device), dtype=dtype, weights=weights)
+    return Engine.load(path, device=choose_device(device), dtype=dtype, weights=weights, draft=draft)

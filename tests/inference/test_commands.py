@@ -57,6 +57,19 @@ def test_a_file_of_prompts_gives_a_json_object_a_line(folder, engine, tmp_path, 
     assert [row["text"] for row in rows] == [engine.generate(prompt, max_tokens=8) for prompt in prompts]
 
 
+@pytest.mark.parametrize("draft", ["lookup", "ngram", "model"])
+def test_with_a_draft_the_answer_is_the_same_and_its_guesses_are_counted(folder, draft, capsys):
+    draft = str(folder) if draft == "model" else draft
+    plain, guessed = (
+        generate(config_of(folder, prompt="one one one one", temperature=0, max_tokens=40, draft=each))["completions"][
+            0
+        ]
+        for each in (None, draft)
+    )
+    assert guessed["right"] <= guessed["guessed"] and "guessed" not in plain
+    assert {key: guessed[key] for key in plain} == plain
+
+
 def test_several_continuations_of_each_prompt_stand_side_by_side(folder, engine, tmp_path, capsys):
     (tmp_path / "prompts.txt").write_text("one\ntwo\n", encoding="utf-8")
     rows = generate(config_of(folder, prompts=tmp_path / "prompts.txt", n=2, logprobs=1))["completions"]

@@ -364,7 +364,9 @@ def test_who_begins_like_someone_who_is_being_read_waits_for_him(long_engine, mo
     engine = Engine(long_engine.model, TOKENIZER, EngineConfig(step_tokens=100))
     ids, counts = engine.encode(LONG[0] * 2), []
     read = engine.read
-    monkeypatch.setattr(engine, "read", lambda shares: counts.append([s.count for s in shares]) or read(shares))
+    monkeypatch.setattr(
+        engine, "read", lambda shares, guesses: counts.append([s.count for s in shares]) or read(shares, guesses)
+    )
     together = engine.complete([ids] * 3, SamplingConfig(max_tokens=4))
     assert sum(map(sum, counts)) < len(ids) + 3 * 64 + 3 * 4
     assert together == [together[0]] * 3
@@ -396,7 +398,7 @@ def test_beginnings_are_shared_only_under_one_salt(long_engine, monkeypatch):
     engine = Engine(long_engine.model, TOKENIZER)
     ids, counts = engine.encode(LONG[0] * 2), []
     read = engine.read
-    monkeypatch.setattr(engine, "read", lambda shares: counts.append(shares[0].count) or read(shares))
+    monkeypatch.setattr(engine, "read", lambda shares, guesses: counts.append(shares[0].count) or read(shares, guesses))
     for salt in (b"one", b"one", b"other"):
         engine.submit(ids, SamplingConfig(max_tokens=1), salt=salt)
         engine.step()

@@ -30,7 +30,7 @@ def run(scheduler, *, steps=10_000):
         done.append([(share.generation, share.count, share.completes) for share in shares])
         for share in shares:
             completes = share.completes
-            scheduler.computed(share)
+            scheduler.computed(share.generation, share.count)
             if completes:
                 share.generation.tokens.append(7)
                 if len(share.generation.tokens) >= share.generation.limit:
@@ -102,7 +102,7 @@ def test_who_is_wanted_no_longer_leaves_nothing_behind(begun):
         scheduler.add(each)
     if begun:
         for share in scheduler.schedule():
-            scheduler.computed(share)
+            scheduler.computed(share.generation, share.count)
     scheduler.remove(one)
     scheduler.remove(one)
     run_to_the_end = run(scheduler)

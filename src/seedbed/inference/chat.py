@@ -8,7 +8,7 @@ from typing import Any
 
 from seedbed.devices import choose_device
 from seedbed.errors import DataError
-from seedbed.inference.config import ChatConfig
+from seedbed.inference.config import ChatConfig, EngineConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.generate import say
 from seedbed.model.folder import tell_unfinished
@@ -23,7 +23,13 @@ def chat(config: ChatConfig) -> dict[str, Any]:
     When the context is full the model is told the newest messages only; what is returned holds all.
     """
     tell_unfinished(config.model)
-    engine = Engine.load(config.model, device=choose_device(config.device), weights=config.weights)
+    engine = Engine.load(
+        config.model,
+        device=choose_device(config.device),
+        weights=config.weights,
+        config=EngineConfig(guesses=config.guesses),
+        draft=config.draft,
+    )
     if config.template is not None:
         engine.tokenizer = engine.tokenizer.with_template(find_template(config.template))
     opening = [] if config.system is None else [{"role": "system", "content": config.system}]

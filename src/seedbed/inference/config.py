@@ -109,6 +109,9 @@ class EngineConfig:
     """What keys and values are stored in on a CPU. auto: fp16, half the memory, where the layers are int8; else as the
     model computes."""
 
+    guesses: int = 5
+    """Where tokens are guessed ahead: how many at a time, at most."""
+
     exact: bool = False
     """Refuse a model whose answers could depend, in the last bits of a score, on who else is being served."""
 
@@ -116,6 +119,7 @@ class EngineConfig:
         between(self, 1, 10_000, "rows")
         between(self, 1, 2**20, "step_tokens")
         between(self, 1, 2**40, "cache_tokens")
+        between(self, 1, 64, "guesses")
 
 
 WEIGHTS = Literal["stored", "int8"]
@@ -141,6 +145,13 @@ class GenerateConfig(SamplingConfig):
     weights: WEIGHTS = "stored"
     """int8: the layers in 8-bit whole numbers, rounded as the model is opened: a fourth as large, and faster."""
 
+    draft: str | None = None
+    """Guess tokens ahead and check them together; the answer stays the same. lookup: what followed earlier in the same
+    text; ngram: what followed in all texts so far; else the folder of a smaller model with the same tokenizer."""
+
+    guesses: int = 5
+    """Tokens that are guessed at a time, at most."""
+
     n: int = 1
     """Continuations of each prompt, with numbers of their own from the same seed."""
 
@@ -149,6 +160,7 @@ class GenerateConfig(SamplingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        between(self, 1, 64, "guesses")
         between(self, 1, 1024, "n")
         if (self.prompt is not None) + (self.prompts is not None) + self.demo != 1:
             raise ConfigError("give one of prompt, prompts and demo", 'For example --prompt "Once upon a time".')
@@ -171,10 +183,18 @@ class ChatConfig(SamplingConfig):
     weights: WEIGHTS = "stored"
     """int8: the layers in 8-bit whole numbers, rounded as the model is opened: a fourth as large, and faster."""
 
+    draft: str | None = None
+    """Guess tokens ahead and check them together; the answer stays the same. lookup: what followed earlier in the same
+    text; ngram: what followed in all texts so far; else the folder of a smaller model with the same tokenizer."""
+
+    guesses: int = 5
+    """Tokens that are guessed at a time, at most."""
+
     device: Literal["auto", "cuda", "mps", "xpu", "cpu"] = "auto"
     """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        between(self, 1, 64, "guesses")
         if self.logprobs is not None:
             raise ConfigError("chat tells no probabilities", "Leave logprobs out, or take seedbed generate.")

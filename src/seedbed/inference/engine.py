@@ -9,11 +9,10 @@ Shape suffixes: B generations, N tokens of a step, Q sequences, W blocks, D mode
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, cast, get_args, overload
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +21,9 @@ from seedbed.errors import ConfigError, DataError
 from seedbed.inference.adjustments import Adjustments
 from seedbed.inference.blocks import Blocks
 from seedbed.inference.config import WEIGHTS, EngineConfig, SamplingConfig
+from seedbed.inference.drafts import Drafter, ModelDrafts, TextDrafts
 from seedbed.inference.generation import Completion, Generation, Likelihood
-from seedbed.inference.sampling import choose
+from seedbed.inference.sampling import choose_each
 from seedbed.inference.scheduler import Scheduler, Share
 from seedbed.inference.text import StopText
 from seedbed.model.accounting import cache_bytes
@@ -36,6 +36,8 @@ from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.chat import encode_prompt
 from seedbed.tokenizers.tokenizer import Tokenizer
 
+TextDraft = Literal["lookup", "ngram"]
+"""What guesses without a model."""
 CACHE_BYTES = 4_000_000_000
 """Of keys and values, where the config does not say how many tokens."""
 
@@ -49,11 +51,49 @@ class Event:
     completion: Completion | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Check:
+    """What a step may say of one generation: the next token, and, as long as each is what was guessed, those after
+    it."""
+
+    generation: Generation
+    first: int
+    """Row of the scores that follow what is known; those that follow each guess stand after it."""
+
+    known: int
+    """Tokens it has before."""
+
+    guesses: Sequence[int]
+
+    @property
+    def row(self) -> int | None:
+        """Of the scores that decide its next token; None when it has ended or a guess was wrong."""
+        made = self.generation.tokens[self.known :]
+        goes_on = self.generation.reason is None and made == list(self.guesses[: len(made)])
+        return self.first + len(made) if goes_on and len(made) <= len(self.guesses) else None
+
+    @property
+    def right(self) -> int:
+        """Guesses that came."""
+        made = self.generation.tokens[self.known :]
+        wrong = (place for place, guess in enumerate(self.guesses) if made[place : place + 1] != [guess])
+        return next(wrong, len(self.guesses))
+
+
 class Engine:
     """Generates with one model."""
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, config: EngineConfig | None = None):
-        """ConfigError when the model reads both ways: it cannot go on with a text."""
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        config: EngineConfig | None = None,
+        *,
+        draft: Transformer | TextDraft | None = None,
+    ):
+        """`draft`: what guesses tokens ahead, to be checked together: a smaller model with the same tokens; "lookup",
+        what followed earlier in the same text; "ngram", what followed in all texts. ConfigError when the model reads
+        both ways: it cannot go on with a text."""
         if not model.config.causal:
             raise ConfigError(
                 "the model reads both ways (model.causal is false): it cannot go on with a text",
@@ -72,7 +112,16 @@ class Engine:
         tokens = self.config.cache_tokens or min(self.config.rows * longest, most)
         blocks = -(-max(tokens, longest) // BLOCK)  # of one sequence at least
         self.cache = PagedCache(model.config, blocks, device=self.device, dtype=weight.dtype, in_half=in_half)
-        self.scheduler = Scheduler(Blocks(blocks), rows=self.config.rows, step_tokens=step_tokens, window=window)
+        guesses = 0 if draft is None else self.config.guesses
+        self.scheduler = Scheduler(
+            Blocks(blocks), rows=self.config.rows, step_tokens=step_tokens, window=window, guesses=guesses
+        )
+        self.drafter: Drafter | None = None
+        if isinstance(draft, str):
+            self.drafter = TextDrafts(everyones=draft == "ngram")
+        elif draft is not None:
+            cache = PagedCache(draft.config, blocks, device=self.device, dtype=weight.dtype, in_half=in_half)
+            self.drafter = ModelDrafts(draft.eval(), cache, self.vocabulary)
         if self.config.exact and (reason := self.inexact) is not None:
             raise ConfigError(f"exact is set, but {reason}", 'Leave exact out, or see docs/engine.md, "The same bits".')
 
@@ -85,17 +134,18 @@ class Engine:
         dtype: str | torch.dtype | None = None,
         weights: str = "stored",
         config: EngineConfig | None = None,
+        draft: str | Path | None = None,
     ) -> Engine:
         """From what `load_model` opens, with weights of `dtype`, or of the one they are stored in, packed for speed.
-        `weights` int8: its layers in 8-bit whole numbers, which needs a CPU."""
-        model, tokenizer = load_model(Path(path), device=device, dtype=dtype)
-        if weights not in get_args(WEIGHTS):
-            raise ConfigError(f"weights must be one of {', '.join(get_args(WEIGHTS))}, got {weights!r}")
-        if weights == "int8":
-            if model.embedding.weight.device.type != "cpu":
-                raise ConfigError("weights int8 needs a CPU", "Give --device cpu, or leave it out.")
-            model = quantise(model.float())
-        return cls(pack(model), tokenizer, config)
+        `weights` int8: its layers in 8-bit whole numbers, which needs a CPU. `draft`: "lookup", "ngram", or where a
+        smaller model is whose tokenizer is the same."""
+        model, tokenizer = _open(Path(path), device, dtype, weights)
+        if draft is None or draft in get_args(TextDraft):
+            return cls(model, tokenizer, config, draft=cast(TextDraft | None, draft))
+        smaller, its_tokenizer = _open(Path(draft), device, dtype or model.embedding.weight.dtype, weights)
+        if its_tokenizer.hash != tokenizer.hash:
+            raise ConfigError(f"{draft} has another tokenizer than {path}", "A draft must mean the same by each token.")
+        return cls(model, tokenizer, config, draft=smaller)
 
     @property
     def inexact(self) -> str | None:
@@ -231,61 +281,76 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Generation, str]]:
-        """One forward pass; the text that is now certain of each generation that has a token more, the reason of those
+        """One forward pass; the text that is now certain of each generation that has tokens more, the reason of those
         that end with it."""
-        late = [self.end(generation, "timeout") for generation in self.scheduler.late(time.monotonic())]
+        told = dict(self.end(generation, "timeout") for generation in self.scheduler.late(time.monotonic()))
         shares = self.scheduler.schedule()
         if not shares:
-            return late
-        ends_B = torch.tensor([share.count for share in shares]).cumsum(0) - 1
-        x_ND = self.model.step(*self.read(shares), self.cache)
-        chosen = [place for place, share in enumerate(shares) if share.completes]
-        for share in shares:
-            self.scheduler.computed(share)
-        if not chosen:
-            return late
-        generations = [shares[place].generation for place in chosen]
-        logits_BV = self.model.logits(x_ND[ends_B[chosen].to(self.device)])
-        logits_BV = logits_BV[:, : self.vocabulary]
-        return late + self.choose(logits_BV, generations)
+            return list(told.items())
+        guesses = [[] for _ in shares] if self.drafter is None else self.drafter.guess(shares)
+        x_ND = self.model.step(*self.read(shares, guesses), self.cache)
+        checks: list[Check] = []
+        wanted: list[int] = []  # rows whose scores decide something
+        end = 0
+        for share, guessed in zip(shares, guesses, strict=True):
+            end += share.count + len(guessed)
+            if share.completes:
+                checks.append(Check(share.generation, len(wanted), len(share.generation.tokens), guessed))
+                wanted += range(end - len(guessed) - 1, end)
+            self.scheduler.computed(share.generation, share.count)
+        if checks:
+            logits_BV = self.model.logits(x_ND[torch.tensor(wanted, device=self.device)])[:, : self.vocabulary]
+            self._decide(logits_BV, checks, told)
+        return list(told.items())
 
-    def read(self, shares: Sequence[Share]) -> tuple[Tensor, Places]:
-        """The tokens of a step (N), and where they stand."""
+    def read(self, shares: Sequence[Share], guesses: Sequence[Sequence[int]]) -> tuple[Tensor, Places]:
+        """The tokens of a step (N), what is guessed of each generation after what is known, and where they stand."""
         tokens: list[int] = []
-        sequences: list[int] = []
-        positions: list[int] = []
-        for number, share in enumerate(shares):
+        spans = []
+        for share, guessed in zip(shares, guesses, strict=True):
             first = share.generation.computed
-            tokens += share.generation.tokens[first : first + share.count]
-            positions += range(first, first + share.count)
-            sequences += [number] * share.count
-        width = max(len(share.generation.blocks) for share in shares)
-        tables = [[*share.generation.blocks, *[0] * (width - len(share.generation.blocks))] for share in shares]
-        places = (torch.tensor(part, dtype=torch.int32, device=self.device) for part in (tables, sequences, positions))
-        return torch.tensor(tokens, device=self.device), Places(*places)
+            tokens += [*share.generation.tokens[first : first + share.count], *guessed]
+            spans.append((first, share.count + len(guessed)))
+        places = Places.of([share.generation.blocks for share in shares], spans, self.device)
+        return torch.tensor(tokens, device=self.device), places
+
+    def _decide(self, logits_BV: Tensor, checks: Sequence[Check], told: dict[Generation, str]) -> None:
+        """The next token of each, and of those for which it is what was guessed, the one after it, and so on: a guess
+        spares a pass and decides nothing."""
+        going = list(checks)
+        while going:
+            rows = [check.row for check in going]
+            some_BV = logits_BV if len(rows) == len(logits_BV) else logits_BV[rows]
+            for generation, piece in self.choose(some_BV, [check.generation for check in going]):
+                told[generation] = told.get(generation, "") + piece
+            going = [check for check in going if check.row is not None]
+        for check in checks:
+            if check.guesses:
+                check.generation.judge(len(check.guesses), check.right, self.config.guesses)
+                if check.generation.reason is None:
+                    self.scheduler.computed(check.generation, check.right)
 
     def choose(self, logits_BV: Tensor, generations: Sequence[Generation]) -> list[tuple[Generation, str]]:
-        """A token for each. Those that choose alike, but for their numbers, choose together."""
+        """A token for each."""
         adjusted_BV = logits_BV.float()
         if any(generation.adjustments is not None for generation in generations):
             rows = zip(adjusted_BV, generations, strict=True)
             adjusted_BV = torch.stack([row_V if g.adjustments is None else g.adjustments(row_V) for row_V, g in rows])
         possible = adjusted_BV.amax(-1).isfinite().tolist()  # NaN is the largest of all
-        told, alike = [], defaultdict(list)
+        told = []
         for place, generation in enumerate(generations):
-            if possible[place]:
-                alike[_ways(generation.sampling)].append(place)
-            else:
+            if not possible[place]:
                 generation.error = _no_choice(logits_BV[place])
                 told.append(self.end(generation, "error"))
-        for places in alike.values():
-            some = [generations[place] for place in places]
-            rows_BV = adjusted_BV[places] if len(some) < len(generations) else adjusted_BV
-            tokens = choose(rows_BV, some[0].sampling, (generation.number for generation in some)).tolist()
-            for generation, token, place in zip(some, tokens, places, strict=True):
-                if generation.sampling.logprobs is not None:
-                    generation.likelihoods.append(_likelihood(logits_BV[place], token, generation.sampling.logprobs))
-                told.append(self.take(generation, token))
+        places = [place for place, can_be in enumerate(possible) if can_be]
+        some = [generations[place] for place in places]
+        rows_BV = adjusted_BV if len(some) == len(generations) else adjusted_BV[places]
+        numbers = [generation.number() for generation in some]
+        tokens = choose_each(rows_BV, [generation.sampling for generation in some], numbers)
+        for generation, token, place in zip(some, tokens, places, strict=True):
+            if generation.sampling.logprobs is not None:
+                generation.likelihoods.append(_likelihood(logits_BV[place], token, generation.sampling.logprobs))
+            told.append(self.take(generation, token))
         return told
 
     def take(self, generation: Generation, token: int) -> tuple[Generation, str]:
@@ -307,9 +372,17 @@ class Engine:
         return generation, piece + generation.text.flush()
 
 
-def _ways(sampling: SamplingConfig) -> tuple[float | None, ...]:
-    """What must be alike of requests that choose together."""
-    return sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, sampling.typical_p
+def _open(
+    path: Path, device: str | torch.device, dtype: str | torch.dtype | None, weights: str
+) -> tuple[Transformer, Tokenizer]:
+    model, tokenizer = load_model(path, device=device, dtype=dtype)
+    if weights not in get_args(WEIGHTS):
+        raise ConfigError(f"weights must be one of {', '.join(get_args(WEIGHTS))}, got {weights!r}")
+    if weights == "int8":
+        if model.embedding.weight.device.type != "cpu":
+            raise ConfigError("weights int8 needs a CPU", "Give --device cpu, or leave it out.")
+        model = quantise(model.float())
+    return pack(model), tokenizer
 
 
 def _likelihood(logits_V: Tensor, token: int, count: int) -> Likelihood:

@@ -11,7 +11,7 @@ from typing import Any
 
 from seedbed.devices import choose_device
 from seedbed.errors import DataError
-from seedbed.inference.config import GenerateConfig, SamplingConfig
+from seedbed.inference.config import EngineConfig, GenerateConfig, SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.generation import Completion
 from seedbed.model.folder import tell_unfinished
@@ -27,13 +27,20 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
     """Prints continuations as they come: piece by piece for one prompt, text by text for the demo, as JSON lines for a
     file.
 
-    Returns {"completions": [{"prompt", "text", "tokens", "reason"}, …]}, with `logprobs` also "likelihoods".
+    Returns {"completions": [{"prompt", "text", "tokens", "reason"}, …]}, with `draft` also how many tokens were
+    "guessed" and how many of them "right", with `logprobs` "likelihoods".
     """
     prompts = list(DEMO) if config.demo else [config.prompt or ""]
     if config.prompts is not None:
         prompts = read_prompts(config.prompts)
     tell_unfinished(config.model)
-    engine = Engine.load(config.model, device=choose_device(config.device), weights=config.weights)
+    engine = Engine.load(
+        config.model,
+        device=choose_device(config.device),
+        weights=config.weights,
+        config=EngineConfig(guesses=config.guesses),
+        draft=config.draft,
+    )
     if config.prompt is not None and config.n == 1:
         ids = engine.encode(config.prompt)
         engine.check(ids, config)
@@ -75,7 +82,8 @@ def _told(prompt: str, completion: Completion) -> dict[str, Any]:
         "reason": completion.reason,
     }
     likelihoods = [asdict(likelihood) for likelihood in completion.likelihoods]
-    return told | ({"likelihoods": likelihoods} if likelihoods else {})
+    guesses = {"guessed": completion.guessed, "right": completion.right} if completion.guessed else {}
+    return told | guesses | ({"likelihoods": likelihoods} if likelihoods else {})
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -37,6 +37,12 @@ class Completion:
     likelihoods: tuple[Likelihood, ...] = ()
     """Of each token, and of the one that ended it; where they were asked for."""
 
+    guessed: int = field(default=0, compare=False)
+    """Tokens that were guessed before the model was asked."""
+
+    right: int = field(default=0, compare=False)
+    """How many of them it said too: passes that were saved."""
+
 
 @dataclass(eq=False)
 class Generation:
@@ -71,6 +77,15 @@ class Generation:
     blocks: list[int] = field(default_factory=list)
     """Where they are."""
 
+    ahead: int | None = None
+    """Tokens to guess at a time; None: as many as may be."""
+
+    guessed: int = 0
+    """How many were guessed."""
+
+    right: int = 0
+    """How many of them came."""
+
     passed: int = 0
     """Blocks at its beginning that no layer sees any more: they belong to others."""
 
@@ -92,17 +107,26 @@ class Generation:
     def made(self) -> Sequence[int]:
         return self.tokens[self.prompt :]
 
-    @property
-    def number(self) -> float:
-        """What decides which token is next: a function of seed, position and sample."""
-        return uniform(self.sampling.seed, len(self.tokens), self.sample)
+    def number(self, ahead: int = 0) -> float:
+        """What decides which token is next, or the one so many after it: a function of seed, position and sample."""
+        return uniform(self.sampling.seed, len(self.tokens) + ahead, self.sample)
 
     @property
     def completion(self) -> Completion:
         assert self.reason is not None
-        return Completion(self.text.whole, tuple(self.made), self.reason, tuple(self.likelihoods))
+        likelihoods = tuple(self.likelihoods)
+        return Completion(self.text.whole, tuple(self.made), self.reason, likelihoods, self.guessed, self.right)
 
     def add(self, token: int) -> None:
+        """One token more."""
         self.tokens.append(token)
         if self.adjustments is not None:
             self.adjustments.add(token)
+
+    def judge(self, guesses: int, right: int, most: int) -> None:
+        """So many were guessed and so many of them right: two more the next time when all were, else one less, and
+        never more than `most`."""
+        self.guessed += guesses
+        self.right += right
+        ahead = most if self.ahead is None else self.ahead
+        self.ahead = min(ahead + 2, most) if right == guesses else max(ahead - 1, 1)

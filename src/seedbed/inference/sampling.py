@@ -9,7 +9,8 @@ Shape suffixes: B rows, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -29,6 +30,21 @@ def choose(logits_BV: Tensor, config: SamplingConfig, numbers: Iterable[float]) 
     uniform_B = torch.tensor(list(numbers), dtype=torch.float64)
     tokens_B = invert(restrict(scaled_BV, config).softmax(-1), uniform_B.to(scaled_BV.device))
     return tokens_B.to(logits_BV.device)
+
+
+def choose_each(logits_BV: Tensor, configs: Sequence[SamplingConfig], numbers: Sequence[float]) -> list[int]:
+    """The same where every row has settings of its own: those that choose alike, but for their numbers, choose
+    together."""
+    alike = defaultdict(list)
+    for row, config in enumerate(configs):
+        alike[config.temperature, config.top_k, config.top_p, config.min_p, config.typical_p].append(row)
+    tokens = [0] * len(configs)
+    for rows in alike.values():
+        some_BV = logits_BV if len(rows) == len(configs) else logits_BV[rows]
+        chosen = choose(some_BV, configs[rows[0]], (numbers[row] for row in rows)).tolist()
+        for row, token in zip(rows, chosen, strict=True):
+            tokens[row] = token
+    return tokens
 
 
 def _exact(logits_BV: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ class Share:
 
     generation: Generation
     count: int
+    ahead: int = 0
+    """Guesses of what follows them that there is room for."""
 
     @property
     def completes(self) -> bool:
@@ -31,10 +33,12 @@ class Share:
 class Scheduler:
     """Who waits, who runs, and which blocks they hold."""
 
-    def __init__(self, blocks: Blocks, *, rows: int, step_tokens: int, window: int | None = None):
+    def __init__(self, blocks: Blocks, *, rows: int, step_tokens: int, window: int | None = None, guesses: int = 0):
         """At most `rows` run at once; a step computes at most `step_tokens` tokens, and at least one of each that
-        decodes. `window`: positions that any layer sees, where all layers see only so many."""
+        decodes. `window`: positions that any layer sees, where all layers see only so many. `guesses`: tokens that are
+        guessed at a time, at most."""
         self.blocks, self.rows, self.step_tokens, self.window = blocks, rows, step_tokens, window
+        self.guesses = guesses
         self.waiting: deque[Generation] = deque()
         self.running: list[Generation] = []
         """Oldest first."""
@@ -83,12 +87,16 @@ class Scheduler:
             self._make_room(generation, generation.computed + count, shares)  # there is room
             shares[generation] = count
             budget -= count
-        return [Share(generation, count) for generation, count in shares.items()]
+        planned = []
+        for generation, count in shares.items():
+            ahead = self._room_ahead(generation, budget) if generation.missing == 1 else 0
+            planned.append(Share(generation, count, ahead))
+            budget -= ahead
+        return planned
 
-    def computed(self, share: Share) -> None:
-        """A share was computed: blocks that are full now can be found by others."""
-        generation = share.generation
-        generation.computed += share.count
+    def computed(self, generation: Generation, count: int) -> None:
+        """So many tokens more were computed: blocks that are full now can be found by others."""
+        generation.computed += count
         full = generation.computed // BLOCK
         if full > len(generation.names):
             generation.names = block_names(generation.tokens[: full * BLOCK], generation.salt)
@@ -131,6 +139,18 @@ class Scheduler:
             if youngest is generation:
                 return False
         return True
+
+    def _room_ahead(self, generation: Generation, budget: int) -> int:
+        """How many tokens to guess of one that decodes: for a guess nobody has to make room."""
+        most = self.guesses if generation.ahead is None else generation.ahead
+        ahead = max(min(most, budget, generation.limit - len(generation.tokens) - 1), 0)
+        positions = generation.computed + 1
+        while len(generation.blocks) * BLOCK < positions + ahead:
+            block = self.blocks.take()
+            if block is None:
+                break
+            generation.blocks.append(block)
+        return min(ahead, len(generation.blocks) * BLOCK - positions)
 
     def _let_go(self, generation: Generation) -> None:
         self.blocks.release(generation.blocks[generation.passed :])

@@ -11,6 +11,7 @@ convolutions of a layer, D model width, N new tokens, Q sequences, W blocks of a
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,16 @@ class Places:
 
     positions_N: Tensor
     """int32: in its sequence."""
+
+    @classmethod
+    def of(cls, tables: Sequence[Sequence[int]], spans: Sequence[tuple[int, int]], device: torch.device) -> Places:
+        """By the blocks of each sequence, the position of its first new token, and how many there are."""
+        width = max(map(len, tables))
+        tables_QW = torch.tensor([[*table, *[0] * (width - len(table))] for table in tables], dtype=torch.int32)
+        sequences = [number for number, (_, count) in enumerate(spans) for _ in range(count)]
+        positions = [position for first, count in spans for position in range(first, first + count)]
+        lists_N = (torch.tensor(part, dtype=torch.int32, device=device) for part in (sequences, positions))
+        return cls(tables_QW.to(device), *lists_N)
 
     def slots(self, distance: int = 0) -> Tensor:
         """Block · 64 + place of what stands so many positions before each token (N), int64; −1 where nothing does."""
