@@ -256,3 +256,37 @@ def test_chat_is_told_that_it_tells_no_probabilities():
 def test_the_defaults_are_those_promised():
     config = SamplingConfig()
     assert (config.max_tokens, config.temperature, config.top_k, config.top_p) == (100, 0.8, None, None)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    vocabulary=st.sampled_from([1, 2, 10, 255, 256, 257, 1000]),
+    spread=st.sampled_from([0.01, 0.1, 1.0, 5.0, 60.0]),
+    forbidden=st.floats(0, 1),
+    temperature=st.sampled_from([1e-30, 0.01, 0.5, 1.0, 3.0]),
+    top_p=st.sampled_from([None, 1e-9, 0.123, 0.876, 1 - 1e-16, 1]),
+    min_p=st.sampled_from([None, 0, 0.05, 1]),
+    typical_p=st.sampled_from([None, 0.321, 0.954, 1]),
+    numbers=st.lists(st.integers(0, 2**31).map(lambda number: (number + 0.3) / (2**31 + 11)), min_size=1, max_size=4),
+)
+def test_the_kernel_chooses_what_the_tensors_choose(
+    seed, vocabulary, spread, forbidden, temperature, top_p, min_p, typical_p, numbers
+):
+    """Also of a part of each row, which is how the ids that mean nothing are left out. Numbers and masses are such that
+    no token lies on a border, where rounding would decide."""
+    generator = torch.Generator().manual_seed(seed)
+    logits_BV = (torch.randn(len(numbers), vocabulary + 3, generator=generator) * spread)[:, :vocabulary]
+    left_out_BV = torch.rand(logits_BV.shape, generator=generator) < forbidden
+    left_out_BV[:, seed % vocabulary] = False
+    logits_BV = logits_BV.masked_fill(left_out_BV, -torch.inf)
+    config = SamplingConfig(temperature=temperature, top_p=top_p, min_p=min_p, typical_p=typical_p)
+    wanted = choose(logits_BV.double(), config, numbers)  # which no kernel takes
+    assert choose(logits_BV, config, numbers).tolist() == wanted.tolist()
+
+
+def test_of_equally_likely_tokens_the_first_are_the_k_likeliest():
+    logits_BV = torch.tensor([[1.0, 2.0, 1.0, 1.0, 2.0, 0.0]])
+    for k, kept in ((1, {1}), (2, {1, 4}), (3, {0, 1, 4}), (4, {0, 1, 2, 4}), (9, set(range(6)))):
+        config = SamplingConfig(top_k=k)
+        assert {choose(logits_BV, config, [number / 500]).item() for number in range(500)} == kept

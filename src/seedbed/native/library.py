@@ -30,8 +30,14 @@ OPTIONS = (
 """None of them lets the compiler change the order of additions."""
 SECONDS = 300
 """A compiler that takes longer is stuck."""
-FILES = ("activations", "packed_linear", "paged_attention", "rms_norm")
-TYPES: dict[str, Any] = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float, "t": ctypes.c_int}
+FILES = ("activations", "packed_linear", "paged_attention", "rms_norm", "sampling")
+TYPES: dict[str, Any] = {
+    "p": ctypes.c_void_p,
+    "i": ctypes.c_int64,
+    "f": ctypes.c_float,
+    "d": ctypes.c_double,
+    "t": ctypes.c_int,
+}
 
 
 @functools.cache
@@ -42,8 +48,8 @@ def available() -> bool:
 
 @functools.cache
 def function(file: str, name: str, arguments: str) -> Callable[..., None]:
-    """A function of FILE.cpp, by a letter for each of its arguments: p an address or None, i a size, f a float, t
-    a number of threads. Only where they are available."""
+    """A function of FILE.cpp, by a letter for each of its arguments: p an address or None, i a size, f a float, d
+    a double, t a number of threads. Only where they are available."""
     library = _library(file)
     assert library is not None, "who wants a function looks first whether there are any"
     found = library[name]
