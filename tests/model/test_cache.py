@@ -62,12 +62,11 @@ class Reader:
     def logits(self, pieces):
         """Of the next tokens of some sequences, by their numbers: a list for each of these."""
         tokens_N = torch.cat([tokens for _, tokens in pieces])
-        sequences_N = torch.cat([torch.full((len(tokens),), place) for place, (_, tokens) in enumerate(pieces)])
-        positions_N = torch.cat([self.read[number] + torch.arange(len(tokens)) for number, tokens in pieces])
-        tables_QW = self.tables_QW[[number for number, _ in pieces]].contiguous()
+        tables = [self.tables_QW[number].tolist() for number, _ in pieces]
+        spans = [(self.read[number], len(tokens)) for number, tokens in pieces]
         for number, tokens in pieces:
             self.read[number] += len(tokens)
-        x_ND = self.model.step(tokens_N, Places(tables_QW, sequences_N.int(), positions_N.int()), self.cache)
+        x_ND = self.model.step(tokens_N, Places.of(tables, spans, tokens_N.device), self.cache)
         return self.model.logits(x_ND).split([len(tokens) for _, tokens in pieces])
 
 
@@ -121,6 +120,20 @@ def test_sequences_of_different_lengths_go_through_together(shape, dtype):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
+def test_where_all_decode_they_may_be_attended_to_at_once(shape, dtype):
+    """As on a GPU: sequences of different lengths, one token each, over the border of a block."""
+    model = random_model(**shape, context=200).to(dtype)
+    texts = [some_tokens(3, 80)[row, :length] for row, length in enumerate([70, 20, 80])]
+    reader = Reader(model, 3, 150)
+    reader.cache.by_kernel, reader.cache.side_by_side = False, True
+    reader.logits([(row, text[:-10]) for row, text in enumerate(texts)])
+    got = [reader.logits([(row, text[place - 10 :][:1]) for row, text in enumerate(texts)]) for place in range(10)]
+    for row, text in enumerate(texts):
+        assert_close(torch.cat([logits[row] for logits in got]), model(text[None])[0, -10:])
+
+
+@torch.no_grad()
 def test_what_lies_behind_a_sequence_changes_nothing():
     model, tokens_BT = random_model(), some_tokens(1, 8)
     reader = Reader(model, 1, 8)
@@ -147,8 +160,8 @@ def test_the_kernel_gives_each_token_the_same_bits_whatever_is_read_beside_it(ki
         cache = PagedCache(config, 5, device=torch.device("cpu"), dtype=torch.float32, in_half=in_half)
         parts = []
         for start, end in zip([0, *cuts], [*cuts, 200], strict=True):
-            table, positions = torch.tensor([[4, 1, 3, 0]], dtype=torch.int32), torch.arange(start, end).int()
-            layer = cache.layers(Places(table, torch.zeros_like(positions), positions))[0]
+            places = Places.of([[4, 1, 3, 0]], [(start, end - start)], torch.device("cpu"))
+            layer = cache.layers(places)[0]
             assert cache.by_kernel
             parts.append(layer(*(x[:, :, start:end] for x in (q_1HNK, k_1GNK, v_1GNK))))
         outs.append(torch.cat(parts, dim=2))
@@ -164,8 +177,7 @@ def test_the_kernel_gives_each_token_the_same_bits_whatever_is_read_beside_it(ki
 def test_what_half_precision_cannot_hold_becomes_its_largest_number():
     config = random_model(width=64, heads=4, head_width=16).config
     cache = PagedCache(config, 1, device=torch.device("cpu"), dtype=torch.float32, in_half=True)
-    zero_1 = torch.zeros(1, dtype=torch.int32)
-    layer = cache.layers(Places(zero_1[None], zero_1, zero_1))[0]
+    layer = cache.layers(Places.of([[0]], [(0, 1)], torch.device("cpu")))[0]
     q_1HNK, k_1GNK = torch.zeros(1, 4, 1, 16), torch.zeros(1, config.kv_heads, 1, 16)
     v_1GNK = torch.full_like(k_1GNK, -1e6)
     assert (layer(q_1HNK, k_1GNK, v_1GNK) == -65504).all()

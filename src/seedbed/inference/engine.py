@@ -23,6 +23,7 @@ from seedbed.inference.blocks import Blocks
 from seedbed.inference.config import WEIGHTS, EngineConfig, SamplingConfig
 from seedbed.inference.drafts import Drafter, ModelDrafts, TextDrafts
 from seedbed.inference.generation import Completion, Generation, Likelihood
+from seedbed.inference.graphs import DecodeGraphs
 from seedbed.inference.sampling import choose_each
 from seedbed.inference.scheduler import Scheduler, Share
 from seedbed.inference.text import StopText
@@ -111,7 +112,9 @@ class Engine:
         longest = model.config.context if window is None else min(model.config.context, window + step_tokens + BLOCK)
         tokens = self.config.cache_tokens or min(self.config.rows * longest, most)
         blocks = -(-max(tokens, longest) // BLOCK)  # of one sequence at least
-        self.cache = PagedCache(model.config, blocks, device=self.device, dtype=weight.dtype, in_half=in_half)
+        # One block more than the scheduler knows of: nobody's.
+        self.cache = PagedCache(model.config, blocks + 1, device=self.device, dtype=weight.dtype, in_half=in_half)
+        self.graphs = DecodeGraphs(model, self.cache, spare=blocks) if self.device.type == "cuda" else None
         guesses = 0 if draft is None else self.config.guesses
         self.scheduler = Scheduler(
             Blocks(blocks), rows=self.config.rows, step_tokens=step_tokens, window=window, guesses=guesses
@@ -288,7 +291,7 @@ class Engine:
         if not shares:
             return list(told.items())
         guesses = [[] for _ in shares] if self.drafter is None else self.drafter.guess(shares)
-        x_ND = self.model.step(*self.read(shares, guesses), self.cache)
+        x_ND = self.run(*self.read(shares, guesses))
         checks: list[Check] = []
         wanted: list[int] = []  # rows whose scores decide something
         end = 0
@@ -313,6 +316,12 @@ class Engine:
             spans.append((first, share.count + len(guessed)))
         places = Places.of([share.generation.blocks for share in shares], spans, self.device)
         return torch.tensor(tokens, device=self.device), places
+
+    def run(self, tokens_N: Tensor, places: Places) -> Tensor:
+        """What the model makes of the tokens of a step (N, D)."""
+        if self.graphs is not None and places.is_decode:
+            return self.graphs.step(tokens_N, places)
+        return self.model.step(tokens_N, places, self.cache)
 
     def _decide(self, logits_BV: Tensor, checks: Sequence[Check], told: dict[Generation, str]) -> None:
         """The next token of each, and of those for which it is what was guessed, the one after it, and so on: a guess

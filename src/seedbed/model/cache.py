@@ -5,7 +5,7 @@ that begin alike share their first ones (Kwon et al. 2023, arXiv:2309.06180). Ne
 model as one row, and each reads its own sequence.
 
 Shape suffixes: L layers, M blocks, G key/value heads, H query heads, K head width, S the 64 positions of a block, C
-convolutions of a layer, D model width, N new tokens, Q sequences, W blocks of a sequence.
+convolutions of a layer, D model width, N new tokens, T those of one sequence, Q sequences, W blocks of a sequence.
 """
 
 from __future__ import annotations
@@ -45,6 +45,12 @@ class Places:
     positions_N: Tensor
     """int32: in its sequence."""
 
+    seen: int
+    """Positions of the longest sequence, or more: what no device has to be asked for."""
+
+    is_decode: bool
+    """Whether each sequence has one new token."""
+
     @classmethod
     def of(cls, tables: Sequence[Sequence[int]], spans: Sequence[tuple[int, int]], device: torch.device) -> Places:
         """By the blocks of each sequence, the position of its first new token, and how many there are."""
@@ -52,8 +58,13 @@ class Places:
         tables_QW = torch.tensor([[*table, *[0] * (width - len(table))] for table in tables], dtype=torch.int32)
         sequences = [number for number, (_, count) in enumerate(spans) for _ in range(count)]
         positions = [position for first, count in spans for position in range(first, first + count)]
-        lists_N = (torch.tensor(part, dtype=torch.int32, device=device) for part in (sequences, positions))
-        return cls(tables_QW.to(device), *lists_N)
+        return cls(
+            tables_QW.to(device),
+            torch.tensor(sequences, dtype=torch.int32, device=device),
+            torch.tensor(positions, dtype=torch.int32, device=device),
+            seen=max(first + count for first, count in spans),
+            is_decode=all(count == 1 for _, count in spans),
+        )
 
     def slots(self, distance: int = 0) -> Tensor:
         """Block · 64 + place of what stands so many positions before each token (N), int64; −1 where nothing does."""
@@ -80,6 +91,9 @@ class PagedCache:
         on_cpu = device.type == "cpu" and dtype == torch.float32
         self.by_kernel = on_cpu and config.head_width in KERNEL_WIDTHS and available()
         """Whether our own kernel attends: then what a token reads has the same bits whatever is read beside it."""
+        self.side_by_side = device.type != "cpu"
+        """Whether sequences that have one new token each are attended to at once: what a GPU needs. A CPU would read
+        what the longest one has for each."""
         stored = torch.float16 if in_half and self.by_kernel else dtype
         self.masks = AttentionMask(rows=1, queries=1, keys=config.context, device=device).of_layers(config)
         shape = (config.layers, blocks, config.kv_heads)
@@ -94,7 +108,8 @@ class PagedCache:
     def layers(self, places: Places) -> list[PagedLayer]:
         """The cache of each layer, for a pass of new tokens."""
         held = zip(self.keys_LMGKS, self.values_LMGSK, self.inputs_LCND, self.masks, strict=True)
-        return [PagedLayer(keys, values, inputs, mask, places, self.by_kernel) for keys, values, inputs, mask in held]
+        at_once = self.side_by_side and places.is_decode
+        return [PagedLayer(*parts, places, self.by_kernel, at_once) for parts in held]
 
 
 class PagedLayer:
@@ -108,9 +123,10 @@ class PagedLayer:
         mask: AttentionMask,
         places: Places,
         by_kernel: bool,
+        at_once: bool,
     ):
         self.keys_MGKS, self.values_MGSK, self.inputs_CND = keys_MGKS, values_MGSK, inputs_CND
-        self.mask, self.places, self.by_kernel = mask, places, by_kernel
+        self.mask, self.places, self.by_kernel, self.at_once = mask, places, by_kernel, at_once
 
     def __call__(self, q_1HNK: Tensor, keys_1GNK: Tensor, values_1GNK: Tensor) -> Tensor:
         """What the new tokens read (1, H, N, K)."""
@@ -118,8 +134,10 @@ class PagedLayer:
             q_1NE, k_1NE, v_1NE = (x.transpose(1, 2).flatten(2) for x in (q_1HNK, keys_1GNK, values_1GNK))
             return self.attend(q_1NE, k_1NE, v_1NE).unflatten(-1, (-1, q_1HNK.shape[-1])).transpose(1, 2)
         q_NHK, k_NGK, v_NGK = (x[0].transpose(0, 1).contiguous() for x in (q_1HNK, keys_1GNK, values_1GNK))
-        out_NHK = torch.empty_like(q_NHK)
-        self._attend_by_sequence(q_NHK, k_NGK, v_NGK, out_NHK)
+        slots_N = self.places.slots()
+        self.keys_MGKS[slots_N // BLOCK, :, :, slots_N % BLOCK] = k_NGK
+        self.values_MGSK[slots_N // BLOCK, :, slots_N % BLOCK] = v_NGK
+        out_NHK = self._attend_at_once(q_NHK) if self.at_once else self._attend_by_sequence(q_NHK)
         return out_NHK.transpose(0, 1)[None]
 
     def attend(
@@ -165,11 +183,16 @@ class PagedLayer:
         slots_N = self.places.slots(distance)
         return (self.inputs_CND[number, slots_N.clamp(min=0)] * (slots_N >= 0)[:, None])[None]
 
-    def _attend_by_sequence(self, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, out_NHK: Tensor) -> None:
+    def _attend_at_once(self, q_QHK: Tensor) -> Tensor:
+        """In PyTorch, of sequences that have one new token each: no size depends on a number that is on the device."""
+        tables_QW = self.places.tables_QW.long()
+        keys_QGSK = self.keys_MGKS[tables_QW].permute(0, 2, 1, 4, 3).flatten(2, 3)
+        values_QGSK = self.values_MGSK[tables_QW].transpose(1, 2).flatten(2, 3)
+        return self._attend(q_QHK[:, :, None], keys_QGSK, values_QGSK, self.places.positions_N.long()[:, None])[:, :, 0]
+
+    def _attend_by_sequence(self, q_NHK: Tensor) -> Tensor:
         """In PyTorch, one sequence after the other."""
-        slots_N = self.places.slots()
-        self.keys_MGKS[slots_N // BLOCK, :, :, slots_N % BLOCK] = k_NGK
-        self.values_MGSK[slots_N // BLOCK, :, slots_N % BLOCK] = v_NGK
+        out_NHK = torch.empty_like(q_NHK)
         sequences_N, counts = torch.unique_consecutive(self.places.sequences_N, return_counts=True)
         first = 0
         for sequence, count in zip(sequences_N.tolist(), counts.tolist(), strict=True):
@@ -180,18 +203,17 @@ class PagedLayer:
             blocks_W = self.places.tables_QW[sequence, : -(-seen // BLOCK)].long()
             keys_GSK = self.keys_MGKS[blocks_W].permute(1, 0, 3, 2).flatten(1, 2)[:, :seen]
             values_GSK = self.values_MGSK[blocks_W].transpose(0, 1).flatten(1, 2)[:, :seen]
-            out_NHK[here] = self._attend(q_NHK[here], keys_GSK, values_GSK, positions_T)
+            q_1HTK = q_NHK[here].transpose(0, 1)[None]
+            out_1HTK = self._attend(q_1HTK, keys_GSK[None], values_GSK[None], positions_T[None])
+            out_NHK[here] = out_1HTK[0].transpose(0, 1)
+        return out_NHK
 
-    def _attend(self, q_THK: Tensor, keys_GSK: Tensor, values_GSK: Tensor, positions_T: Tensor) -> Tensor:
-        mask = self.mask.reading(positions_T[None], keys_GSK.shape[1])
-        added_BHTS = mask.bias_BHTS(q_THK.dtype)
-        visible_B1TS = mask.visible_BTS()[:, None]
-        allowed: Any = visible_B1TS if added_BHTS is None else torch.where(visible_B1TS, added_BHTS, -torch.inf)
-        q_1HTK = q_THK.transpose(0, 1)[None]
-        out_1HTK = F.scaled_dot_product_attention(
-            q_1HTK, keys_GSK[None], values_GSK[None], attn_mask=allowed, enable_gqa=True
-        )
-        return out_1HTK[0].transpose(0, 1)
+    def _attend(self, q_QHTK: Tensor, keys_QGSK: Tensor, values_QGSK: Tensor, positions_QT: Tensor) -> Tensor:
+        mask = self.mask.reading(positions_QT, keys_QGSK.shape[2])
+        added_QHTS = mask.bias_BHTS(q_QHTK.dtype)
+        visible_Q1TS = mask.visible_BTS()[:, None]
+        allowed: Any = visible_Q1TS if added_QHTS is None else torch.where(visible_Q1TS, added_QHTS, -torch.inf)
+        return F.scaled_dot_product_attention(q_QHTK, keys_QGSK, values_QGSK, attn_mask=allowed, enable_gqa=True)
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -207,9 +207,8 @@ class Transformer(nn.Module):
         if not self.config.causal:
             raise ConfigError("the model reads both ways (model.causal is false): it cannot go on with a text")
         tokens_1N, positions_1N = tokens_N[None], places.positions_N[None].long()
-        seen = int(positions_1N.max()) + 1
-        angles = self.positions.angles(seen, positions_1N, device=tokens_N.device)
-        x_1ND = self.positions.place(self.embedding(tokens_1N), seen, positions_1N)
+        angles = self.positions.angles(places.seen, positions_1N, device=tokens_N.device)
+        x_1ND = self.positions.place(self.embedding(tokens_1N), places.seen, positions_1N)
         layers = cache.layers(places)
         return self._run(tokens_1N, x_1ND, angles, layers, positions_1N, layers)[0]
 

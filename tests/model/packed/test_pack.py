@@ -40,9 +40,8 @@ def tokens_of(model, *shape):
 
 def step(model, cache, tokens, first):
     """Logits of tokens that follow one another in one sequence."""
-    positions = torch.arange(first, first + len(tokens)).int()
-    table = torch.arange(2, dtype=torch.int32)[None]
-    return model.logits(model.step(tokens, Places(table, torch.zeros_like(positions), positions), cache))
+    places = Places.of([[0, 1]], [(first, len(tokens))], torch.device("cpu"))
+    return model.logits(model.step(tokens, places, cache))
 
 
 def new_cache(model):
