@@ -439,7 +439,6 @@ def test_who_insists_on_the_same_bits_is_refused_where_they_are_not_promised():
     for model, reason in (
         (random_model(3, tokenizer=TOKENIZER), "attention is computed by PyTorch"),
         (random_model(3, **kernels).to(torch.bfloat16), "attention is computed by PyTorch"),
-        (random_model(3, experts=4, experts_active=2, expert_width=16, **kernels), "the model has experts"),
     ):
         with pytest.raises(ConfigError, match=f"exact is set, but {reason}"):
             opened(model)

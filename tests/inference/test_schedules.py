@@ -29,11 +29,15 @@ REQUESTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["fp32", "int8"])
+EXPERTS = {"experts": 4, "experts_active": 2, "expert_width": 16}
+
+
+@pytest.fixture(scope="module")
 def model(request):
     """One whose attention and products are computed by the kernels. In int8 keys and values are in fp16."""
-    plain = random_model(3, tokenizer=TOKENIZER, width=32, heads=2, kv_heads=1, head_width=16, context=256)
-    return pack(quantise(plain) if request.param else plain)
+    more = EXPERTS if request.param == "experts" else {}
+    plain = random_model(3, tokenizer=TOKENIZER, width=32, heads=2, kv_heads=1, head_width=16, context=256, **more)
+    return pack(quantise(plain) if request.param == "int8" else plain)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,11 @@ def wanted(model):
     return [engine.complete([engine.encode(prompt)], sampling)[0] for prompt, sampling in REQUESTS]
 
 
-@pytest.mark.parametrize("hundred", range(10))
+@pytest.mark.parametrize(
+    ("model", "hundred"),
+    [*((kind, hundred) for kind in ("fp32", "int8") for hundred in range(10)), ("experts", 0)],
+    indirect=["model"],
+)
 def test_of_a_thousand_random_schedules_each_answer_is_the_same_bits(hundred, model, wanted):
     for seed in range(100 * hundred, 100 * hundred + 100):
         chance = random.Random(seed)
@@ -72,6 +80,7 @@ def test_of_a_thousand_random_schedules_each_answer_is_the_same_bits(hundred, mo
         assert blocks.available == blocks.count and not any(blocks.holders)
 
 
+@pytest.mark.parametrize("model", ["fp32", "int8"], indirect=True)
 def test_the_answers_would_differ_by_a_millionth_of_a_weight(model, wanted):
     """What is compared holds fp32 numbers of the model."""
     with_numbers = [completion for completion in wanted if completion.likelihoods]

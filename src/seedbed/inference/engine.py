@@ -157,8 +157,6 @@ class Engine:
             return "attention is computed by PyTorch: there is no kernel for this device, precision, width or compiler"
         if any(isinstance(module, nn.Linear) for module in self.model.modules()):
             return "the model's layers are not packed: it was not opened by Engine.load"
-        if self.model.config.experts:
-            return "the model has experts, which multiply their tokens together"
         return None
 
     # Whole answers ---------------------------------------------------------------------------------------------------

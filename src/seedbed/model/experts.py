@@ -69,6 +69,10 @@ class Router(nn.Module):
     def forward(self, x_ND: Tensor) -> Routing:
         with torch.autocast(x_ND.device.type, enabled=False):
             logits_NE = F.linear(x_ND.to(self.weight.dtype), self.weight)
+        return self.route(logits_NE)
+
+    def route(self, logits_NE: Tensor) -> Routing:
+        """What follows from the scores before they are softmaxed or squashed."""
         scores_NE = self.score(logits_NE)
         chosen_NC = self.preference(scores_NE).topk(self.active).indices
         return Routing(logits_NE, scores_NE, chosen_NC, self.weigh(scores_NE.gather(-1, chosen_NC)))
