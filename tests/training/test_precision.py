@@ -107,9 +107,10 @@ def test_the_scale_doubles_after_many_steps_without_overflow():
     assert fp16.adjusted(state, overflowed=False) == replace(state, loss_scale=2 * FIRST_SCALE, steps_at_scale=0)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "int8"])
 def test_a_narrow_run_resumes_to_the_same_bits(precision, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "GROW_AFTER", 3)  # so that the scale moves before and after the break
+    monkeypatch.setattr("seedbed.model.int8_products.WORTH", 0)  # else no product of these is large enough
     settings = {"steps": 10, "precision": precision, "checkpoint": CheckpointConfig(steps=5)}
     whole = tiny_trainer(tmp_path / "whole", **settings)
     whole.train()
@@ -137,6 +138,15 @@ def test_auto_is_fp32_on_a_cpu_and_fp8_is_refused_in_one_line():
     assert choose_precision("auto", CPU) == "fp32"
     with pytest.raises(ConfigError, match=r"^precision fp8 needs an NVIDIA GPU .*; the device is cpu"):
         choose_precision("fp8", CPU)
+
+
+def test_int8_is_refused_where_nothing_can_round(monkeypatch):
+    assert choose_precision("int8", CPU) == "int8"
+    with pytest.raises(ConfigError, match=r"^precision int8 needs a CPU and a C\+\+ compiler; the device is cuda"):
+        choose_precision("int8", torch.device("cuda"))
+    monkeypatch.setattr("seedbed.training.precision.available", lambda: False)
+    with pytest.raises(ConfigError, match=r"^precision int8 needs a CPU and a C\+\+ compiler"):
+        choose_precision("int8", CPU)
 
 
 def test_fp8_products_are_near_the_exact_ones_and_keep_the_weights():

@@ -167,9 +167,9 @@ class TrainConfig:
     deterministic: bool = True
     """Only algorithms that give the same bits every time. false trades that for speed on some devices."""
 
-    precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp8", "int8"] = "auto"
     """What matrix products compute in; weights and optimizer stay in fp32. auto: bf16 on CUDA that has it, else
-    fp32. fp16 scales its loss; fp8 needs an Ada or Hopper GPU."""
+    fp32. fp16 scales its loss; fp8 needs an Ada or Hopper GPU; int8, for large products, a CPU and a C++ compiler."""
 
     recompute: Literal["none", "full", "selective"] = "none"
     """What the backward pass computes a second time instead of keeping it. selective: all but matrix products and
@@ -219,6 +219,8 @@ class TrainConfig:
             raise ConfigError("shard_group divides processes under fsdp", "Give --train.parallel fsdp.")
         if self.parallel == "zero1" and self.tensor_parallel > 1:
             raise ConfigError("zero1 divides whole weights, tensor_parallel has none", "Take --train.parallel fsdp.")
+        if self.precision == "int8" and self.tensor_parallel > 1:
+            raise ConfigError("int8 products need whole weights, tensor_parallel has none", "Take one of the two.")
         positive(self, "epochs", "minutes", "horizon")
         at_least(self, 0, "clip")
         between(self, 0, LONGEST, "epochs", "minutes", "horizon")

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from seedbed.errors import ConfigError
 from seedbed.model.float8 import use_float8
+from seedbed.model.int8_products import use_int8_products
+from seedbed.native.library import available
 from seedbed.training.run_state import RunState
 
 MASTER = torch.float32
@@ -41,13 +43,15 @@ class Precision:
         self.scales = self.name == "fp16"
 
     def prepare(self, model: nn.Module) -> None:
-        """Makes the products inside the blocks read fp8, if this is that precision."""
+        """Makes the products inside the blocks read fp8 or int8, if this is that precision."""
         if self.name == "fp8":
             use_float8(model)
+        if self.name == "int8":
+            use_int8_products(model)
 
     def compute(self) -> contextlib.AbstractContextManager[object]:
         """Around forward passes."""
-        if self.name == "fp32":
+        if self.name in ("fp32", "int8"):
             return contextlib.nullcontext()
         # Its cache of narrow weights is emptied on leaving, and so never outlives a step of the optimizer.
         return torch.autocast(self.device.type, NARROW[self.name])
@@ -85,5 +89,10 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         raise ConfigError(
             f"precision fp8 needs an NVIDIA GPU of the Ada or Hopper generation or later; the device is {device}",
             "Take --train.precision auto.",
+        )
+    if wanted == "int8" and (device.type != "cpu" or not available()):
+        raise ConfigError(
+            f"precision int8 needs a CPU and a C++ compiler; the device is {device}",
+            "Take --train.precision auto, or install g++.",
         )
     return wanted

@@ -158,6 +158,7 @@ def test_an_error_is_told_once(tokens, tmp_path, capfd):
         ({"devices": 0}, "devices"),
         ({"shard_group": 2}, "shard_group divides processes under fsdp"),
         ({"parallel": "zero1", "tensor_parallel": 2}, "zero1 divides whole weights"),
+        ({"precision": "int8", "tensor_parallel": 2}, "int8 products need whole weights"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(settings, said):
