@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from seedbed.cli import main
 from seedbed.errors import ConfigError, DataError
 from seedbed.inference.chat import chat, recent
 from seedbed.inference.config import ChatConfig, GenerateConfig, SamplingConfig
@@ -28,6 +29,48 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def engine(folder):
     return Engine.load(folder)
+
+
+def test_the_command_line_says_what_may_be_said(folder, tmp_path, capsys):
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    schema |= {"additionalProperties": False}
+    (tmp_path / "schema.json").write_text(json.dumps(schema), encoding="utf-8")
+    (tmp_path / "answer.gbnf").write_text('root ::= "yes" | "no" # nothing else', encoding="utf-8")
+    told = {
+        "--json_schema": (json.dumps(schema), ('{"ok":true}', '{"ok":false}')),
+        "--json_schema=": (f"@{tmp_path / 'schema.json'}", ('{"ok":true}', '{"ok":false}')),
+        "--regex": ("[ab]{2}", ("aa", "ab", "ba", "bb")),
+        "--choice": ("yes,no", ("yes", "no")),
+        "--grammar": (f"@{tmp_path / 'answer.gbnf'}", ("yes", "no")),
+    }
+    for option, (value, wanted) in told.items():
+        command = ["generate", "--model", str(folder), "--prompt", "Is it?", option.rstrip("="), value, "--json"]
+        assert main([*command, "--device", "cpu"]) == 0
+        completion = json.loads(capsys.readouterr().out.splitlines()[-1])["completions"][0]
+        assert completion["text"] in wanted and completion["reason"] == "end"
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--json_schema", '{"not": {}}'], 'json_schema cannot be kept to: Unimplemented keys: ["not"]'),
+        (["--json_schema", "@nowhere.json"], "json_schema: cannot read nowhere.json: No such file"),
+        (["--regex", "("], "regex cannot be kept to: unclosed group"),
+        (["--choice", ""], "choice holds no text"),
+        (["--choice", "a", "--regex", "b"], "regex and choice are both given"),
+    ],
+)
+def test_what_cannot_be_kept_to_is_one_line_and_exit_code_2(folder, options, problem, capsys):
+    assert main(["generate", "--model", str(folder), "--prompt", "x", "--device", "cpu", *options]) == 2
+    printed = capsys.readouterr()
+    assert problem in printed.err and printed.out == ""
+
+
+def test_a_chat_answers_as_it_must(monkeypatch, folder, capsys):
+    messages = talk(monkeypatch, folder, "Hi\nYou\n", choice=["yes", "no"])
+    assert set(contents(messages, "assistant")) <= {"yes", "no"}
+    with pytest.raises(DataError, match="regex cannot be kept to"):
+        talk(monkeypatch, folder, "Hi\n", regex="[a&&b]")
 
 
 def config_of(folder, **settings):

@@ -74,8 +74,8 @@ def test_special_tokens_have_the_same_ids_in_every_kind_and_all_ascii_is_known(g
     tokenizer, _ = grown
     assert list(tokenizer.special_ids.values()) == list(range(len(SPECIALS)))
     ascii_text = "".join(map(chr, range(32, 127)))
-    assert b"".join(tokenizer._pieces[id] for id in tokenizer.encode(ascii_text)) == ascii_text.encode()
-    single = {piece for piece in tokenizer._pieces[len(SPECIALS) + 256 :] if len(piece) == 1}
+    assert b"".join(tokenizer.pieces[id] for id in tokenizer.encode(ascii_text)) == ascii_text.encode()
+    single = {piece for piece in tokenizer.pieces[len(SPECIALS) + 256 :] if len(piece) == 1}
     assert {character.encode() for character in ascii_text} <= single
 
 
@@ -145,6 +145,8 @@ def test_a_model_like_llama_2_has_the_ids_and_decodes_as_sentencepiece(tmp_path,
             assert "".join([*map(stream.push, ids), stream.flush()]) == loaded.decode(ids)
 
     agree()
+    assert loaded.decode(loaded.encode("Text", continues=True), continues=True) == "Text"
+    assert loaded.decode(loaded.encode("Text"), continues=True) == " Text"
     word = oracle.encode("Text wrapping")[-1]
     assert loaded.decode([word]) == loaded.decode([word], continues=True).removeprefix(" ")
     long = "the words of Text and lines\n" * (3 * PIECE_CHARACTERS // 28)

@@ -53,7 +53,9 @@ def to_yaml(cls: type, values: Mapping[str, Any], *, comments: bool = False, ind
             ]
         else:
             value = None if value is MISSING else value
-            written = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
+            written = yaml.safe_dump(
+                value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=math.inf
+            )
             written = written.strip().removesuffix("...").rstrip()  # YAML ends a bare scalar's document with dots
             lines.append(f"{indent}{name}: {written}")
     return "\n".join(lines).lstrip("\n") + "\n"

@@ -11,6 +11,7 @@ from seedbed.errors import DataError
 from seedbed.inference.config import ChatConfig, EngineConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.generate import say
+from seedbed.inference.grammars import read_files
 from seedbed.model.folder import tell_unfinished
 from seedbed.tokenizers.chat import encode_prompt, find_template
 
@@ -22,6 +23,7 @@ def chat(config: ChatConfig) -> dict[str, Any]:
 
     When the context is full the model is told the newest messages only; what is returned holds all.
     """
+    config = read_files(config)
     tell_unfinished(config.model)
     engine = Engine.load(
         config.model,
@@ -30,6 +32,7 @@ def chat(config: ChatConfig) -> dict[str, Any]:
         config=EngineConfig(guesses=config.guesses),
         draft=config.draft,
     )
+    engine.grammars.check(config)
     if config.template is not None:
         engine.tokenizer = engine.tokenizer.with_template(find_template(config.template))
     opening = [] if config.system is None else [{"role": "system", "content": config.system}]

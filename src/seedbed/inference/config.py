@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
@@ -12,6 +12,9 @@ from seedbed.errors import ConfigError
 MOST_STOPS = 256
 LONGEST_STOP = 1_000
 """Characters. Each new piece of text is searched for all of them."""
+
+CONSTRAINTS = ("json_schema", "regex", "choice", "grammar")
+"""Fields that say what may be said at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,20 @@ class SamplingConfig:
     stop: list[str] = field(default_factory=list)
     """Texts that end the continuation; they are not part of it."""
 
+    json_schema: str | dict[str, Any] | None = None
+    """The answer is JSON of this schema: its text, @FILE for one in a file, in Python also a dict. Without white space,
+    unless the schema's "x-guidance" says otherwise."""
+
+    regex: str | None = None
+    """The whole answer matches this regular expression (one without look-around and back-references)."""
+
+    choice: list[str] | None = None
+    """The answer is one of these texts."""
+
+    grammar: str | None = None
+    """The answer is a text of this grammar: rules as Lark writes them, from `start:` on, or as llama.cpp does (GBNF),
+    from `root ::=` on; @FILE for one in a file."""
+
     timeout: float | None = None
     """Seconds after which a continuation ends as it is. Left out: it takes its time."""
 
@@ -77,6 +94,8 @@ class SamplingConfig:
             raise ConfigError("stop holds an empty text, which would end every continuation at once")
         if len(self.stop) > MOST_STOPS or any(len(text) > LONGEST_STOP for text in self.stop):
             raise ConfigError(f"stop holds at most {MOST_STOPS} texts of at most {LONGEST_STOP:,} characters")
+        if len(given := [name for name in CONSTRAINTS if getattr(self, name) is not None]) > 1:
+            raise ConfigError(f"{given[0]} and {given[1]} are both given", "One of them says what may be said.")
         for token, bias in self.logit_bias.items():
             if not token.isdecimal() or not -100 <= bias <= 100:
                 raise ConfigError(

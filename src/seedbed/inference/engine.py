@@ -21,6 +21,7 @@ from seedbed.errors import ConfigError, DataError
 from seedbed.inference.adjustments import Adjustments
 from seedbed.inference.blocks import Blocks
 from seedbed.inference.config import WEIGHTS, EngineConfig, SamplingConfig
+from seedbed.inference.constraints import Grammars
 from seedbed.inference.drafts import Drafter, ModelDrafts, TextDrafts
 from seedbed.inference.generation import Completion, Generation, Likelihood
 from seedbed.inference.graphs import DecodeGraphs
@@ -103,6 +104,7 @@ class Engine:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.config = config or EngineConfig()
+        self.grammars = Grammars(tokenizer, self.vocabulary)
         weight = next(model.parameters())
         self.device = weight.device
         is_int8 = any(isinstance(module, PackedInt8Linear) for module in model.modules())
@@ -253,6 +255,7 @@ class Engine:
         for name, tokens in (("the prompt", ids), ("logit_bias", map(int, sampling.logit_bias))):
             if (wrong := next((token for token in tokens if not 0 <= token < vocabulary), None)) is not None:
                 raise DataError(f"{name} has token {wrong}, the model's vocabulary {vocabulary:,}")
+        self.grammars.check(sampling)
 
     # Step by step ----------------------------------------------------------------------------------------------------
 
@@ -270,6 +273,7 @@ class Engine:
             deadline=None if sampling.timeout is None else time.monotonic() + sampling.timeout,
             salt=salt,
             adjustments=Adjustments.of(sampling, ids, self.vocabulary, self.device),
+            constraint=self.grammars.constraint(sampling),
         )
         self.scheduler.add(generation)
         return generation
@@ -340,15 +344,14 @@ class Engine:
     def choose(self, logits_BV: Tensor, generations: Sequence[Generation]) -> list[tuple[Generation, str]]:
         """A token for each."""
         adjusted_BV = logits_BV.float()
-        if any(generation.adjustments is not None for generation in generations):
+        if any(g.adjustments is not None or g.constraint is not None for g in generations):
             rows = zip(adjusted_BV, generations, strict=True)
-            adjusted_BV = torch.stack([row_V if g.adjustments is None else g.adjustments(row_V) for row_V, g in rows])
+            adjusted_BV = torch.stack([generation.adjusted(row_V) for row_V, generation in rows])
         possible = adjusted_BV.amax(-1).isfinite().tolist()  # NaN is the largest of all
         told = []
         for place, generation in enumerate(generations):
             if not possible[place]:
-                generation.error = _no_choice(logits_BV[place])
-                told.append(self.end(generation, "error"))
+                told.append(self.fail(generation, _no_choice(logits_BV[place])))
         places = [place for place, can_be in enumerate(possible) if can_be]
         some = [generations[place] for place in places]
         rows_BV = adjusted_BV if len(some) == len(generations) else adjusted_BV[places]
@@ -361,16 +364,31 @@ class Engine:
         return told
 
     def take(self, generation: Generation, token: int) -> tuple[Generation, str]:
-        """One more token: the text that is now certain. It ends when the model, a stop text or its limit says so."""
+        """One more token, and those that must follow it: the text that is now certain. It ends when the model, a stop
+        text, its constraint or its limit says so."""
         if token in self.tokenizer.end_ids:
             return self.end(generation, "end")
-        generation.add(token)
-        piece = generation.text.push(token)
-        if generation.text.stopped:
-            return self.end(generation, "stop", piece)
-        if len(generation.tokens) < generation.limit:
-            return generation, piece
-        return self.end(generation, "length", piece)
+        constraint, piece = generation.constraint, ""
+        tokens = [token] if constraint is None else [token, *constraint.add(token)]
+        for place, each in enumerate(tokens, start=1):
+            generation.add(each)
+            generation.jumped += place > 1
+            piece += generation.text.push(each)
+            if generation.text.stopped:
+                return self.end(generation, "stop", piece)
+            if place == len(tokens) and constraint is not None and constraint.complete:
+                return self.end(generation, "end", piece)
+            if len(generation.tokens) == generation.limit:
+                return self.end(generation, "length", piece)
+        return generation, piece
+
+    def fail(self, generation: Generation, error: DataError) -> tuple[Generation, str]:
+        """It cannot go on, by its constraint if that says why; the others can."""
+        constraint = generation.constraint
+        if constraint is not None and constraint.stuck is not None:
+            error = DataError(f"the answer cannot go on as its constraint wants: {constraint.stuck}")
+        generation.error = error
+        return self.end(generation, "error")
 
     def end(self, generation: Generation, reason: str, piece: str = "") -> tuple[Generation, str]:
         """It is done; the text that was held back is certain now."""

@@ -14,6 +14,7 @@ from seedbed.errors import DataError
 from seedbed.inference.config import EngineConfig, GenerateConfig, SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.generation import Completion
+from seedbed.inference.grammars import read_files
 from seedbed.model.folder import tell_unfinished
 
 DEMO = ("Once upon a time", "def ", "The meaning of", "import ", "In the beginning")
@@ -30,6 +31,7 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
     Returns {"completions": [{"prompt", "text", "tokens", "reason"}, …]}, with `draft` also how many tokens were
     "guessed" and how many of them "right", with `logprobs` "likelihoods".
     """
+    config = read_files(config)
     prompts = list(DEMO) if config.demo else [config.prompt or ""]
     if config.prompts is not None:
         prompts = read_prompts(config.prompts)
@@ -41,6 +43,7 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
         config=EngineConfig(guesses=config.guesses),
         draft=config.draft,
     )
+    engine.grammars.check(config)
     if config.prompt is not None and config.n == 1:
         ids = engine.encode(config.prompt)
         engine.check(ids, config)

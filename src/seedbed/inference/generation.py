@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
 
 from seedbed.errors import SeedbedError
 from seedbed.inference.adjustments import Adjustments
 from seedbed.inference.config import SamplingConfig
+from seedbed.inference.constraints import Constraint
 from seedbed.inference.sampling import uniform
 from seedbed.inference.text import StopText
 
@@ -31,11 +34,14 @@ class Completion:
     text: str
     tokens: tuple[int, ...]
     reason: str
-    """"end": the model ended; "stop": a stop text came; "length": max_tokens or the context was reached; "timeout";
-    "cancelled"."""
+    """"end": the model ended, or its constraint lets nothing more come; "stop": a stop text came; "length": max_tokens
+    or the context was reached; "timeout"; "cancelled"."""
 
     likelihoods: tuple[Likelihood, ...] = ()
     """Of each token, and of the one that ended it; where they were asked for."""
+
+    jumped: int = 0
+    """Tokens that the model was not asked for: no other could come."""
 
     guessed: int = field(default=0, compare=False)
     """Tokens that were guessed before the model was asked."""
@@ -69,7 +75,11 @@ class Generation:
     """Tells apart whose blocks must not be shared."""
 
     adjustments: Adjustments | None = None
+    constraint: Constraint | None = None
     likelihoods: list[Likelihood] = field(default_factory=list)
+
+    jumped: int = 0
+    """Tokens that were made without a choice."""
 
     computed: int = 0
     """Tokens whose keys and values are in the cache."""
@@ -114,8 +124,15 @@ class Generation:
     @property
     def completion(self) -> Completion:
         assert self.reason is not None
-        likelihoods = tuple(self.likelihoods)
-        return Completion(self.text.whole, tuple(self.made), self.reason, likelihoods, self.guessed, self.right)
+        done = Completion(self.text.whole, tuple(self.made), self.reason, tuple(self.likelihoods), self.jumped)
+        return replace(done, guessed=self.guessed, right=self.right)
+
+    def adjusted(self, logits_V: Tensor) -> Tensor:
+        """The scores to choose by: changed by what was said, and −∞ for what may not be said."""
+        for change in (self.adjustments, self.constraint):
+            if change is not None:
+                logits_V = change(logits_V)
+        return logits_V
 
     def add(self, token: int) -> None:
         """One token more."""

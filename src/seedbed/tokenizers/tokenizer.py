@@ -53,7 +53,8 @@ class Tokenizer:
 
     `kind` is "bytes", "characters", "byte_pair" or "sentence_piece"; `vocab_size` is one more than the largest id.
     `pad_id`, `unk_id`, `bos_id` and `eos_id` are None where the tokenizer has no such token. `end_ids` are the ids that
-    end generation, the end of a document first. `chat_template` is Jinja source, or None.
+    end generation, the end of a document first. `pieces` are the bytes that each id stands for in a text, none for
+    special tokens. `chat_template` is Jinja source, or None.
     """
 
     def __init__(self, source: str, config: dict[str, Any], chat_template: str | None):
@@ -87,9 +88,9 @@ class Tokenizer:
         self.end_ids: tuple[int, ...] = tuple(dict.fromkeys(id for id in [self.eos_id, *turns] if id is not None))
         self._texts = token_bytes(self._scheme, vocabulary, {id for id, _ in added}, self.vocab_size)
         special = set(self.special_ids.values())
-        self._pieces = [b"" if id in special else text for id, text in enumerate(self._texts)]
-        self._lookup = _lookup(self.kind, self._pieces, self.unk_id)
-        self._cuts = may_cut(self._scheme, self._pieces, self._added)
+        self.pieces = [b"" if id in special else text for id, text in enumerate(self._texts)]
+        self._lookup = _lookup(self.kind, self.pieces, self.unk_id)
+        self._cuts = may_cut(self._scheme, self.pieces, self._added)
 
     @classmethod
     def build(cls, backend: tokenizers.Tokenizer, chat_template: str | None) -> Tokenizer:
@@ -137,8 +138,9 @@ class Tokenizer:
         same_specials = other.special_ids.items() <= self.special_ids.items()
         return same_specials and list(self._texts[: other.vocab_size]) == list(other._texts)
 
-    def encode(self, text: str, *, bos: bool = False, eos: bool = False) -> list[int]:
-        """The ids of a text, after <s> and before </s> where asked for.
+    def encode(self, text: str, *, bos: bool = False, eos: bool = False, continues: bool = False) -> list[int]:
+        """The ids of a text, after <s> and before </s> where asked for. `continues`: it goes on with another, so no
+        space is put before it.
 
         Raises DataError for a text that UTF-8 cannot hold (lone surrogates), ConfigError when <s> or </s> is asked of a
         tokenizer that has none.
@@ -147,13 +149,13 @@ class Tokenizer:
             raise ConfigError("this tokenizer has no token for the beginning of a text")
         if eos and self.eos_id is None:
             raise ConfigError("this tokenizer has no token for the end of a text")
-        ids: list[int] = self.encode_batch([text])[0].tolist()
+        ids: list[int] = self.encode_batch([text], continues=continues)[0].tolist()
         first = [self.bos_id] if bos and self.bos_id is not None else []
         last = [self.eos_id] if eos and self.eos_id is not None else []
         return first + ids + last
 
-    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
-        """The ids of many texts, without <s> and </s>: the way for bulk work."""
+    def encode_batch(self, texts: Sequence[str], *, continues: bool = False) -> list[NDArray[np.uint32]]:
+        """The ids of many texts, without <s> and </s>: the way for bulk work. `continues`: they go on with others."""
         if self._lookup is not None:
             return [self._lookup(text) for text in texts]
         for text in texts:
@@ -168,14 +170,16 @@ class Tokenizer:
                 if ids is None:
                     waiting.append((i, place, piece))
                 if len(waiting) >= PIECES_AT_ONCE:
-                    self._fill(encoded, waiting)
-        self._fill(encoded, waiting)
+                    self._fill(encoded, waiting, continues)
+        self._fill(encoded, waiting, continues)
         return [np.concatenate(parts) if parts else NO_IDS for parts in encoded]
 
-    def _fill(self, encoded: list[list[NDArray[np.uint32]]], waiting: list[tuple[int, int, str]]) -> None:
+    def _fill(
+        self, encoded: list[list[NDArray[np.uint32]]], waiting: list[tuple[int, int, str]], continues: bool
+    ) -> None:
         """Encodes the pieces that wait, on all cores, and puts their ids where they belong."""
         for begins in (True, False):
-            batch = [piece for piece in waiting if (piece[1] == 0) == begins]
+            batch = [piece for piece in waiting if (piece[1] == 0 and not continues) == begins]
             if not batch:
                 continue
             backend = self._backend if begins else self._following
@@ -220,7 +224,7 @@ class Tokenizer:
         return TokenStream(self, skip_special, drop_space=self._scheme.prepends and not continues)
 
     def _bytes_of(self, ids: Iterable[int], skip_special: bool) -> Iterator[bytes]:
-        pieces = self._pieces if skip_special else self._texts
+        pieces = self.pieces if skip_special else self._texts
         for id in ids:
             if not 0 <= id < len(pieces):
                 raise DataError(f"token {id} is outside this tokenizer's vocabulary of {self.vocab_size:,}")
@@ -228,7 +232,7 @@ class Tokenizer:
 
     def token_bytes(self) -> NDArray[np.int32]:
         """How many bytes of UTF-8 each id stands for (0 for special tokens), for bits per byte. Shape [vocab_size]."""
-        return np.array([len(piece) for piece in self._pieces], dtype=np.int32)
+        return np.array([len(piece) for piece in self.pieces], dtype=np.int32)
 
     def token_text(self, id: int) -> str:
         """What one id stands for, special tokens by their name; for tables and error messages."""
