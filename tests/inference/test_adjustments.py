@@ -64,6 +64,21 @@ def test_the_scores_stay_as_they_were_for_others():
     assert one(logits_V)[3] == -math.inf and not logits_V.any()
 
 
+def test_two_that_were_told_the_same_are_told_different_things_from_then_on():
+    def told(*made, fork_after=None):
+        config = SamplingConfig(no_repeat_ngram=2, frequency_penalty=1, repetition_penalty=2)
+        one = Adjustments(config, [1, 2], 6, CPU)
+        others = []
+        for number, token in enumerate(made):
+            if number == fork_after:
+                others.append(one.fork())
+                others[0].add(5)
+            one.add(token)
+        return [each(torch.ones(6)).tolist() for each in (one, *others)]
+
+    assert told(3, 1, 4, 1, fork_after=2) == [*told(3, 1, 4, 1), *told(3, 1, 5)]
+
+
 def test_who_changes_nothing_has_none():
     assert Adjustments.of(SamplingConfig(top_k=3), [1], 6, CPU) is None
     assert Adjustments.of(SamplingConfig(presence_penalty=0.1), [1], 6, CPU) is not None

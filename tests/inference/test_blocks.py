@@ -59,6 +59,13 @@ class Sequences(RuleBasedStateMachine):
             self.held.append([block])
 
     @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def hold(self, data):
+        more = data.draw(st.sampled_from(self.held))
+        self.blocks.hold(more)
+        self.held.append([*more])
+
+    @precondition(lambda self: self.held)
     @rule(name=st.sampled_from([b"a", b"b", b"c"]), data=st.data())
     def keep(self, name, data):
         block = data.draw(st.sampled_from(self.held))[0]

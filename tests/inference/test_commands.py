@@ -8,6 +8,7 @@ import json
 import pytest
 
 from seedbed.cli import main
+from seedbed.configuration import from_arguments
 from seedbed.errors import ConfigError, DataError
 from seedbed.inference.chat import chat, recent
 from seedbed.inference.config import ChatConfig, GenerateConfig, SamplingConfig
@@ -123,6 +124,39 @@ def test_several_continuations_of_each_prompt_stand_side_by_side(folder, engine,
         assert len(row["likelihoods"]) >= row["tokens"]
         assert all(each["logprob"] <= each["likeliest"][0][1] <= 0 for each in row["likelihoods"])
     assert len(generate(config_of(folder, prompt="one", n=3))["completions"]) == 3
+
+
+def test_the_best_of_some_beams_are_told_with_their_scores(folder, engine, tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_text("one\ntwo\n", encoding="utf-8")
+    wanted = [done for prompt in ("one", "two") for done in engine.search(prompt, beams=4, best=2, max_tokens=8)]
+    result = generate(config_of(folder, prompts=tmp_path / "prompts.txt", beams=4, best=2))["completions"]
+    assert [(row["text"], row["score"]) for row in result] == [(done.text, done.score) for done in wanted]
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == result
+    assert generate(config_of(folder, prompt="one", beams=4, best=2))["completions"] == result[:2]
+    capsys.readouterr()
+    generate(config_of(folder, prompt="one", beams=4))
+    assert capsys.readouterr().out == f"one{wanted[0].text}\n"
+
+
+def test_contrastive_search_is_asked_for_by_its_alpha(folder, engine, capsys):
+    generate(config_of(folder, prompt="one", penalty_alpha=0.6, top_k=4))
+    wanted = engine.search("one", penalty_alpha=0.6, top_k=4, max_tokens=8)[0]
+    assert capsys.readouterr().out == f"one{wanted.text}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--beams=4", "--temperature=0.5"], "temperature does nothing in a search"),
+        (["--penalty_alpha=0.6", "--top_k=4", "--seed=3"], "seed does nothing in a search"),
+        (["--length_penalty=0.6"], "length_penalty does nothing without beams"),
+        (["--beams=4", "--n=2"], "n continuations differ by chance"),
+        (["--best=2"], "best is 2, of 1 beams"),
+    ],
+)
+def test_options_that_a_search_does_not_read_are_refused(arguments, problem):
+    with pytest.raises(ConfigError, match=problem):
+        from_arguments(GenerateConfig, ["--model=m", "--prompt=a", *arguments])
 
 
 def test_a_model_in_whole_numbers_answers_nearly_alike(folder, engine):

@@ -74,6 +74,25 @@ def test_a_stop_across_tokens_never_leaks(pieces):
     assert state.stopped
 
 
+@given(st.text(st.characters(codec="utf-8"), max_size=6), st.text(max_size=4), st.text(max_size=4), STOPS)
+def test_what_goes_on_in_two_ways_is_two_texts(begun, one, other, stops):
+    """Wherever they part: inside a character, or inside a stop text."""
+    tokens = TOKENIZER.encode(begun)
+    for cut in range(len(tokens) + 1):
+        first = StopText(TOKENIZER.stream(), stops)
+        for token in tokens[:cut]:
+            if not first.stopped:
+                first.push(token)
+        ways = {one: first, other: first.fork()}
+        for rest, text in ways.items():
+            for token in TOKENIZER.encode(rest):
+                if not text.stopped:
+                    text.push(token)
+            text.flush()
+        for rest, text in ways.items():
+            assert text.whole == run([*tokens[:cut], *TOKENIZER.encode(rest)], stops, TOKENIZER.stream())[1].whole
+
+
 def test_half_a_stop_is_given_when_nothing_follows():
     given, state = run(["abE", "N"], ["END"])
     assert given == ["ab", "", "EN"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from copy import copy, deepcopy
 
 import torch
 from torch import Tensor
@@ -43,6 +44,13 @@ class Adjustments:
     ) -> Adjustments | None:
         """None when a request changes nothing."""
         return cls(config, prompt, vocabulary, device) if config.adjusts else None
+
+    def fork(self) -> Adjustments:
+        """Another one that was told the same."""
+        other = copy(self)
+        other.tokens, other.followers = deepcopy((self.tokens, self.followers))
+        other.counts_V, other.seen_V = self.counts_V.clone(), self.seen_V.clone()
+        return other
 
     def add(self, token: int) -> None:
         """A token was made."""

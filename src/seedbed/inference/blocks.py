@@ -65,6 +65,11 @@ class Blocks:
             self.holders[block] += 1
         return block
 
+    def hold(self, blocks: Sequence[int]) -> None:
+        """One sequence more holds them: one that goes on from where another stands."""
+        for block in blocks:
+            self.holders[block] += 1
+
     def keep(self, block: int, name: bytes) -> None:
         """The block, now full, can be found by that name, unless another one already can."""
         if name not in self._named and block not in self._names:

@@ -110,6 +110,70 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchConfig(SamplingConfig):
+    """Whether the likeliest continuation is looked for, instead of drawing token after token."""
+
+    beams: int | None = None
+    """Beam search: follow so many of the likeliest continuations side by side. 1 is greedy. Left out: none."""
+
+    best: int = 1
+    """How many of the continuations that beam search found are told, the best first."""
+
+    length_penalty: float = 1.0
+    """A continuation's score is the logarithm of its probability, over its tokens to this power: 1 is the mean of its
+    tokens, 0 favours short ones, more than 1 long ones."""
+
+    early_stopping: Literal["full", "unlikely", "never"] = "unlikely"
+    """When beam search ends before max_tokens, once as many continuations have ended as there are beams. full: at once.
+    unlikely: when none under way has a better score. never: when none can reach one, however long it becomes."""
+
+    beam_groups: int = 1
+    """Diverse beam search: beams in so many groups, each of which avoids the tokens of those before it."""
+
+    diversity: float = 0.0
+    """How much a token of another group is avoided: taken from its logarithm for each beam that has just taken it."""
+
+    penalty_alpha: float | None = None
+    """Contrastive search: of the top_k likeliest tokens take that with the best (1 − alpha) · probability − alpha ·
+    likeness to what was said. 0.6 and top_k 4 are usual. Left out: none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        between(self, 1, 1024, "beams", "best", "beam_groups")
+        between(self, -10, 10, "length_penalty")
+        between(self, 0, 100, "diversity")
+        between(self, 0, 1, "penalty_alpha")
+        if self.beams is not None and self.penalty_alpha is not None:
+            raise ConfigError("beams and penalty_alpha are two ways to search", "Give one of them.")
+        if self.penalty_alpha is not None and self.top_k is None:
+            raise ConfigError("penalty_alpha needs top_k: the tokens it chooses among", "For example --top_k 4.")
+        given = [name for name in ("top_k", "top_p", "min_p", "typical_p") if getattr(self, name) is not None]
+        if chance := [name for name in given if self.beams is not None or name != "top_k"] if self.is_search else []:
+            raise ConfigError(f"{chance[0]} is for drawing by chance, and a search draws nothing", "Leave it out.")
+        self._check_beams(self.beams or 1)
+
+    def _check_beams(self, beams: int) -> None:
+        if self.best > beams:
+            raise ConfigError(f"best is {self.best}, of {beams} beams", "Give as many beams, or fewer of the best.")
+        if beams % self.beam_groups:
+            raise ConfigError(f"{beams} beams do not make {self.beam_groups} equal groups")
+        if (self.beam_groups > 1) != (self.diversity > 0):
+            raise ConfigError("beam_groups and diversity are of use only together", "For example 2 and 0.5.")
+
+    @property
+    def is_search(self) -> bool:
+        """Whether nothing is drawn."""
+        return self.beams is not None or self.penalty_alpha is not None
+
+    def unused(self) -> dict[str, str]:
+        """Settings that are not read, and may have come from a file."""
+        told = dict.fromkeys(("temperature", "seed"), "in a search, which draws nothing") if self.is_search else {}
+        if self.beams is None:
+            told |= dict.fromkeys(("length_penalty", "early_stopping"), "without beams")
+        return told
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """How many are answered at once."""
 
@@ -146,7 +210,7 @@ WEIGHTS = Literal["stored", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig(SamplingConfig):
+class GenerateConfig(SearchConfig):
     """Continues texts."""
 
     model: Path
@@ -181,6 +245,8 @@ class GenerateConfig(SamplingConfig):
         super().__post_init__()
         between(self, 1, 64, "guesses")
         between(self, 1, 1024, "n")
+        if self.n > 1 and self.is_search:
+            raise ConfigError("n continuations differ by chance, and a search draws nothing", "Give beams and best.")
         if (self.prompt is not None) + (self.prompts is not None) + self.demo != 1:
             raise ConfigError("give one of prompt, prompts and demo", 'For example --prompt "Once upon a time".')
 

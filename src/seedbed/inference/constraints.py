@@ -24,7 +24,7 @@ from torch import Tensor
 from seedbed.configuration.hints import shown
 from seedbed.errors import DataError
 from seedbed.extras import missing
-from seedbed.inference.config import SamplingConfig
+from seedbed.inference.config import SamplingConfig, SearchConfig
 from seedbed.inference.grammars import grammar_of, wanted
 from seedbed.inference.spelling import spelling_of
 from seedbed.tokenizers.tokenizer import Tokenizer
@@ -97,6 +97,12 @@ class Constraint:
         self.forced.extend(ahead)
         return ()
 
+    def fork(self) -> Constraint:
+        """The same once more, to be told of other tokens."""
+        other = Constraint(self.matcher.deep_copy(), self.vocabulary, jumps=self.jumps)
+        other.forced, other.stuck = self.forced.copy(), self.stuck
+        return other
+
     def _follow(self, tokens: list[int]) -> None:
         if tokens and not self.matcher.consume_tokens(tokens):
             self.stuck = _line(self.matcher.get_error())
@@ -120,9 +126,10 @@ class Grammars:
         """For a request that begins; None when it may say anything. Raises what `check` raises."""
         if (said := wanted(sampling)) is None:
             return None
-        # Each token with its probability needs the model's scores for it, and one that would repeat an n-gram may not
-        # come, even where it must.
-        jumps = sampling.logprobs is None and sampling.no_repeat_ngram is None
+        # Each token with its probability needs the model's scores for it, as does a search, and one that would repeat
+        # an n-gram may not come, even where it must.
+        searches = isinstance(sampling, SearchConfig) and sampling.is_search
+        jumps = sampling.logprobs is None and sampling.no_repeat_ngram is None and not searches
         return Constraint(self._find(*said).deep_copy(), self.vocabulary, jumps=jumps)
 
     def _find(self, kind: str, text: str) -> LLMatcher:

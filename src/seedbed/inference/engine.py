@@ -19,13 +19,15 @@ from torch import Tensor, nn
 
 from seedbed.errors import ConfigError, DataError
 from seedbed.inference.adjustments import Adjustments
+from seedbed.inference.beam import beam_search
 from seedbed.inference.blocks import Blocks
-from seedbed.inference.config import WEIGHTS, EngineConfig, SamplingConfig
+from seedbed.inference.config import WEIGHTS, EngineConfig, SamplingConfig, SearchConfig
 from seedbed.inference.constraints import Grammars
+from seedbed.inference.contrastive import contrastive_search
 from seedbed.inference.drafts import Drafter, ModelDrafts, TextDrafts
 from seedbed.inference.generation import Completion, Generation, Likelihood
 from seedbed.inference.graphs import DecodeGraphs
-from seedbed.inference.sampling import choose_each
+from seedbed.inference.sampling import choose_each, no_choice
 from seedbed.inference.scheduler import Scheduler, Share
 from seedbed.inference.text import StopText
 from seedbed.model.accounting import cache_bytes
@@ -223,6 +225,23 @@ class Engine:
             for generation in unfinished:
                 self.cancel(generation)
 
+    def search(
+        self, prompt: str | Sequence[int], config: SearchConfig | None = None, **settings: Any
+    ) -> list[Completion]:
+        """The `best` likeliest continuations of a text, or of token ids, that beam search finds, the best first; or the
+        one of contrastive search. Settings are those of SearchConfig, `search("Once", beams=4, best=2)`.
+
+        DataError for what `check` refuses, and when the cache is too small for so many beams; BusyError when those who
+        are being answered leave too little of it.
+        """
+        config = replace(config or SearchConfig(), **settings)
+        ids = self.encode(prompt) if isinstance(prompt, str) else prompt
+        if config.beams is not None:
+            return beam_search(self, ids, config)
+        if config.penalty_alpha is not None:
+            return [contrastive_search(self, ids, config)]
+        raise ConfigError("a search needs beams or penalty_alpha", 'For example engine.search("Once", beams=4).')
+
     def fits(self, ids: Sequence[int]) -> bool:
         """Whether the context holds a prompt and a token more."""
         return len(ids) < self.model.config.context
@@ -262,8 +281,14 @@ class Engine:
     def submit(self, ids: Sequence[int], sampling: SamplingConfig, *, sample: int = 0, salt: bytes = b"") -> Generation:
         """A continuation that the next steps make; of several from one seed, each needs another `sample`. DataError for
         what `check` refuses. What has another `salt` shares nothing in the cache."""
+        generation = self.begin(ids, sampling, sample=sample, salt=salt)
+        self.scheduler.add(generation)
+        return generation
+
+    def begin(self, ids: Sequence[int], sampling: SamplingConfig, *, sample: int = 0, salt: bytes = b"") -> Generation:
+        """One that nobody continues yet."""
         self.check(ids, sampling)
-        generation = Generation(
+        return Generation(
             tokens=list(ids),
             prompt=len(ids),
             limit=min(len(ids) + sampling.max_tokens, self.model.config.context),
@@ -275,8 +300,6 @@ class Engine:
             adjustments=Adjustments.of(sampling, ids, self.vocabulary, self.device),
             constraint=self.grammars.constraint(sampling),
         )
-        self.scheduler.add(generation)
-        return generation
 
     def cancel(self, generation: Generation) -> None:
         """It is wanted no longer: its place and its blocks are free."""
@@ -343,15 +366,12 @@ class Engine:
 
     def choose(self, logits_BV: Tensor, generations: Sequence[Generation]) -> list[tuple[Generation, str]]:
         """A token for each."""
-        adjusted_BV = logits_BV.float()
-        if any(g.adjustments is not None or g.constraint is not None for g in generations):
-            rows = zip(adjusted_BV, generations, strict=True)
-            adjusted_BV = torch.stack([generation.adjusted(row_V) for row_V, generation in rows])
+        adjusted_BV = self.adjusted(logits_BV, generations)
         possible = adjusted_BV.amax(-1).isfinite().tolist()  # NaN is the largest of all
         told = []
         for place, generation in enumerate(generations):
             if not possible[place]:
-                told.append(self.fail(generation, _no_choice(logits_BV[place])))
+                told.append(self.fail(generation, no_choice(logits_BV[place])))
         places = [place for place, can_be in enumerate(possible) if can_be]
         some = [generations[place] for place in places]
         rows_BV = adjusted_BV if len(some) == len(generations) else adjusted_BV[places]
@@ -359,9 +379,17 @@ class Engine:
         tokens = choose_each(rows_BV, [generation.sampling for generation in some], numbers)
         for generation, token, place in zip(some, tokens, places, strict=True):
             if generation.sampling.logprobs is not None:
-                generation.likelihoods.append(_likelihood(logits_BV[place], token, generation.sampling.logprobs))
+                generation.likelihoods.append(Likelihood.of(token, logits_BV[place], generation.sampling.logprobs))
             told.append(self.take(generation, token))
         return told
+
+    def adjusted(self, logits_BV: Tensor, generations: Sequence[Generation]) -> Tensor:
+        """The scores to choose by, fp32: after what each request changes in those of the model."""
+        adjusted_BV = logits_BV.float()
+        if any(g.adjustments is not None or g.constraint is not None for g in generations):
+            rows = zip(adjusted_BV, generations, strict=True)
+            adjusted_BV = torch.stack([generation.adjusted(row_V) for row_V, generation in rows])
+        return adjusted_BV
 
     def take(self, generation: Generation, token: int) -> tuple[Generation, str]:
         """One more token, and those that must follow it: the text that is now certain. It ends when the model, a stop
@@ -408,15 +436,3 @@ def _open(
             raise ConfigError("weights int8 needs a CPU", "Give --device cpu, or leave it out.")
         model = quantise(model.float())
     return pack(model), tokenizer
-
-
-def _likelihood(logits_V: Tensor, token: int, count: int) -> Likelihood:
-    logprobs_V = logits_V.float().log_softmax(-1)
-    values, tokens = (found.tolist() for found in logprobs_V.topk(min(count, len(logprobs_V))))
-    return Likelihood(token, logprobs_V[token].item(), tuple(zip(tokens, values, strict=True)))
-
-
-def _no_choice(logits_V: Tensor) -> DataError:
-    if logits_V.isfinite().any() and not logits_V.isnan().any():
-        return DataError("no token is possible any more: what the request forbids is everything", "Forbid less.")
-    return DataError("the model's scores are not numbers: its weights are broken", "Use an earlier checkpoint.")

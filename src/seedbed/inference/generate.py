@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
     file.
 
     Returns {"completions": [{"prompt", "text", "tokens", "reason"}, …]}, with `draft` also how many tokens were
-    "guessed" and how many of them "right", with `logprobs` "likelihoods".
+    "guessed" and how many of them "right", with `logprobs` "likelihoods", with beams "score".
     """
     config = read_files(config)
     prompts = list(DEMO) if config.demo else [config.prompt or ""]
@@ -44,7 +44,8 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
         draft=config.draft,
     )
     engine.grammars.check(config)
-    if config.prompt is not None and config.n == 1:
+    alone = config.prompt is not None and config.n == 1 and config.best == 1
+    if config.prompt is not None and alone and not config.is_search:
         ids = engine.encode(config.prompt)
         engine.check(ids, config)
         sys.stdout.write(config.prompt)
@@ -56,14 +57,28 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
         except DataError as error:
             raise DataError(f"prompt {number}: {error.problem}", error.fix) from None
     results = []
-    for first in range(0, len(prompts), ROWS_AT_ONCE):
-        some = [prompt for prompt in prompts[first : first + ROWS_AT_ONCE] for _ in range(config.n)]
-        done = engine.complete(encoded[first : first + ROWS_AT_ONCE], config, n=config.n)
-        for prompt, completion in zip(some, done, strict=True):
-            results.append(_told(prompt, completion))
+    for number, completion in _completions(engine, encoded, config):
+        prompt = prompts[number]
+        results.append(_told(prompt, completion))
+        if config.demo:
+            print(f"── {prompt!r}\n{prompt}{completion.text}\n", flush=True)
+        else:
             line = json.dumps(results[-1], ensure_ascii=False)
-            print(f"── {prompt!r}\n{prompt}{completion.text}\n" if config.demo else line, flush=True)
+            print(f"{prompt}{completion.text}" if alone else line, flush=True)
     return {"completions": results}
+
+
+def _completions(
+    engine: Engine, encoded: Sequence[Sequence[int]], config: GenerateConfig
+) -> Iterator[tuple[int, Completion]]:
+    """Of each prompt, with its number, as they are done."""
+    if config.is_search:
+        for number, ids in enumerate(encoded):
+            yield from ((number, completion) for completion in engine.search(ids, config))
+        return
+    for first in range(0, len(encoded), ROWS_AT_ONCE):
+        done = engine.complete(encoded[first : first + ROWS_AT_ONCE], config, n=config.n)
+        yield from ((first + row // config.n, completion) for row, completion in enumerate(done))
 
 
 def say(engine: Engine, ids: Sequence[int], sampling: SamplingConfig) -> Completion:
@@ -84,6 +99,8 @@ def _told(prompt: str, completion: Completion) -> dict[str, Any]:
         "tokens": len(completion.tokens),
         "reason": completion.reason,
     }
+    if completion.score is not None:
+        told["score"] = completion.score
     likelihoods = [asdict(likelihood) for likelihood in completion.likelihoods]
     guesses = {"guessed": completion.guessed, "right": completion.right} if completion.guessed else {}
     return told | guesses | ({"likelihoods": likelihoods} if likelihoods else {})

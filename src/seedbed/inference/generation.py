@@ -1,4 +1,7 @@
-"""A continuation while it is made."""
+"""A continuation while it is made.
+
+Shape suffixes: V vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,13 @@ class Likelihood:
     likeliest: tuple[tuple[int, float], ...]
     """The likeliest tokens with theirs, as many as were asked for."""
 
+    @classmethod
+    def of(cls, token: int, logits_V: Tensor, count: int) -> Likelihood:
+        """`count`: how many likeliest ones."""
+        logprobs_V = logits_V.float().log_softmax(-1)
+        values, tokens = (found.tolist() for found in logprobs_V.topk(min(count, len(logprobs_V))))
+        return cls(token, logprobs_V[token].item(), tuple(zip(tokens, values, strict=True)))
+
 
 @dataclass(frozen=True)
 class Completion:
@@ -39,6 +49,9 @@ class Completion:
 
     likelihoods: tuple[Likelihood, ...] = ()
     """Of each token, and of the one that ended it; where they were asked for."""
+
+    score: float | None = None
+    """Of beam search: the logarithm of its probability, after penalties, over its tokens^length_penalty."""
 
     jumped: int = 0
     """Tokens that the model was not asked for: no other could come."""
@@ -124,8 +137,15 @@ class Generation:
     @property
     def completion(self) -> Completion:
         assert self.reason is not None
-        done = Completion(self.text.whole, tuple(self.made), self.reason, tuple(self.likelihoods), self.jumped)
-        return replace(done, guessed=self.guessed, right=self.right)
+        return Completion(
+            self.text.whole,
+            tuple(self.made),
+            self.reason,
+            tuple(self.likelihoods),
+            jumped=self.jumped,
+            guessed=self.guessed,
+            right=self.right,
+        )
 
     def adjusted(self, logits_V: Tensor) -> Tensor:
         """The scores to choose by: changed by what was said, and −∞ for what may not be said."""
@@ -133,6 +153,19 @@ class Generation:
             if change is not None:
                 logits_V = change(logits_V)
         return logits_V
+
+    def fork(self) -> Generation:
+        """The same once more, to go on in another way. Who forks sees to its blocks."""
+        return replace(
+            self,
+            tokens=[*self.tokens],
+            text=self.text.fork(),
+            adjustments=None if self.adjustments is None else self.adjustments.fork(),
+            constraint=None if self.constraint is None else self.constraint.fork(),
+            likelihoods=[*self.likelihoods],
+            blocks=[*self.blocks],
+            names=[*self.names],
+        )
 
     def add(self, token: int) -> None:
         """One token more."""

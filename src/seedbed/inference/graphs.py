@@ -44,7 +44,7 @@ class DecodeGraphs:
         self._broken = False
 
     def step(self, tokens_N: Tensor, places: Places) -> Tensor:
-        """What the model makes of each token (N, D); valid until the next pass."""
+        """What the model makes of each token (N, D)."""
         if self._broken:
             return self.model.step(tokens_N, places, self.cache)
         sizes = padded_sizes(*places.tables_QW.shape)
@@ -58,7 +58,7 @@ class DecodeGraphs:
         recording = self.recordings[sizes]
         fill(recording.tokens_N, recording.places, tokens_N, places, self.spare)
         recording.graph.replay()
-        return recording.x_ND[: len(tokens_N)]
+        return recording.x_ND[: len(tokens_N)].clone()
 
     def _record(self, rows: int, width: int) -> Recording:
         device = self.cache.keys_LMGKS.device

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seedbed.errors import DataError
 from seedbed.inference.config import SamplingConfig
 from seedbed.native.library import available, function
 
@@ -27,7 +28,7 @@ def choose(logits_BV: Tensor, config: SamplingConfig, numbers: Iterable[float]) 
         return logits_BV.argmax(-1)
     if logits_BV.device.type == "cpu" and logits_BV.dtype == torch.float32 and available():
         return _by_kernel(logits_BV, config, numbers)
-    exact_BV = _exact(logits_BV)
+    exact_BV = exact(logits_BV)
     # The likeliest token's logit becomes 0, so that a low temperature makes the others −∞ and never itself NaN.
     scaled_BV = (exact_BV - exact_BV.amax(-1, keepdim=True)) / config.temperature
     uniform_B = torch.tensor(list(numbers), dtype=torch.float64)
@@ -64,9 +65,16 @@ def choose_each(logits_BV: Tensor, configs: Sequence[SamplingConfig], numbers: S
     return tokens
 
 
-def _exact(logits_BV: Tensor) -> Tensor:
+def exact(logits_BV: Tensor) -> Tensor:
     """In fp64, in which the last token's share of a large vocabulary is not rounded away; MPS has none."""
     return (logits_BV.cpu() if logits_BV.device.type == "mps" else logits_BV).double()
+
+
+def no_choice(logits_V: Tensor) -> DataError:
+    """What to say where no token can be chosen."""
+    if logits_V.isfinite().any() and not logits_V.isnan().any():
+        return DataError("no token is possible any more: what the request forbids is everything", "Forbid less.")
+    return DataError("the model's scores are not numbers: its weights are broken", "Use an earlier checkpoint.")
 
 
 def restrict(logits_BV: Tensor, config: SamplingConfig) -> Tensor:
@@ -88,6 +96,16 @@ def restrict(logits_BV: Tensor, config: SamplingConfig) -> Tensor:
         expected_BV = torch.special.entr(logits_BV.softmax(-1)).sum(-1, keepdim=True)
         logits_BV = first_that_hold(config.typical_p, logits_BV, (surprise_BV - expected_BV).abs())
     return logits_BV
+
+
+def likeliest(scores_BV: Tensor, count: int) -> list[tuple[int, int]]:
+    """Row and token of the `count` largest scores of all rows, the largest first, of equal ones the first; fewer where
+    others are −∞."""
+    scores_N = scores_BV.flatten()
+    least = scores_N.topk(min(count, len(scores_N))).values[-1]
+    places_M = ((scores_N >= least) & (scores_N > -torch.inf)).nonzero().flatten()  # more, where some are equal
+    order_M = scores_N[places_M].argsort(descending=True, stable=True)
+    return [divmod(place, scores_BV.shape[-1]) for place in places_M[order_M][:count].tolist()]
 
 
 def first_that_hold(mass: float, logits_BV: Tensor, rank_BV: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Scheduler:
         """It has ended, or is wanted no longer."""
         if generation in self.running:
             self.running.remove(generation)
-            self._let_go(generation)
+            self.let_go(generation)
         elif generation in self.waiting:
             self.waiting.remove(generation)
 
@@ -73,14 +73,14 @@ class Scheduler:
                     budget -= count
         while self.waiting and len(self.running) < self.rows and budget > 0:
             generation = self.waiting[0]
-            self._find_beginning(generation)
+            self.find_beginning(generation)
             if self._is_coming(generation):
-                self._let_go(generation)
+                self.let_go(generation)
                 break
             count = min(generation.missing, budget)
             needed = -(-(generation.computed + count) // BLOCK) - len(generation.blocks)
             if needed > self.blocks.available:
-                self._let_go(generation)
+                self.let_go(generation)
                 break
             self.waiting.popleft()
             self.running.append(generation)
@@ -107,7 +107,7 @@ class Scheduler:
             self.blocks.release(generation.blocks[generation.passed : passed])
             generation.passed = passed
 
-    def _find_beginning(self, generation: Generation) -> None:
+    def find_beginning(self, generation: Generation) -> None:
         """Blocks that someone computed already. The last token is computed in any case: another follows from it."""
         full = (len(generation.tokens) - 1) // BLOCK
         if full > len(generation.names):
@@ -134,7 +134,7 @@ class Scheduler:
                 continue
             youngest = self.running.pop()
             shares.pop(youngest, None)
-            self._let_go(youngest)
+            self.let_go(youngest)
             self.waiting.appendleft(youngest)
             if youngest is generation:
                 return False
@@ -152,6 +152,6 @@ class Scheduler:
             generation.blocks.append(block)
         return min(ahead, len(generation.blocks) * BLOCK - positions)
 
-    def _let_go(self, generation: Generation) -> None:
+    def let_go(self, generation: Generation) -> None:
         self.blocks.release(generation.blocks[generation.passed :])
         generation.blocks, generation.computed, generation.passed = [], 0, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 from seedbed.tokenizers.tokenizer import TokenStream
 
@@ -21,6 +22,12 @@ class StopText:
     def push(self, token: int) -> str:
         """The text that is certain after one more token."""
         return self._give(self.stream.push(token), last=False)
+
+    def fork(self) -> StopText:
+        """Another one that stands where this one stands."""
+        other = copy(self)
+        other.stream = self.stream.fork()
+        return other
 
     def flush(self) -> str:
         """What was held back, now that no token follows."""

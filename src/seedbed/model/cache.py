@@ -105,6 +105,13 @@ class PagedCache:
             config.layers, convolutions, blocks * BLOCK, config.width, device=device, dtype=dtype
         )
 
+    def copy(self, source: int, target: int) -> None:
+        """Makes one block what another one is."""
+        for held in (self.keys_LMGKS, self.values_LMGSK):
+            held[:, target] = held[:, source]
+        first, other = source * BLOCK, target * BLOCK
+        self.inputs_LCND[:, :, other : other + BLOCK] = self.inputs_LCND[:, :, first : first + BLOCK]
+
     def layers(self, places: Places) -> list[PagedLayer]:
         """The cache of each layer, for a pass of new tokens."""
         held = zip(self.keys_LMGKS, self.values_LMGSK, self.inputs_LCND, self.masks, strict=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -296,6 +297,12 @@ class TokenStream:
         if raw and self._drop_space:
             raw, self._drop_space = raw.removeprefix(b" "), False
         return self._decoder.decode(raw)
+
+    def fork(self) -> TokenStream:
+        """Another one that stands where this one stands."""
+        other = copy(self)
+        other._decoder = copy(self._decoder)
+        return other
 
     def flush(self) -> str:
         """What is left at the end: an unfinished character as U+FFFD. The stream starts anew after it."""
