@@ -266,6 +266,7 @@ def test_a_grammar_that_grows_too_complex_ends_its_request_alone(monkeypatch):
     engine = engine_of("bytes", context=128)
     with pytest.raises(DataError, match=r"as its constraint wants: .*states"):
         complete(engine, regex="([a-m]{3}|[n-z]{4}|[0-9]{5})+!")
+    assert not engine.grammars._kept  # the next one begins with an automaton that has not grown
 
 
 def test_a_grammar_is_compiled_once_and_the_oldest_goes(monkeypatch):

@@ -115,6 +115,8 @@ def test_a_schema_that_cannot_be_kept_to_is_refused_at_once(schema, problem):
         ({"regex": "a?" * LONGEST}, f"at most {LONGEST:,}"),
         ({"regex": "\ud800"}, "no text that can be written"),
         ({"choice": []}, "choice holds no text"),
+        ({"choice": "yes"}, "choice is no list of texts"),
+        ({"choice": ["yes", 1]}, "choice is no list of texts"),
         ({"choice": ["x" * LONGEST]}, f"at most {LONGEST:,}"),
         ({"grammar": ""}, "neither a rule start: (Lark)"),
         ({"grammar": "root ::= ("}, "GBNF"),

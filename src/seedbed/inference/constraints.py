@@ -132,6 +132,11 @@ class Grammars:
         jumps = sampling.logprobs is None and sampling.no_repeat_ngram is None and not searches
         return Constraint(self._find(*said).deep_copy(), self.vocabulary, jumps=jumps)
 
+    def forget(self, sampling: SamplingConfig) -> None:
+        """A request got stuck: what its automaton has grown to, which all of this grammar share, helps no other."""
+        with self._lock:
+            self._kept.pop(wanted(sampling) or ("", ""), None)
+
     def _find(self, kind: str, text: str) -> LLMatcher:
         with self._lock:
             if (found := self._kept.get((kind, text))) is not None:
@@ -162,9 +167,11 @@ class Grammars:
         made: list[LLMatcher] = []
         with stacks:
             usual = threading.stack_size(STACK)
-            thread = threading.Thread(target=compile)
-            thread.start()
-            threading.stack_size(usual)
+            try:
+                thread = threading.Thread(target=compile)
+                thread.start()
+            finally:
+                threading.stack_size(usual)
         thread.join()
         beginning = Constraint(made[0].deep_copy(), self.vocabulary, jumps=True)
         beginning.possible()

@@ -415,6 +415,7 @@ class Engine:
         constraint = generation.constraint
         if constraint is not None and constraint.stuck is not None:
             error = DataError(f"the answer cannot go on as its constraint wants: {constraint.stuck}")
+            self.grammars.forget(generation.sampling)
         generation.error = error
         return self.end(generation, "error")
 

@@ -45,7 +45,7 @@ def wanted(sampling: SamplingConfig) -> tuple[str, str] | None:
         return None
     value = getattr(sampling, kind)
     try:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text = value if isinstance(value, str) and kind != "choice" else json.dumps(value, ensure_ascii=False)
         size = len(text.encode("utf-8"))
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{kind} is no text that can be written: {error}") from None
@@ -76,6 +76,8 @@ def grammar_of(kind: str, text: str) -> str:
         texts = json.loads(text)
         if not texts:
             raise DataError("choice holds no text", "Leave it out, or give texts to choose from.")
+        if not isinstance(texts, list) or not all(isinstance(said, str) for said in texts):
+            raise DataError("choice is no list of texts")
         return LLMatcher.grammar_from_regex("|".join(map(_literal, texts)))
     return _lark(text)
 
