@@ -16,6 +16,7 @@ from seedbed.inference.engine import Engine
 from seedbed.inference.generate import DEMO, ROWS_AT_ONCE, generate, read_prompts
 from seedbed.tokenizers import bytes as byte_tokenizer
 from seedbed.tokenizers.chat import encode_prompt
+from tests.random_adapters import random_adapter
 from tests.random_models import random_model, saved
 
 TOKENIZER = byte_tokenizer.build()
@@ -172,6 +173,22 @@ def test_a_model_in_whole_numbers_answers_nearly_alike(folder, engine):
         Engine.load(folder, weights="int7")
     with pytest.raises(ConfigError, match="weights int8 needs a CPU"):
         Engine.load(folder, weights="int8", device="meta")
+
+
+def test_an_adapter_is_worn_by_every_answer(folder, tmp_path, monkeypatch, capsys):
+    plain = Engine.load(folder)
+    formal = random_adapter(tmp_path / "formal", plain.model.config)
+    engine = Engine.load(folder, adapters={"formal": formal})
+    (tmp_path / "prompts.txt").write_text("one\ntwo\n", encoding="utf-8")
+    wanted = [engine.generate(prompt, max_tokens=8, adapter="formal") for prompt in ("one", "two")]
+    assert wanted != [plain.generate(prompt, max_tokens=8) for prompt in ("one", "two")]
+    rows = generate(config_of(folder, prompts=tmp_path / "prompts.txt", adapter=formal))["completions"]
+    assert [row["text"] for row in rows] == wanted
+    assert generate(config_of(folder, prompt="one", adapter=formal))["completions"][0]["text"] == wanted[0]
+    said = talk(monkeypatch, folder, "Hi\n", adapter=formal)
+    assert contents(said, "assistant") == [engine.chat(said[:1], max_tokens=8, adapter="formal")]
+    with pytest.raises(DataError, match="is no adapter"):
+        generate(config_of(folder, prompt="one", adapter=tmp_path))
 
 
 def test_the_demo_continues_every_opening(folder, capsys):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Thread
+from typing import Any
 
 from seedbed.errors import BusyError
 from seedbed.inference.config import SamplingConfig
@@ -51,18 +52,25 @@ class AsyncEngine:
         self._thread.start()
 
     async def stream(
-        self, ids: Sequence[int], sampling: SamplingConfig, *, sample: int = 0, salt: bytes = b""
+        self,
+        ids: Sequence[int],
+        sampling: SamplingConfig,
+        *,
+        sample: int = 0,
+        salt: bytes = b"",
+        adapter: str | None = None,
     ) -> AsyncIterator[Event]:
         """Text as it comes. Raises DataError for what the engine refuses, BusyError when too many are waiting. Who is
         cancelled, or stops listening, takes the request back."""
-        self.engine.check(ids, sampling)
+        self.engine.check(ids, sampling, adapter)
         if self._broken is not None:
             raise RuntimeError("the engine has stopped") from self._broken
         if len(self.listeners) >= self.most:
             raise BusyError(f"{self.most:,} requests are being answered already", "Ask again later.")
         listener = Listener(asyncio.get_running_loop())
         self.listeners.add(listener)
-        self._wishes.put(lambda: self._submit(listener, ids, sampling, sample, salt))
+        asked = {"sample": sample, "salt": salt, "adapter": adapter}
+        self._wishes.put(lambda: self._submit(listener, ids, sampling, asked))
         try:
             while True:
                 event = await listener.events.get()
@@ -77,10 +85,16 @@ class AsyncEngine:
             self._wishes.put(lambda: self._cancel(listener))
 
     async def complete(
-        self, ids: Sequence[int], sampling: SamplingConfig, *, sample: int = 0, salt: bytes = b""
+        self,
+        ids: Sequence[int],
+        sampling: SamplingConfig,
+        *,
+        sample: int = 0,
+        salt: bytes = b"",
+        adapter: str | None = None,
     ) -> Completion:
         """The whole answer."""
-        async for event in self.stream(ids, sampling, sample=sample, salt=salt):
+        async for event in self.stream(ids, sampling, sample=sample, salt=salt, adapter=adapter):
             if event.completion is not None:
                 return event.completion
         raise AssertionError("a stream ends with a completion")
@@ -115,10 +129,10 @@ class AsyncEngine:
         return True
 
     def _submit(
-        self, listener: Listener, ids: Sequence[int], sampling: SamplingConfig, sample: int, salt: bytes
+        self, listener: Listener, ids: Sequence[int], sampling: SamplingConfig, asked: Mapping[str, Any]
     ) -> None:
         if not listener.gone:
-            listener.generation = self.engine.submit(ids, sampling, sample=sample, salt=salt)
+            listener.generation = self.engine.submit(ids, sampling, **asked)
             self._by_generation[listener.generation] = listener
 
     def _cancel(self, listener: Listener) -> None:

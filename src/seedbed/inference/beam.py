@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 
 
 @torch.inference_mode()
-def beam_search(engine: Engine, ids: Sequence[int], config: SearchConfig) -> list[Completion]:
+def beam_search(
+    engine: Engine, ids: Sequence[int], config: SearchConfig, adapter: str | None = None
+) -> list[Completion]:
     """The `best` of what is found, the best first, no two with the same tokens. `beams` must be set."""
     assert config.beams is not None
     with Branches(engine) as branches:
-        first = engine.begin(ids, config)
+        first = engine.begin(ids, config, adapter=adapter)
         engine.scheduler.find_beginning(first)
         branches.grow(first, most=config.beams, apart=len(ids))
         while first.missing:

@@ -71,7 +71,7 @@ class Branches:
         shares = [Share(branch, min(branch.missing, self.scheduler.step_tokens)) for branch in branches]
         for share in shares:
             self._make_room(share)
-        x_ND = self.engine.run(*self.engine.read(shares, [[]] * len(shares)))
+        x_ND = self.engine.run(shares, [[]] * len(shares))
         for share in shares:
             self.scheduler.computed(share.generation, share.count)
         return x_ND

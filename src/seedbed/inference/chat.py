@@ -10,7 +10,7 @@ from seedbed.devices import choose_device
 from seedbed.errors import DataError
 from seedbed.inference.config import ChatConfig, EngineConfig
 from seedbed.inference.engine import Engine
-from seedbed.inference.generate import say
+from seedbed.inference.generate import named, say
 from seedbed.inference.grammars import read_files
 from seedbed.model.folder import tell_unfinished
 from seedbed.tokenizers.chat import encode_prompt, find_template
@@ -25,14 +25,17 @@ def chat(config: ChatConfig) -> dict[str, Any]:
     """
     config = read_files(config)
     tell_unfinished(config.model)
+    adapters = named(config.adapter)
     engine = Engine.load(
         config.model,
         device=choose_device(config.device),
         weights=config.weights,
+        adapters=adapters,
         config=EngineConfig(guesses=config.guesses),
         draft=config.draft,
     )
     engine.grammars.check(config)
+    adapter = next(iter(adapters), None)
     if config.template is not None:
         engine.tokenizer = engine.tokenizer.with_template(find_template(config.template))
     opening = [] if config.system is None else [{"role": "system", "content": config.system}]
@@ -56,7 +59,7 @@ def chat(config: ChatConfig) -> dict[str, Any]:
                 context = engine.model.config.context
                 print(f"(The model's context of {context:,} tokens is full: it forgets the oldest messages.)")
                 forgets = True
-            if reply := say(engine, prompt, config).text:
+            if reply := say(engine, prompt, config, adapter).text:
                 messages.append({"role": "assistant", "content": reply})
             else:  # a conversation holds no empty reply: the next question stands in this one's place
                 messages.pop()

@@ -225,6 +225,9 @@ class GenerateConfig(SearchConfig):
     demo: bool = False
     """Continue a few built-in openings."""
 
+    adapter: Path | None = None
+    """A LoRA adapter over the model: a folder in peft's file format. Left out: the model as it is."""
+
     weights: WEIGHTS = "stored"
     """int8: the layers in 8-bit whole numbers, rounded as the model is opened: a fourth as large, and faster."""
 
@@ -264,6 +267,9 @@ class ChatConfig(SamplingConfig):
 
     system: str | None = None
     """A system message to begin with."""
+
+    adapter: Path | None = None
+    """A LoRA adapter over the model: a folder in peft's file format. Left out: the model as it is."""
 
     weights: WEIGHTS = "stored"
     """int8: the layers in 8-bit whole numbers, rounded as the model is opened: a fourth as large, and faster."""

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 
 
 @torch.inference_mode()
-def contrastive_search(engine: Engine, ids: Sequence[int], config: SearchConfig) -> Completion:
+def contrastive_search(
+    engine: Engine, ids: Sequence[int], config: SearchConfig, adapter: str | None = None
+) -> Completion:
     """The continuation. `penalty_alpha` and `top_k` must be set."""
     assert config.penalty_alpha is not None and config.top_k is not None
     alpha = config.penalty_alpha
     with Branches(engine) as branches:
-        branch = engine.begin(ids, config)
+        branch = engine.begin(ids, config, adapter=adapter)
         branches.grow(branch, most=min(config.top_k, engine.vocabulary), apart=branch.limit - 1)
         # What the model makes of each token of the prompt is needed, and no block keeps it: all is read.
         parts = []

@@ -31,6 +31,8 @@ from seedbed.inference.sampling import choose_each, no_choice
 from seedbed.inference.scheduler import Scheduler, Share
 from seedbed.inference.text import StopText
 from seedbed.model.accounting import cache_bytes
+from seedbed.model.adapters.adapters import Adapters
+from seedbed.model.adapters.folder import read_adapter
 from seedbed.model.cache import BLOCK, PagedCache, Places, widest_window
 from seedbed.model.folder import load_model
 from seedbed.model.linears.int8 import quantise
@@ -93,11 +95,12 @@ class Engine:
         tokenizer: Tokenizer,
         config: EngineConfig | None = None,
         *,
+        adapters: Adapters | None = None,
         draft: Transformer | TextDraft | None = None,
     ):
-        """`draft`: what guesses tokens ahead, to be checked together: a smaller model with the same tokens; "lookup",
-        what followed earlier in the same text; "ngram", what followed in all texts. ConfigError when the model reads
-        both ways: it cannot go on with a text."""
+        """`adapters`: what requests may wear. `draft`: what guesses tokens ahead, to be checked together; a smaller
+        model with the same tokens; "lookup", what followed earlier in the same text; "ngram", what followed in all
+        texts. ConfigError when the model reads both ways: it cannot go on with a text."""
         if not model.config.causal:
             raise ConfigError(
                 "the model reads both ways (model.causal is false): it cannot go on with a text",
@@ -106,6 +109,7 @@ class Engine:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.config = config or EngineConfig()
+        self.adapters = adapters or Adapters(model, {})
         self.grammars = Grammars(tokenizer, self.vocabulary)
         weight = next(model.parameters())
         self.device = weight.device
@@ -140,19 +144,22 @@ class Engine:
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype | None = None,
         weights: str = "stored",
+        adapters: Mapping[str, str | Path] | None = None,
         config: EngineConfig | None = None,
         draft: str | Path | None = None,
     ) -> Engine:
         """From what `load_model` opens, with weights of `dtype`, or of the one they are stored in, packed for speed.
-        `weights` int8: its layers in 8-bit whole numbers, which needs a CPU. `draft`: "lookup", "ngram", or where a
-        smaller model is whose tokenizer is the same."""
+        `weights` int8: its layers in 8-bit whole numbers, which needs a CPU. `adapters`: folders of LoRA, by the names
+        that requests say. `draft`: "lookup", "ngram", or where a smaller model is whose tokenizer is the same."""
         model, tokenizer = _open(Path(path), device, dtype, weights)
+        read = {name: read_adapter(Path(folder), model.config) for name, folder in (adapters or {}).items()}
+        worn = Adapters(model, read)
         if draft is None or draft in get_args(TextDraft):
-            return cls(model, tokenizer, config, draft=cast(TextDraft | None, draft))
+            return cls(model, tokenizer, config, adapters=worn, draft=cast(TextDraft | None, draft))
         smaller, its_tokenizer = _open(Path(draft), device, dtype or model.embedding.weight.dtype, weights)
         if its_tokenizer.hash != tokenizer.hash:
             raise ConfigError(f"{draft} has another tokenizer than {path}", "A draft must mean the same by each token.")
-        return cls(model, tokenizer, config, draft=smaller)
+        return cls(model, tokenizer, config, adapters=worn, draft=smaller)
 
     @property
     def inexact(self) -> str | None:
@@ -166,46 +173,66 @@ class Engine:
     # Whole answers ---------------------------------------------------------------------------------------------------
 
     @overload
-    def generate(self, prompts: str, sampling: SamplingConfig | None = None, **settings: Any) -> str: ...
-    @overload
-    def generate(self, prompts: list[str], sampling: SamplingConfig | None = None, **settings: Any) -> list[str]: ...
     def generate(
-        self, prompts: str | list[str], sampling: SamplingConfig | None = None, **settings: Any
+        self, prompts: str, sampling: SamplingConfig | None = None, *, adapter: str | None = None, **settings: Any
+    ) -> str: ...
+    @overload
+    def generate(
+        self, prompts: list[str], sampling: SamplingConfig | None = None, *, adapter: str | None = None, **settings: Any
+    ) -> list[str]: ...
+    def generate(
+        self,
+        prompts: str | list[str],
+        sampling: SamplingConfig | None = None,
+        *,
+        adapter: str | None = None,
+        **settings: Any,
     ) -> str | list[str]:
         """Continues one text, or several at once. Settings are those of SamplingConfig, `generate("Once", seed=3)`, and
         go before what `sampling` says."""
         sampling = replace(sampling or SamplingConfig(), **settings)
         texts = [prompts] if isinstance(prompts, str) else prompts
-        completions = self.complete([self.encode(text) for text in texts], sampling)
+        completions = self.complete([self.encode(text) for text in texts], sampling, adapter=adapter)
         continued = [completion.text for completion in completions]
         return continued[0] if isinstance(prompts, str) else continued
 
     def chat(
-        self, messages: Sequence[Mapping[str, str]], sampling: SamplingConfig | None = None, **settings: Any
+        self,
+        messages: Sequence[Mapping[str, str]],
+        sampling: SamplingConfig | None = None,
+        *,
+        adapter: str | None = None,
+        **settings: Any,
     ) -> str:
         """The assistant's reply to a conversation."""
         sampling = replace(sampling or SamplingConfig(), **settings)
-        return self.complete([encode_prompt(self.tokenizer, list(messages))], sampling)[0].text
+        return self.complete([encode_prompt(self.tokenizer, list(messages))], sampling, adapter=adapter)[0].text
 
     def encode(self, text: str) -> list[int]:
         """A prompt as the model was trained to see it: <s> first, once, when the tokenizer has it."""
         return self.tokenizer.encode(text, bos=self.tokenizer.bos_id is not None)
 
-    def complete(self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig, *, n: int = 1) -> list[Completion]:
+    def complete(
+        self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig, *, n: int = 1, adapter: str | None = None
+    ) -> list[Completion]:
         """The completions of each prompt, given as token ids, in order: `n` of them for each, side by side."""
         completions: dict[int, Completion] = {}
-        for event in self.stream(prompts, sampling, n=n):
+        for event in self.stream(prompts, sampling, n=n, adapter=adapter):
             if event.completion is not None:
                 completions[event.row] = event.completion
         return [completions[row] for row in range(len(prompts) * n)]
 
-    def stream(self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig, *, n: int = 1) -> Iterator[Event]:
+    def stream(
+        self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig, *, n: int = 1, adapter: str | None = None
+    ) -> Iterator[Event]:
         """Text as it comes, of all rows at once: `n` of them for each prompt, side by side. Raises DataError for what
         `check` refuses. Who stops listening cancels what is not done."""
         for ids in prompts:
-            self.check(ids, sampling)
+            self.check(ids, sampling, adapter)
         pairs = [(ids, sample) for ids in prompts for sample in range(n)]
-        unfinished = {self.submit(ids, sampling, sample=sample): row for row, (ids, sample) in enumerate(pairs)}
+        unfinished = {
+            self.submit(ids, sampling, sample=sample, adapter=adapter): row for row, (ids, sample) in enumerate(pairs)
+        }
         told = dict.fromkeys(unfinished, 0)
         try:
             while unfinished:
@@ -226,7 +253,12 @@ class Engine:
                 self.cancel(generation)
 
     def search(
-        self, prompt: str | Sequence[int], config: SearchConfig | None = None, **settings: Any
+        self,
+        prompt: str | Sequence[int],
+        config: SearchConfig | None = None,
+        *,
+        adapter: str | None = None,
+        **settings: Any,
     ) -> list[Completion]:
         """The `best` likeliest continuations of a text, or of token ids, that beam search finds, the best first; or the
         one of contrastive search. Settings are those of SearchConfig, `search("Once", beams=4, best=2)`.
@@ -237,9 +269,9 @@ class Engine:
         config = replace(config or SearchConfig(), **settings)
         ids = self.encode(prompt) if isinstance(prompt, str) else prompt
         if config.beams is not None:
-            return beam_search(self, ids, config)
+            return beam_search(self, ids, config, adapter)
         if config.penalty_alpha is not None:
-            return [contrastive_search(self, ids, config)]
+            return [contrastive_search(self, ids, config, adapter)]
         raise ConfigError("a search needs beams or penalty_alpha", 'For example engine.search("Once", beams=4).')
 
     def fits(self, ids: Sequence[int]) -> bool:
@@ -264,8 +296,9 @@ class Engine:
         """Ids that are tokens: a model may have more, which mean nothing."""
         return min(self.model.config.vocab_size, self.tokenizer.vocab_size)
 
-    def check(self, ids: Sequence[int], sampling: SamplingConfig) -> None:
+    def check(self, ids: Sequence[int], sampling: SamplingConfig, adapter: str | None = None) -> None:
         """DataError for a prompt that cannot be continued, or not in that way."""
+        self.adapters.check(adapter)
         context, vocabulary = self.model.config.context, self.vocabulary
         if not ids:
             raise DataError("the prompt is empty and this tokenizer has no token that begins a text")
@@ -278,16 +311,32 @@ class Engine:
 
     # Step by step ----------------------------------------------------------------------------------------------------
 
-    def submit(self, ids: Sequence[int], sampling: SamplingConfig, *, sample: int = 0, salt: bytes = b"") -> Generation:
+    def submit(
+        self,
+        ids: Sequence[int],
+        sampling: SamplingConfig,
+        *,
+        sample: int = 0,
+        salt: bytes = b"",
+        adapter: str | None = None,
+    ) -> Generation:
         """A continuation that the next steps make; of several from one seed, each needs another `sample`. DataError for
-        what `check` refuses. What has another `salt` shares nothing in the cache."""
-        generation = self.begin(ids, sampling, sample=sample, salt=salt)
+        what `check` refuses. What has another `salt`, or another `adapter`, shares nothing in the cache."""
+        generation = self.begin(ids, sampling, sample=sample, salt=salt, adapter=adapter)
         self.scheduler.add(generation)
         return generation
 
-    def begin(self, ids: Sequence[int], sampling: SamplingConfig, *, sample: int = 0, salt: bytes = b"") -> Generation:
+    def begin(
+        self,
+        ids: Sequence[int],
+        sampling: SamplingConfig,
+        *,
+        sample: int = 0,
+        salt: bytes = b"",
+        adapter: str | None = None,
+    ) -> Generation:
         """One that nobody continues yet."""
-        self.check(ids, sampling)
+        self.check(ids, sampling, adapter)
         return Generation(
             tokens=list(ids),
             prompt=len(ids),
@@ -296,7 +345,8 @@ class Engine:
             text=StopText(self.tokenizer.stream(continues=True), sampling.stop),
             sample=sample,
             deadline=None if sampling.timeout is None else time.monotonic() + sampling.timeout,
-            salt=salt,
+            salt=repr((adapter, salt)).encode(),
+            adapter=adapter,
             adjustments=Adjustments.of(sampling, ids, self.vocabulary, self.device),
             constraint=self.grammars.constraint(sampling),
         )
@@ -316,7 +366,7 @@ class Engine:
         if not shares:
             return list(told.items())
         guesses = [[] for _ in shares] if self.drafter is None else self.drafter.guess(shares)
-        x_ND = self.run(*self.read(shares, guesses))
+        x_ND = self.run(shares, guesses)
         checks: list[Check] = []
         wanted: list[int] = []  # rows whose scores decide something
         end = 0
@@ -342,11 +392,17 @@ class Engine:
         places = Places.of([share.generation.blocks for share in shares], spans, self.device)
         return torch.tensor(tokens, device=self.device), places
 
-    def run(self, tokens_N: Tensor, places: Places) -> Tensor:
-        """What the model makes of the tokens of a step (N, D)."""
-        if self.graphs is not None and places.is_decode:
+    def run(self, shares: Sequence[Share], guesses: Sequence[Sequence[int]]) -> Tensor:
+        """What the model makes of the tokens of a step, guesses among them (N, D)."""
+        tokens_N, places = self.read(shares, guesses)
+        worn = [
+            (share.generation.adapter, share.count + len(guessed))
+            for share, guessed in zip(shares, guesses, strict=True)
+        ]
+        if self.graphs is not None and places.is_decode and not any(adapter for adapter, _ in worn):
             return self.graphs.step(tokens_N, places)
-        return self.model.step(tokens_N, places, self.cache)
+        with self.adapters.worn(worn):
+            return self.model.step(tokens_N, places, self.cache)
 
     def _decide(self, logits_BV: Tensor, checks: Sequence[Check], told: dict[Generation, str]) -> None:
         """The next token of each, and of those for which it is what was guessed, the one after it, and so on: a guess

@@ -36,20 +36,23 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
     if config.prompts is not None:
         prompts = read_prompts(config.prompts)
     tell_unfinished(config.model)
+    adapters = named(config.adapter)
     engine = Engine.load(
         config.model,
         device=choose_device(config.device),
         weights=config.weights,
+        adapters=adapters,
         config=EngineConfig(guesses=config.guesses),
         draft=config.draft,
     )
     engine.grammars.check(config)
+    adapter = next(iter(adapters), None)
     alone = config.prompt is not None and config.n == 1 and config.best == 1
     if config.prompt is not None and alone and not config.is_search:
         ids = engine.encode(config.prompt)
         engine.check(ids, config)
         sys.stdout.write(config.prompt)
-        return {"completions": [_told(config.prompt, say(engine, ids, config))]}
+        return {"completions": [_told(config.prompt, say(engine, ids, config, adapter))]}
     encoded = [engine.encode(prompt) for prompt in prompts]
     for number, ids in enumerate(encoded, start=1):  # a prompt that cannot be continued is told before the work
         try:
@@ -57,7 +60,7 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
         except DataError as error:
             raise DataError(f"prompt {number}: {error.problem}", error.fix) from None
     results = []
-    for number, completion in _completions(engine, encoded, config):
+    for number, completion in _completions(engine, encoded, config, adapter):
         prompt = prompts[number]
         results.append(_told(prompt, completion))
         if config.demo:
@@ -69,21 +72,26 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
 
 
 def _completions(
-    engine: Engine, encoded: Sequence[Sequence[int]], config: GenerateConfig
+    engine: Engine, encoded: Sequence[Sequence[int]], config: GenerateConfig, adapter: str | None
 ) -> Iterator[tuple[int, Completion]]:
     """Of each prompt, with its number, as they are done."""
     if config.is_search:
         for number, ids in enumerate(encoded):
-            yield from ((number, completion) for completion in engine.search(ids, config))
+            yield from ((number, completion) for completion in engine.search(ids, config, adapter=adapter))
         return
     for first in range(0, len(encoded), ROWS_AT_ONCE):
-        done = engine.complete(encoded[first : first + ROWS_AT_ONCE], config, n=config.n)
+        done = engine.complete(encoded[first : first + ROWS_AT_ONCE], config, n=config.n, adapter=adapter)
         yield from ((first + row // config.n, completion) for row, completion in enumerate(done))
 
 
-def say(engine: Engine, ids: Sequence[int], sampling: SamplingConfig) -> Completion:
+def named(adapter: Path | None) -> dict[str, Path]:
+    """The adapter that a person gave, if any, by its folder's name."""
+    return {} if adapter is None else {adapter.resolve().name: adapter}
+
+
+def say(engine: Engine, ids: Sequence[int], sampling: SamplingConfig, adapter: str | None = None) -> Completion:
     """Prints the continuation of `ids` as it comes, and a line end."""
-    for event in engine.stream([ids], sampling):
+    for event in engine.stream([ids], sampling, adapter=adapter):
         sys.stdout.write(event.text)
         sys.stdout.flush()
         if event.completion is not None:

@@ -87,6 +87,9 @@ class Generation:
     salt: bytes = b""
     """Tells apart whose blocks must not be shared."""
 
+    adapter: str | None = None
+    """Which one it wears."""
+
     adjustments: Adjustments | None = None
     constraint: Constraint | None = None
     likelihoods: list[Likelihood] = field(default_factory=list)

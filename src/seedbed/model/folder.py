@@ -17,9 +17,9 @@ from torch import Tensor
 
 from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.model.config import ModelConfig
-from seedbed.model.huggingface.classes import find_class, huggingface_config
+from seedbed.model.huggingface.classes import find_table, huggingface_config
 from seedbed.model.importing import CONFIG, import_config, import_folder
-from seedbed.model.names import OWN, Table, shapes_of_theirs, to_ours, to_theirs
+from seedbed.model.names import shapes_of_theirs, to_ours, to_theirs
 from seedbed.model.transformer import Transformer, weight_shapes
 from seedbed.model.weights import (
     StoredTensor,
@@ -75,7 +75,7 @@ def save_model(
     """Writes the whole folder, or nothing. `inputs`: what the model was made of; `card`: sections of its README."""
     with new_folder(folder, "model", inputs=inputs, config=asdict(model.config), overwrite=overwrite) as staging:
         own, config = dict(model.named_parameters()), model.config
-        write_weights(staging, to_theirs(own, _table(config), config.head_width))
+        write_weights(staging, to_theirs(own, find_table(config), config.head_width))
         for name, values in _for_other_tools(config, tokenizer, model.embedding.weight.dtype).items():
             write_json(staging / name, values)
         lineage = {role: input_hash(source) for role, source in inputs.items()}
@@ -163,15 +163,10 @@ def _checkpoint_weights(folder: Path, manifest: Manifest, config: ModelConfig) -
 
 
 def _weights(folder: Path, config: ModelConfig) -> Weights:
-    stored, shapes, table = read_headers(folder), weight_shapes(config), _table(config)
+    stored, shapes, table = read_headers(folder), weight_shapes(config), find_table(config)
     promised = shapes_of_theirs(shapes, table, config.head_width)
     check_shapes(promised, {name: tensor.shape for name, tensor in stored.items()}, folder)
     return stored, lambda: to_ours(read_weights(stored), shapes, table, config.head_width)
-
-
-def _table(config: ModelConfig) -> Table:
-    peer = find_class(config)
-    return OWN if peer is None else peer.table
 
 
 def _check_promises(folder: Path, config: ModelConfig, tokenizer: Tokenizer, dtype: torch.dtype) -> None:

@@ -26,9 +26,11 @@ class Layout:
 
     def split(self, whole: Tensor, shapes: Sequence[Shape], head_width: int) -> list[Tensor]:
         """Ours, of these shapes, taken out of theirs, each in memory of its own."""
-        if len(shapes) == 1:
-            return [whole]
-        return [part.clone() for part in whole.split([shape[0] for shape in shapes])]
+        return self.split_outputs(whole, [shape[0] for shape in shapes], head_width)
+
+    def split_outputs(self, whole: Tensor, sizes: Sequence[int], head_width: int) -> list[Tensor]:
+        """The same of what has a row for each output, so many of each of ours, however their weight lies."""
+        return [whole] if len(sizes) == 1 else [part.clone() for part in whole.split(list(sizes))]
 
 
 class Transposed(Layout):
@@ -47,8 +49,8 @@ class ByHead(Layout):
     def join(self, parts: Sequence[Tensor], head_width: int) -> Tensor:
         return torch.stack([part.unflatten(0, (-1, head_width)) for part in parts], dim=1).flatten(0, 2)
 
-    def split(self, whole: Tensor, shapes: Sequence[Shape], head_width: int) -> list[Tensor]:
-        heads = whole.unflatten(0, (-1, len(shapes), head_width))
+    def split_outputs(self, whole: Tensor, sizes: Sequence[int], head_width: int) -> list[Tensor]:
+        heads = whole.unflatten(0, (-1, len(sizes), head_width))
         return [part.flatten(0, 1).clone() for part in heads.unbind(1)]
 
 
@@ -185,6 +187,12 @@ def to_ours(
         name: torch.stack([found[part] for part in apart]) if apart != [name] else found[name]
         for name, apart in _apart(shapes, table).items()
     }
+
+
+def layers_of_theirs(shapes: Mapping[str, Shape], table: Table) -> dict[str, tuple[Layout, list[str]]]:
+    """Each weight of theirs, of ours with these shapes: how and which of ours lie in it."""
+    pairs = _pairs(_shapes_apart(shapes, table), table)
+    return {theirs: (row.layout, ours) for theirs, (row, ours) in pairs.items()}
 
 
 def _apart(shapes: Mapping[str, Shape], table: Table) -> dict[str, list[str]]:

@@ -30,7 +30,7 @@ OPTIONS = (
 """None of them lets the compiler change the order of additions."""
 SECONDS = 300
 """A compiler that takes longer is stuck."""
-FILES = ("activations", "packed_linear", "paged_attention", "rms_norm", "rounding", "sampling")
+FILES = ("activations", "low_rank", "packed_linear", "paged_attention", "rms_norm", "rounding", "sampling")
 TYPES: dict[str, Any] = {
     "p": ctypes.c_void_p,
     "i": ctypes.c_int64,

@@ -16,6 +16,7 @@ from seedbed.model.huggingface.gpt import GPT2_CLASS, GPT_NEOX_CLASS
 from seedbed.model.huggingface.llama import ARCEE_CLASS, LLAMA_CLASS, QWEN2_CLASS, QWEN3_CLASS
 from seedbed.model.huggingface.mixtures import DOTS1_CLASS, MIXTRAL_CLASS, QWEN3_MOE_CLASS
 from seedbed.model.huggingface.peer_class import PeerClass, Values
+from seedbed.model.names import OWN, Table
 from seedbed.runs import make_record
 
 CLASSES = (
@@ -39,6 +40,12 @@ NOT_COMPARED = {
 def find_class(config: ModelConfig) -> PeerClass | None:
     """The class that computes a resolved config, or None."""
     return next((peer for peer in CLASSES if not peer.missing(config)), None)
+
+
+def find_table(config: ModelConfig) -> Table:
+    """The names that weights of a resolved config have in a model folder."""
+    peer = find_class(config)
+    return OWN if peer is None else peer.table
 
 
 def what_no_class_has(config: ModelConfig) -> tuple[PeerClass, list[str]]:

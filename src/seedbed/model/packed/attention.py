@@ -27,6 +27,11 @@ class PackedAttention(Attention):
         self.query_norm, self.key_norm, self.value_gate = plain.query_norm, plain.key_norm, plain.value_gate
         self.sizes = [layer.out_features for layer in (plain.query, plain.key, plain.value)]
 
+    def place(self, layer: str) -> tuple[str, int]:
+        """Which of ours computes a plain one's layer, and from which of its outputs on."""
+        before = ("query", "key", "value", "output").index(layer)
+        return ("projections", sum(self.sizes[:before])) if layer != "output" else ("output", 0)
+
     def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = self.projections(x_BTD).split(self.sizes, dim=-1)
         return q, k, v

@@ -25,6 +25,12 @@ class PackedFeedForward(nn.Module):
         self.is_gated = activation.endswith("glu")
         self.function = function("activations", KERNELS[activation], "pppiiit")
 
+    def place(self, layer: str) -> tuple[str, int]:
+        """Which of ours computes a plain one's layer, and from which of its outputs on."""
+        if layer == "down":
+            return "down", 0
+        return "up", self.up.out_features // 2 if self.is_gated and layer == "up" else 0
+
     def forward(self, x_D: Tensor) -> Tensor:
         up_E = self.up(x_D)
         stride = up_E.shape[-1]
