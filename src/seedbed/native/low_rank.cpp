@@ -72,7 +72,8 @@ struct Step {
       const int count = int(std::min<int64_t>(PANEL, change.outputs - output));
       for (int r = 0; r < COUNT; ++r) {
         float *to = out + piece.rows[r] * outputs + change.first + output;
-        for (int i = 0; i < count; ++i) to[i] += sum[r][i / LANES][i % LANES];
+        for (int v = 0; v < count / LANES; ++v) store(to + v * LANES, load(to + v * LANES) + sum[r][v]);
+        for (int i = count / LANES * LANES; i < count; ++i) to[i] += sum[r][i / LANES][i % LANES];
       }
     }
   }
