@@ -470,3 +470,20 @@ def test_two_streams_of_one_engine_take_turns_and_each_hears_its_own(long_engine
         heard[turn % 2] += [] if event is None else [event]
     for row, events in enumerate(heard):
         assert said(events) == (wanted[row].text, wanted[row])
+
+
+@pytest.mark.parametrize(("kind", "stored"), [("fp32", "float32"), ("fp16", "float16"), ("int8", "int8")])
+def test_keys_and_values_are_stored_as_the_config_says(kind, stored, monkeypatch):
+    """And as many tokens are kept as the memory holds."""
+    model = pack(random_model(3, tokenizer=TOKENIZER, width=32, heads=2, kv_heads=1, head_width=16, context=128))
+    monkeypatch.setattr("seedbed.inference.engine.CACHE_BYTES", 2**20)
+    engine = Engine(model, TOKENIZER, EngineConfig(cache=kind, rows=10_000))
+    cache, plain = engine.cache, Engine(model, TOKENIZER)
+    assert cache.keys_LMGKS.dtype == cache.values_LMGSK.dtype == getattr(torch, stored)
+    held = sum(part.nbytes for part in (cache.keys_LMGKS, cache.values_LMGSK, cache.scales_LM2GS))
+    assert abs(held - 2**20) <= 2**14  # a block
+    sampling = SamplingConfig(max_tokens=1, temperature=0, logprobs=20)
+    one, other = (dict(each.complete([[65] * 90], sampling)[0].likelihoods[0].likeliest) for each in (engine, plain))
+    shared = one.keys() & other.keys()
+    assert len(shared) > 15 and all(abs(one[token] - other[token]) < 0.05 for token in shared)
+    assert (one == other) == (kind == "fp32")

@@ -32,35 +32,44 @@ REQUESTS = [
 ]
 
 
-EXPERTS = {"experts": 4, "experts_active": 2, "expert_width": 16}
+KINDS = {
+    "fp32": (False, "auto", {}),
+    "int8": (True, "auto", {}),
+    "fp32 over keys and values in int8": (False, "int8", {}),
+    "experts": (False, "auto", {"experts": 4, "experts_active": 2, "expert_width": 16}),
+}
 
 
 @pytest.fixture(scope="module")
-def model(request):
-    """One whose attention and products are computed by the kernels. In int8 keys and values are in fp16."""
-    more = EXPERTS if request.param == "experts" else {}
+def kind(request):
+    """A model whose attention and products are computed by the kernels, and what keys and values are stored in; where
+    layers are int8, that is fp16."""
+    is_int8, cache, more = KINDS[request.param]
     plain = random_model(3, tokenizer=TOKENIZER, width=32, heads=2, kv_heads=1, head_width=16, context=256, **more)
-    return pack(quantise(plain) if request.param == "int8" else plain)
+    return pack(quantise(plain) if is_int8 else plain), cache
 
 
 @pytest.fixture(scope="module")
-def wanted(model):
+def wanted(kind):
     """Each request alone."""
-    engine = Engine(model, TOKENIZER)
+    model, cache = kind
+    engine = Engine(model, TOKENIZER, EngineConfig(cache=cache, exact=True))
     return [engine.complete([engine.encode(prompt)], sampling)[0] for prompt, sampling in REQUESTS]
 
 
 @pytest.mark.parametrize(
-    ("model", "hundred"),
-    [*((kind, hundred) for kind in ("fp32", "int8") for hundred in range(10)), ("experts", 0)],
-    indirect=["model"],
+    ("kind", "hundred"),
+    [(kind, hundred) for kind in KINDS for hundred in range(10 if kind in ("fp32", "int8") else 2)],
+    indirect=["kind"],
 )
-def test_of_a_thousand_random_schedules_each_answer_is_the_same_bits(hundred, model, wanted):
+def test_of_a_thousand_random_schedules_each_answer_is_the_same_bits(hundred, kind, wanted):
+    model, cache = kind
     for seed in range(100 * hundred, 100 * hundred + 100):
         chance = random.Random(seed)
         config = EngineConfig(
             rows=chance.choice([1, 2, 3, 8]),
             step_tokens=chance.choice([7, 40, 64, 512]),
+            cache=cache,
             cache_tokens=chance.choice([256, 320, 1024]),  # the least that holds the context: many must make room
         )
         engine = Engine(model, TOKENIZER, config)
@@ -83,16 +92,17 @@ def test_of_a_thousand_random_schedules_each_answer_is_the_same_bits(hundred, mo
         assert blocks.available == blocks.count and not any(blocks.holders)
 
 
-@pytest.mark.parametrize("model", ["fp32", "int8"], indirect=True)
-def test_the_answers_would_differ_by_a_millionth_of_a_weight(model, wanted):
+@pytest.mark.parametrize("kind", KINDS, indirect=True)
+def test_the_answers_would_differ_by_a_millionth_of_a_weight(kind, wanted):
     """What is compared holds fp32 numbers of the model."""
+    model, cache = kind
     with_numbers = [completion for completion in wanted if completion.likelihoods]
     assert len(with_numbers) == 6 and all(len(each.likelihoods) >= len(each.tokens) for each in with_numbers)
     weight = model.final_norm.weight
     before = weight.clone()
     weight *= 1 + 1e-6
     try:
-        engine = Engine(model, TOKENIZER)
+        engine = Engine(model, TOKENIZER, EngineConfig(cache=cache))
         found = [engine.complete([engine.encode(prompt)], sampling)[0] for prompt, sampling in REQUESTS]
     finally:
         weight.copy_(before)

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seedbed.model.accounting import cache_bytes
 from seedbed.model.attention_paths.path import Heads
 from seedbed.model.attention_paths.reference import ReferenceAttention
 from seedbed.model.cache import BLOCK, PagedCache, Places
@@ -142,41 +143,118 @@ def test_what_lies_behind_a_sequence_changes_nothing():
     assert_close(reader.logits([(0, tokens_BT[0])])[0], model(tokens_BT)[0])
 
 
-KINDS = [{}, {"kv_heads": 1}, {"window": 20}, {"positions": "alibi"}, {"sparse_block": 16, "sparse_summary": 2}]
+KINDS = [
+    {},
+    {"kv_heads": 1},
+    {"kv_heads": 4},
+    {"window": 20},
+    {"positions": "alibi"},
+    {"sparse_block": 16, "sparse_summary": 2},
+]
+
+
+STORED = {"fp32": None, "fp16": torch.float16, "int8": torch.int8}
+
+
+def whole(x):
+    """The nearest whole numbers of −127 to 127, times what one of them stands for in that head and position."""
+    step = x.abs().amax(-1, keepdim=True) / 127
+    return (x / step).round() * step
+
+
+def random_heads(config, length):
+    generator = torch.Generator().manual_seed(0)
+    q_1HNK = torch.randn(1, config.heads, length, config.head_width, generator=generator)
+    k_1GNK, v_1GNK = torch.randn(2, 1, config.kv_heads, length, config.head_width, generator=generator)
+    return q_1HNK, k_1GNK, v_1GNK
+
+
+def attended(cache, heads, cuts):
+    """What attention of the first layer gives, read piece by piece into blocks that lie in no order."""
+    parts, length = [], heads[0].shape[2]
+    for start, end in zip([0, *cuts], [*cuts, length], strict=True):
+        layer = cache.layers(Places.of([[4, 1, 3, 0]], [(start, end - start)], torch.device("cpu")))[0]
+        parts.append(layer(*(x[:, :, start:end] for x in heads)))
+    return torch.cat(parts, dim=2)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("head_width", [16, 32, 64, 96, 128])
-@pytest.mark.parametrize("in_half", [False, True], ids=["fp32", "fp16"])
-def test_the_kernel_gives_each_token_the_same_bits_whatever_is_read_beside_it(kind, head_width, in_half):
+@pytest.mark.parametrize("stored", STORED)
+def test_the_kernel_gives_each_token_the_same_bits_whatever_is_read_beside_it(kind, head_width, stored):
     """Attention alone; that it is the kernel which computes is asserted."""
     config = random_model(width=64, heads=4, head_width=head_width, context=300, **({"kv_heads": 2} | kind)).config
-    generator = torch.Generator().manual_seed(0)
-    q_1HNK = torch.randn(1, 4, 200, head_width, generator=generator)
-    k_1GNK, v_1GNK = torch.randn(2, 1, config.kv_heads, 200, head_width, generator=generator)
+    heads = q_1HNK, k_1GNK, v_1GNK = random_heads(config, 200)
     outs = []
     for cuts in ([], [1, 2, 70, 71, 140], list(range(1, 200))):
-        cache = PagedCache(config, 5, device=torch.device("cpu"), dtype=torch.float32, in_half=in_half)
-        parts = []
-        for start, end in zip([0, *cuts], [*cuts, 200], strict=True):
-            places = Places.of([[4, 1, 3, 0]], [(start, end - start)], torch.device("cpu"))
-            layer = cache.layers(places)[0]
-            assert cache.by_kernel
-            parts.append(layer(*(x[:, :, start:end] for x in (q_1HNK, k_1GNK, v_1GNK))))
-        outs.append(torch.cat(parts, dim=2))
+        cache = PagedCache(config, 5, device=torch.device("cpu"), dtype=torch.float32, stored=STORED[stored])
+        assert cache.by_kernel
+        outs.append(attended(cache, heads, cuts))
     assert torch.equal(outs[0], outs[1]) and torch.equal(outs[0], outs[2])
     mask = AttentionMask(1, 200, 200, torch.device("cpu")).of_layers(config)[0]
-    heads = Heads(4, config.kv_heads, head_width, torch.float32)
-    if in_half:
-        k_1GNK, v_1GNK = k_1GNK.half(), v_1GNK.half()
-    wanted = ReferenceAttention(mask, heads)(q_1HNK.double(), k_1GNK.double(), v_1GNK.double())
+    reference = ReferenceAttention(mask, Heads(4, config.kv_heads, head_width, torch.float32))
+    as_held = {"fp32": torch.Tensor.float, "fp16": torch.Tensor.half, "int8": whole}[stored]
+    wanted = reference(q_1HNK.double(), as_held(k_1GNK).double(), as_held(v_1GNK).double())
     torch.testing.assert_close(outs[0].double(), wanted, rtol=0, atol=2e-6)
 
 
-def test_what_half_precision_cannot_hold_becomes_its_largest_number():
+@torch.no_grad()
+@pytest.mark.parametrize("head_width", [16, 24, 128])
+@pytest.mark.parametrize("stored", ["fp16", "int8"])
+def test_without_the_kernel_the_same_is_stored_and_read(head_width, stored):
+    config = random_model(width=64, heads=4, head_width=head_width, context=300).config
+    heads = random_heads(config, 200)
+    caches, outs = [], []
+    for by_kernel in (True, False):
+        cache = PagedCache(config, 5, device=torch.device("cpu"), dtype=torch.float32, stored=STORED[stored])
+        cache.by_kernel &= by_kernel
+        outs.append(attended(cache, heads, [70, 71]))
+        caches.append(cache)
+    assert caches[0].by_kernel == (head_width != 24)
+    assert caches[0].keys_LMGKS.dtype == STORED[stored]
+    for part in ("keys_LMGKS", "values_LMGSK", "scales_LM2GS"):
+        assert torch.equal(*(getattr(cache, part)[0] for cache in caches))
+    torch.testing.assert_close(*outs, rtol=0, atol=2e-6)
+
+
+@torch.no_grad()
+def test_whole_numbers_are_near_and_take_half_of_fp16():
+    """A number is off by half a step at most, a 254th of the largest of its head; what is read is off by less."""
+    config = random_model(width=64, heads=4, head_width=64, context=300).config
+    heads = random_heads(config, 200)
+    outs, sizes = [], []
+    for stored in (None, torch.float16, torch.int8):
+        cache = PagedCache(config, 5, device=torch.device("cpu"), dtype=torch.float32, stored=stored)
+        outs.append(attended(cache, heads, []))
+        sizes.append(cache.keys_LMGKS.nbytes + cache.values_LMGSK.nbytes + cache.scales_LM2GS.nbytes)
+        assert sizes[-1] == cache_bytes(config, 5 * BLOCK, cache.keys_LMGKS.element_size())
+    assert sizes[0] == 2 * sizes[1] and sizes[2] == sizes[1] * (64 + 4) // 128
+    held = cache.keys_LMGKS[0, 4, :, :, :].transpose(1, 2) * cache.scales_LM2GS[0, 4, 0, :, :, None]
+    off, most = (held - heads[1][0, :, :BLOCK]).abs().amax(-1), heads[1][0, :, :BLOCK].abs().amax(-1)
+    assert (off <= most / 253.9).all()
+    assert 1e-4 < (outs[2] - outs[0]).norm() / outs[0].norm() < 0.01
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("by_kernel", [True, False])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_value_that_is_no_number_stays_none_for_those_who_read_it(by_kernel, wrong):
+    config = random_model(width=64, heads=4, head_width=16, context=300).config
+    heads = random_heads(config, 100)
+    heads[2][0, 0, 40, 7] = wrong
+    cache = PagedCache(config, 5, device=torch.device("cpu"), dtype=torch.float32, stored=torch.int8)
+    cache.by_kernel &= by_kernel
+    out_HNK = attended(cache, heads, range(1, 100))[0]
+    assert out_HNK[:2, 40:, 7].isnan().all()
+    assert out_HNK[:, :40].isfinite().all() and out_HNK[2:].isfinite().all()
+
+
+@pytest.mark.parametrize("by_kernel", [True, False])
+def test_what_half_precision_cannot_hold_becomes_its_largest_number(by_kernel):
     config = random_model(width=64, heads=4, head_width=16).config
-    cache = PagedCache(config, 1, device=torch.device("cpu"), dtype=torch.float32, in_half=True)
+    cache = PagedCache(config, 1, device=torch.device("cpu"), dtype=torch.float32, stored=torch.float16)
+    cache.by_kernel &= by_kernel
     layer = cache.layers(Places.of([[0]], [(0, 1)], torch.device("cpu")))[0]
     q_1HNK, k_1GNK = torch.zeros(1, 4, 1, 16), torch.zeros(1, config.kv_heads, 1, 16)
     v_1GNK = torch.full_like(k_1GNK, -1e6)

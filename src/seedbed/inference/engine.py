@@ -114,14 +114,15 @@ class Engine:
         weight = next(model.parameters())
         self.device = weight.device
         is_int8 = any(isinstance(module, PackedInt8Linear) for module in model.modules())
-        in_half = self.config.cache == "fp16" or (self.config.cache == "auto" and is_int8)
-        most = CACHE_BYTES // cache_bytes(model.config, 1)
+        kind = ("fp16" if is_int8 else "fp32") if self.config.cache == "auto" else self.config.cache
+        stored = {"fp16": torch.float16, "int8": torch.int8}.get(kind, weight.dtype)
+        most = CACHE_BYTES // cache_bytes(model.config, 1, stored.itemsize)
         step_tokens, window = self.config.step_tokens, widest_window(model.config)
         longest = model.config.context if window is None else min(model.config.context, window + step_tokens + BLOCK)
         tokens = self.config.cache_tokens or min(self.config.rows * longest, most)
         blocks = -(-max(tokens, longest) // BLOCK)  # of one sequence at least
         # One block more than the scheduler knows of: nobody's.
-        self.cache = PagedCache(model.config, blocks + 1, device=self.device, dtype=weight.dtype, in_half=in_half)
+        self.cache = PagedCache(model.config, blocks + 1, device=self.device, dtype=weight.dtype, stored=stored)
         self.graphs = DecodeGraphs(model, self.cache, spare=blocks) if self.device.type == "cuda" else None
         guesses = 0 if draft is None else self.config.guesses
         self.scheduler = Scheduler(
@@ -131,7 +132,7 @@ class Engine:
         if isinstance(draft, str):
             self.drafter = TextDrafts(everyones=draft == "ngram")
         elif draft is not None:
-            cache = PagedCache(draft.config, blocks, device=self.device, dtype=weight.dtype, in_half=in_half)
+            cache = PagedCache(draft.config, blocks, device=self.device, dtype=weight.dtype, stored=stored)
             self.drafter = ModelDrafts(draft.eval(), cache, self.vocabulary)
         if self.config.exact and (reason := self.inexact) is not None:
             raise ConfigError(f"exact is set, but {reason}", 'Leave exact out, or see docs/engine.md, "The same bits".')

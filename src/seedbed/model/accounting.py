@@ -109,10 +109,11 @@ def training_flops(config: ModelConfig, length: int) -> int:
     return 3 * forward_flops(config, length)
 
 
-def cache_bytes(config: ModelConfig, positions: int) -> int:
-    """Memory of the keys and values of `positions` tokens, and of what short convolutions were given."""
-    numbers = config.kv_heads * config.head_width + config.width * (config.short_convolution is not None)
-    return 2 * config.layers * numbers * positions * BYTES
+def cache_bytes(config: ModelConfig, positions: int, number: int = BYTES) -> int:
+    """Memory of the keys and values of `positions` tokens, of so many bytes a number (of one: whole numbers, with a
+    scale for each head), and of what short convolutions were given."""
+    heads = config.kv_heads * (config.head_width * number + BYTES * (number == 1))
+    return 2 * config.layers * (heads + BYTES * config.width * (config.short_convolution is not None)) * positions
 
 
 def training_bytes(config: ModelConfig, tokens: int, *, optimizer_numbers: int = 2) -> int:

@@ -11,7 +11,7 @@ convolutions of a layer, D model width, N new tokens, T those of one sequence, Q
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ BLOCK = 64
 """Positions of a block: fewer would cost attention time, more would share less and waste more."""
 KERNEL_WIDTHS = (16, 32, 64, 96, 128)
 """Widths of heads that our kernel is made for."""
-ARGUMENTS = "ppppppfppppppppp" + "iiiiiiiii" + "ft"
+ARGUMENTS = "ppppppfpppppppppp" + "iiiiiiiii" + "ft"
 """Of the kernel: in `PagedLayer.attend` line by line."""
 
 
@@ -84,22 +84,31 @@ class PagedCache:
     """Room for `blocks` blocks. Memory is taken when a block is first written."""
 
     def __init__(
-        self, config: ModelConfig, blocks: int, *, device: torch.device, dtype: torch.dtype, in_half: bool = False
+        self,
+        config: ModelConfig,
+        blocks: int,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        stored: torch.dtype | None = None,
     ):
-        """For a model that computes in `dtype`. `in_half`: keys and values are stored in fp16, where our kernel reads
-        them."""
+        """For a model that computes in `dtype`. `stored`: what keys and values are stored in, fp16 or int8; left out,
+        as they are computed."""
         on_cpu = device.type == "cpu" and dtype == torch.float32
         self.by_kernel = on_cpu and config.head_width in KERNEL_WIDTHS and available()
         """Whether our own kernel attends: then what a token reads has the same bits whatever is read beside it."""
         self.side_by_side = device.type != "cpu"
         """Whether sequences that have one new token each are attended to at once: what a GPU needs. A CPU would read
         what the longest one has for each."""
-        stored = torch.float16 if in_half and self.by_kernel else dtype
+        stored = stored or dtype
         self.masks = AttentionMask(rows=1, queries=1, keys=config.context, device=device).of_layers(config)
         shape = (config.layers, blocks, config.kv_heads)
         # Keys lie with the positions inside, so that scores of 16 positions are one operation.
         self.keys_LMGKS = torch.zeros(*shape, config.head_width, BLOCK, device=device, dtype=stored)
         self.values_LMGSK = torch.zeros(*shape, BLOCK, config.head_width, device=device, dtype=stored)
+        scales = BLOCK if stored == torch.int8 else 0
+        self.scales_LM2GS = torch.zeros(config.layers, blocks, 2, config.kv_heads, scales, device=device)
+        """What a whole number of each position's key and value stands for."""
         convolutions = 0 if config.short_convolution is None else 2
         self.inputs_LCND = torch.zeros(
             config.layers, convolutions, blocks * BLOCK, config.width, device=device, dtype=dtype
@@ -107,14 +116,14 @@ class PagedCache:
 
     def copy(self, source: int, target: int) -> None:
         """Makes one block what another one is."""
-        for held in (self.keys_LMGKS, self.values_LMGSK):
+        for held in (self.keys_LMGKS, self.values_LMGSK, self.scales_LM2GS):
             held[:, target] = held[:, source]
         first, other = source * BLOCK, target * BLOCK
         self.inputs_LCND[:, :, other : other + BLOCK] = self.inputs_LCND[:, :, first : first + BLOCK]
 
     def layers(self, places: Places) -> list[PagedLayer]:
         """The cache of each layer, for a pass of new tokens."""
-        held = zip(self.keys_LMGKS, self.values_LMGSK, self.inputs_LCND, self.masks, strict=True)
+        held = zip(self.keys_LMGKS, self.values_LMGSK, self.scales_LM2GS, self.inputs_LCND, self.masks, strict=True)
         at_once = self.side_by_side and places.is_decode
         return [PagedLayer(*parts, places, self.by_kernel, at_once) for parts in held]
 
@@ -126,13 +135,15 @@ class PagedLayer:
         self,
         keys_MGKS: Tensor,
         values_MGSK: Tensor,
+        scales_M2GS: Tensor,
         inputs_CND: Tensor,
         mask: AttentionMask,
         places: Places,
         by_kernel: bool,
         at_once: bool,
     ):
-        self.keys_MGKS, self.values_MGSK, self.inputs_CND = keys_MGKS, values_MGSK, inputs_CND
+        self.keys_MGKS, self.values_MGSK, self.scales_M2GS = keys_MGKS, values_MGSK, scales_M2GS
+        self.inputs_CND = inputs_CND
         self.mask, self.places, self.by_kernel, self.at_once = mask, places, by_kernel, at_once
 
     def __call__(self, q_1HNK: Tensor, keys_1GNK: Tensor, values_1GNK: Tensor) -> Tensor:
@@ -141,9 +152,7 @@ class PagedLayer:
             q_1NE, k_1NE, v_1NE = (x.transpose(1, 2).flatten(2) for x in (q_1HNK, keys_1GNK, values_1GNK))
             return self.attend(q_1NE, k_1NE, v_1NE).unflatten(-1, (-1, q_1HNK.shape[-1])).transpose(1, 2)
         q_NHK, k_NGK, v_NGK = (x[0].transpose(0, 1).contiguous() for x in (q_1HNK, keys_1GNK, values_1GNK))
-        slots_N = self.places.slots()
-        self.keys_MGKS[slots_N // BLOCK, :, :, slots_N % BLOCK] = k_NGK
-        self.values_MGSK[slots_N // BLOCK, :, slots_N % BLOCK] = v_NGK
+        self._store(k_NGK, v_NGK)
         out_NHK = self._attend_at_once(q_NHK) if self.at_once else self._attend_by_sequence(q_NHK)
         return out_NHK.transpose(0, 1)[None]
 
@@ -171,11 +180,11 @@ class PagedLayer:
             *map(_address, norms),
             getattr(query_norm, "epsilon", 0.0),
             *map(_address, angles or (None, None)),
-            *(x.data_ptr() for x in (out_1NE, self.keys_MGKS, self.values_MGSK)),
+            *(x.data_ptr() for x in (out_1NE, self.keys_MGKS, self.values_MGSK, self.scales_M2GS)),
             *(x.data_ptr() for x in (places.tables_QW, places.sequences_N, places.positions_N)),
             _address(slopes_H),
             *(count, places.tables_QW.shape[1], heads, shared, width, mask.window or 0, sparse, summary),
-            self.keys_MGKS.dtype == torch.float16,
+            self.keys_MGKS.element_size(),
             width**-0.5,
             torch.get_num_threads(),
         )
@@ -192,9 +201,7 @@ class PagedLayer:
 
     def _attend_at_once(self, q_QHK: Tensor) -> Tensor:
         """In PyTorch, of sequences that have one new token each: no size depends on a number that is on the device."""
-        tables_QW = self.places.tables_QW.long()
-        keys_QGSK = self.keys_MGKS[tables_QW].permute(0, 2, 1, 4, 3).flatten(2, 3)
-        values_QGSK = self.values_MGSK[tables_QW].transpose(1, 2).flatten(2, 3)
+        keys_QGSK, values_QGSK = self._held(self.places.tables_QW, q_QHK.dtype)
         return self._attend(q_QHK[:, :, None], keys_QGSK, values_QGSK, self.places.positions_N.long()[:, None])[:, :, 0]
 
     def _attend_by_sequence(self, q_NHK: Tensor) -> Tensor:
@@ -207,13 +214,36 @@ class PagedLayer:
             first += count
             positions_T = self.places.positions_N[here].long()
             seen = int(positions_T[-1]) + 1
-            blocks_W = self.places.tables_QW[sequence, : -(-seen // BLOCK)].long()
-            keys_GSK = self.keys_MGKS[blocks_W].permute(1, 0, 3, 2).flatten(1, 2)[:, :seen]
-            values_GSK = self.values_MGSK[blocks_W].transpose(0, 1).flatten(1, 2)[:, :seen]
+            tables_1W = self.places.tables_QW[None, sequence, : -(-seen // BLOCK)]
+            keys_1GSK, values_1GSK = (x_1GSK[:, :, :seen] for x_1GSK in self._held(tables_1W, q_NHK.dtype))
             q_1HTK = q_NHK[here].transpose(0, 1)[None]
-            out_1HTK = self._attend(q_1HTK, keys_GSK[None], values_GSK[None], positions_T[None])
-            out_NHK[here] = out_1HTK[0].transpose(0, 1)
+            out_NHK[here] = self._attend(q_1HTK, keys_1GSK, values_1GSK, positions_T[None])[0].transpose(0, 1)
         return out_NHK
+
+    def _store(self, k_NGK: Tensor, v_NGK: Tensor) -> None:
+        """New keys and values, as they are stored, in the blocks where they belong."""
+        slots_N = self.places.slots()
+        blocks_N, within_N = slots_N // BLOCK, slots_N % BLOCK
+        stored = self.keys_MGKS.dtype
+        if stored == torch.int8:
+            from seedbed.model.linears.int8 import quantise_rows  # it knows the model, which knows the cache
+
+            whole_RK, scale_R1 = quantise_rows(torch.stack([k_NGK, v_NGK], dim=1).float().flatten(0, 2))
+            self.scales_M2GS[blocks_N, :, :, within_N] = scale_R1.view(len(k_NGK), 2, -1)
+            k_NGK, v_NGK = whole_RK.view(len(k_NGK), 2, *k_NGK.shape[1:]).unbind(1)
+        elif stored != k_NGK.dtype:
+            most = torch.finfo(stored).max
+            k_NGK, v_NGK = (x_NGK.clamp(-most, most).to(stored) for x_NGK in (k_NGK, v_NGK))
+        self.keys_MGKS[blocks_N, :, :, within_N] = k_NGK
+        self.values_MGSK[blocks_N, :, within_N] = v_NGK
+
+    def _held(self, tables_QW: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
+        """Keys and values of sequences, block after block (Q, G, S, K), as they are computed with."""
+        scales_QW2GS = self.scales_M2GS[tables_QW]
+        for part, x_QWGSK in enumerate((self.keys_MGKS[tables_QW].transpose(3, 4), self.values_MGSK[tables_QW])):
+            is_whole = x_QWGSK.dtype == torch.int8
+            held = x_QWGSK * scales_QW2GS[:, :, part, :, :, None] if is_whole else x_QWGSK
+            yield held.to(dtype).transpose(1, 2).flatten(2, 3)
 
     def _attend(self, q_QHTK: Tensor, keys_QGSK: Tensor, values_QGSK: Tensor, positions_QT: Tensor) -> Tensor:
         mask = self.mask.reading(positions_QT, keys_QGSK.shape[2])

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "norms.h"
@@ -18,6 +19,9 @@ constexpr int BLOCK = 64, GROUPS = BLOCK / LANES;
 constexpr int MOST_ROWS = 4;  // queries at once: what they read is read once
 constexpr int MOST_WIDTH = 128;
 constexpr float LOWEST = -1e30f;
+
+template <class Number>
+constexpr bool IS_WHOLE = std::is_same_v<Number, int8_t>;
 
 inline float largest(vec x) {
   float m = x[0];
@@ -36,8 +40,9 @@ struct Step {
   const float *query_norm, *key_norm;    // weights of a norm per head, or null
   const float *cosines, *sines;          // of each token's angles (tokens, width), or null: nothing is turned
   float *out;                            // tokens, heads, width
-  void *held_keys;                       // blocks, shared heads, width, 64; in single or half precision
+  void *held_keys;                       // blocks, shared heads, width, 64; in fp32, fp16 or whole numbers
   void *held_values;                     // blocks, shared heads, 64, width
+  float *scales;                         // blocks, keys and values, shared heads, 64: what a whole number stands for
   const int32_t *tables;                 // sequences, columns: the block of each 64 positions
   const int32_t *sequences, *positions;  // of each token
   const float *slopes;                   // of each head (ALiBi), or null
@@ -67,6 +72,21 @@ void prepare(const Step &s, const float *from, const float *norm, int64_t token,
   }
 }
 
+// Of whole numbers: where the scales of keys begin in a block; those of values lie `shared` · 64 numbers behind.
+inline float *scales_of(const Step &s, int64_t block, int64_t head) {
+  return s.scales + (block * 2 * s.shared + head) * BLOCK;
+}
+
+// Writes a head, a number each `stride`, in steps of its largest / 127; gives that step. Where one is no number, it is
+// none.
+float round_off(const float *head, int64_t width, int8_t *to, int64_t stride) {
+  float most = 1e-30f, doubt = 0;
+  for (int64_t d = 0; d < width; ++d) most = std::max(most, std::fabs(head[d])), doubt += head[d] * 0.0f;
+  const float step = most / 127.0f;
+  for (int64_t d = 0; d < width; ++d) to[d * stride] = int8_t(std::lrint(head[d] / step));
+  return step + doubt;
+}
+
 // Keys and values of a token into the block where they belong; its queries, ready, to `queries` (heads, width).
 template <class Number>
 void take_in(const Step &s, int64_t token, float *queries) {
@@ -82,7 +102,13 @@ void take_in(const Step &s, int64_t token, float *queries) {
     const int64_t where = (block * s.shared + head) * s.width * BLOCK;
     Number *keys = static_cast<Number *>(s.held_keys) + where + slot;
     Number *values = static_cast<Number *>(s.held_values) + where + slot * s.width;
-    for (int64_t d = 0; d < s.width; ++d) stored(key[d], keys[d * BLOCK]), stored(value[d], values[d]);
+    if constexpr (IS_WHOLE<Number>) {
+      float *scale = scales_of(s, block, head) + slot;
+      scale[0] = round_off(key, s.width, keys, BLOCK);
+      scale[s.shared * BLOCK] = round_off(value, s.width, values, 1);
+    } else {
+      for (int64_t d = 0; d < s.width; ++d) stored(key[d], keys[d * BLOCK]), stored(value[d], values[d]);
+    }
   }
 }
 
@@ -104,6 +130,7 @@ inline void multiply(const float (&q)[WIDTH][ROWS], const Number *key, vec (&sco
 template <int WIDTH, class Number, int ROWS>
 void attend(const Step &s, const float *queries, int64_t shared_head, int64_t first_row, int count) {
   constexpr int VECS = WIDTH / LANES;
+  constexpr bool WHOLE = IS_WHOLE<Number>;
   const int64_t group = s.heads / s.shared;
   alignas(64) float q[WIDTH][ROWS] = {};
   alignas(64) float p[BLOCK][ROWS];
@@ -132,6 +159,7 @@ void attend(const Step &s, const float *queries, int64_t shared_head, int64_t fi
     const int64_t where = (int64_t(table[block]) * s.shared + shared_head) * WIDTH * BLOCK;
     const Number *key = static_cast<const Number *>(s.held_keys) + where;
     const Number *value = static_cast<const Number *>(s.held_values) + where;
+    const float *scale = WHOLE ? scales_of(s, table[block], shared_head) : nullptr;  // of keys, then of values
     // What lies behind the last query was written by nobody, or by a sequence that is gone.
     const int until = std::min(BLOCK, last - block * BLOCK + 1), groups = (until + LANES - 1) / LANES;
     vec score[ROWS][GROUPS] = {};
@@ -151,6 +179,7 @@ void attend(const Step &s, const float *queries, int64_t shared_head, int64_t fi
           const int32_t size = int32_t(s.sparse);
           visible[g] &= (key_at / size == at[r] / size) | (key_at % size >= size - int32_t(s.summary));
         }
+        if (WHOLE) score[r][g] *= load(scale + g * LANES);
         if (s.slopes) score[r][g] -= slope[r] * __builtin_convertvector(at[r] - key_at, vec);
         score[r][g] = visible[g] ? score[r][g] : all(LOWEST);
         m = m < score[r][g] ? score[r][g] : m;
@@ -158,8 +187,9 @@ void attend(const Step &s, const float *queries, int64_t shared_head, int64_t fi
       const float now = largest(m), shrink = exponential(all(most[r] - now))[0];
       vec sums{};
       for (int g = 0; g < GROUPS; ++g) {
-        const vec e = visible[g] ? exponential(score[r][g] - now) : vec{};
+        vec e = visible[g] ? exponential(score[r][g] - now) : vec{};
         sums += e;
+        if (WHOLE) e *= load(scale + s.shared * BLOCK + g * LANES);
         for (int i = 0; i < LANES; ++i) p[g * LANES + i][r] = e[i];
       }
       most[r] = now;
@@ -225,16 +255,20 @@ void run_width(const Step &s, int threads) {
 }  // namespace
 
 // Takes in the new tokens, whose queries, keys and values are rows of `strides` numbers, then attends. Heads are 16, 32,
-// 64, 96 or 128 wide.
+// 64, 96 or 128 wide; `bytes` of a number of keys and values say what they are stored in.
 extern "C" void paged_attention(const float *queries, const float *keys, const float *values, const int64_t *strides,
                                const float *query_norm, const float *key_norm, float epsilon, const float *cosines,
                                const float *sines, float *out, void *held_keys, void *held_values,
-                               const int32_t *tables, const int32_t *sequences, const int32_t *positions,
+                               float *scales, const int32_t *tables, const int32_t *sequences, const int32_t *positions,
                                const float *slopes, int64_t tokens, int64_t columns, int64_t heads, int64_t shared,
-                               int64_t width, int64_t window, int64_t sparse, int64_t summary, int64_t in_half,
+                               int64_t width, int64_t window, int64_t sparse, int64_t summary, int64_t bytes,
                                float scale, int threads) {
   const Step s{{queries, strides[0]}, {keys, strides[1]}, {values, strides[2]}, query_norm, key_norm, cosines,
-               sines, out, held_keys, held_values, tables, sequences, positions, slopes, tokens, columns, heads,
+               sines, out, held_keys, held_values, scales, tables, sequences, positions, slopes, tokens, columns, heads,
                shared, width, window, sparse, summary, scale, epsilon};
-  in_half ? run_width<half>(s, threads) : run_width<float>(s, threads);
+  switch (bytes) {
+    case 1: return run_width<int8_t>(s, threads);
+    case 2: return run_width<half>(s, threads);
+    default: run_width<float>(s, threads);
+  }
 }

@@ -32,6 +32,17 @@ inline vec load(const half *from) {
 #endif
 }
 
+// Whole numbers of −127 to 127.
+inline vec load(const int8_t *from) {
+#ifdef __AVX512F__
+  return (vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from))));
+#else
+  vec found;
+  for (int lane = 0; lane < LANES; ++lane) found[lane] = float(from[lane]);
+  return found;
+#endif
+}
+
 // As it is stored: the nearest number of that precision, the largest one where it is larger.
 inline void stored(float x, float &to) { to = x; }
 
