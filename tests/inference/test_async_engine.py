@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
+from threading import Event
 
 import pytest
 
@@ -76,6 +78,31 @@ def test_who_is_cancelled_or_stops_listening_frees_his_place(shared, wanted):
     found, others = asyncio.run(ask())
     assert found == wanted[2] and all(isinstance(other, asyncio.CancelledError) for other in others)
     all_are_gone(shared)
+
+
+def test_who_still_waits_when_it_closes_is_told_and_leaves_nothing_behind(shared):
+    async def ask():
+        tasks = [asyncio.create_task(shared.complete(ids, SamplingConfig(max_tokens=120))) for ids in PROMPTS]
+        await anext(shared.stream(PROMPTS[0], SamplingConfig(max_tokens=120)))
+        shared.close()
+        assert not shared.engine.scheduler.running and not any(shared.engine.scheduler.blocks.holders)
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [str(error) for error in asyncio.run(ask())] == ["the engine was closed"] * len(PROMPTS)
+    all_are_gone(shared)
+
+
+def test_an_idle_engine_keeps_nothing_of_the_last_request(shared, wanted, monkeypatch):
+    submit, gone = shared.engine.submit, Event()
+
+    def watched(*arguments, **settings):
+        generation = submit(*arguments, **settings)
+        weakref.finalize(generation, gone.set)
+        return generation
+
+    monkeypatch.setattr(shared.engine, "submit", watched)
+    assert asyncio.run(shared.complete(PROMPTS[0], SAMPLINGS[0])) == wanted[0]
+    assert gone.wait(10)
 
 
 def test_bad_requests_are_refused_and_too_many_are(model, wanted):

@@ -100,7 +100,7 @@ class AsyncEngine:
         raise AssertionError("a stream ends with a completion")
 
     def close(self) -> None:
-        """Ends the thread after its step; who still waits is told."""
+        """Ends the thread after its step; who still waits is told, and what was asked is taken back."""
         self._wishes.put(None)
         self._thread.join()
 
@@ -109,15 +109,20 @@ class AsyncEngine:
     def _run(self) -> None:
         try:
             while self._fulfil():
-                for generation, text in self.engine.step():
-                    self._tell(generation, text)
+                self._step()
             raise RuntimeError("the engine was closed")
         except BaseException as error:
             self._broken = error
             if self._by_generation:
                 logger.warning("the engine stopped: %s", error)
+            while self._by_generation:
+                self.engine.cancel(self._by_generation.popitem()[0])
             for listener in list(self.listeners):
                 listener.tell(error)
+
+    def _step(self) -> None:
+        for generation, text in self.engine.step():
+            self._tell(generation, text)
 
     def _fulfil(self) -> bool:
         """Does what was wished meanwhile, and waits for a wish when there is nothing to do. False: to close."""
@@ -126,6 +131,7 @@ class AsyncEngine:
             if wish is None:
                 return False
             wish()
+            del wish  # while it waits for the next one, nothing of the last one is kept
         return True
 
     def _submit(
