@@ -147,6 +147,29 @@ def test_max_tokens_is_the_most(engine):
     assert (text, len(done.tokens), done.reason) == ("abcd", 4, "length")
 
 
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0}, {"logprobs": 2, "presence_penalty": 0.5}], ids=str)
+def test_min_tokens_is_the_least(engine, settings):
+    """Of requests that would end at once, the others as they are."""
+    ids, ends = engine.encode("Once"), dict.fromkeys(map(str, TOKENIZER.end_ids), 100.0)
+    samplings = [SamplingConfig(max_tokens=20, min_tokens=least, logit_bias=ends, **settings) for least in (0, 7, 20)]
+    made = [engine.submit(ids, sampling) for sampling in samplings]
+    while any(generation.reason is None for generation in made):
+        engine.step()
+    done = [generation.completion for generation in made]
+    assert [(len(each.tokens), each.reason) for each in done] == [(0, "end"), (7, "end"), (20, "length")]
+    assert not set(done[2].tokens) & set(TOKENIZER.end_ids) and done[1].tokens == done[2].tokens[:7]
+    found = engine.search(ids, beams=3, best=3, max_tokens=20, min_tokens=7, logit_bias=ends)
+    assert {len(each.tokens) for each in found} == {7}
+
+
+def test_a_stop_text_counts_only_beyond_min_tokens():
+    text, done = said(recite(list(b"abxENDyENDz"), stop=["END"], min_tokens=5))
+    assert (text, done.reason) == ("abxENDy", "stop")  # of the first one the text was told already
+    text, done = said(recite(list(b"abxENDyENDz"), stop=["END"], min_tokens=6))
+    assert (text, done.reason, len(done.tokens)) == ("abxENDy", "stop", 10)
+    assert said(recite(list(b"abxEND"), stop=["END"], min_tokens=4))[0] == "abx"
+
+
 def test_the_context_is_the_most():
     text, done = said(recite(list(b"abcdefghij"), max_tokens=100, context=6))
     assert (text, done.reason) == ("abcde", "length")  # and the one token of the prompt: 6

@@ -237,6 +237,7 @@ def test_a_row_is_chosen_as_if_it_were_alone():
         ({"repetition_penalty": 0}, "repetition_penalty must be > 0"),
         ({"repetition_penalty": float("inf")}, "repetition_penalty must be > 0, got inf"),
         ({"max_tokens": 0}, "max_tokens must be at least 1"),
+        ({"max_tokens": 4, "min_tokens": 5}, "min_tokens must be between 0 and 4, got 5"),
         ({"seed": -1}, "seed must be between 0 and"),
         ({"seed": 2**200}, "seed must be between 0 and"),
         ({"stop": ["x", ""]}, "stop holds an empty text"),

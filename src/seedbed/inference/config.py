@@ -24,6 +24,9 @@ class SamplingConfig:
     max_tokens: int = 100
     """Longest continuation, in tokens."""
 
+    min_tokens: int = 0
+    """Tokens that there are at least: until then neither the model nor a stop text ends it."""
+
     temperature: float = 0.8
     """Divides the logits: below 1 sharper, above 1 flatter; 0 always takes the likeliest token (greedy)."""
 
@@ -89,6 +92,7 @@ class SamplingConfig:
         between(self, 0, 1, "top_p", "min_p", "typical_p")
         between(self, -2, 2, "presence_penalty", "frequency_penalty")
         between(self, 0, 20, "logprobs")
+        between(self, 0, self.max_tokens, "min_tokens")
         positive(self, "repetition_penalty", "top_p", "typical_p", "timeout")
         if "" in self.stop:
             raise ConfigError("stop holds an empty text, which would end every continuation at once")

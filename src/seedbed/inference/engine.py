@@ -446,6 +446,13 @@ class Engine:
         if any(g.adjustments is not None or g.constraint is not None for g in generations):
             rows = zip(adjusted_BV, generations, strict=True)
             adjusted_BV = torch.stack([generation.adjusted(row_V) for row_V, generation in rows])
+        ends = [token for token in self.tokenizer.end_ids if token < self.vocabulary]
+        early = [row for row, generation in enumerate(generations) if not generation.may_end]
+        if ends and early:
+            places = torch.tensor(early)[:, None], torch.tensor(ends)
+            adjusted_BV = adjusted_BV.index_put(
+                places, adjusted_BV.new_tensor(-torch.inf)
+            )  # logits_BV stay as they are
         return adjusted_BV
 
     def take(self, generation: Generation, token: int) -> tuple[Generation, str]:
@@ -458,7 +465,7 @@ class Engine:
         for place, each in enumerate(tokens, start=1):
             generation.add(each)
             generation.jumped += place > 1
-            piece += generation.text.push(each)
+            piece += generation.text.push(each, may_stop=generation.may_end)
             if generation.text.stopped:
                 return self.end(generation, "stop", piece)
             if place == len(tokens) and constraint is not None and constraint.complete:

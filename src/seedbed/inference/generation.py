@@ -133,6 +133,11 @@ class Generation:
     def made(self) -> Sequence[int]:
         return self.tokens[self.prompt :]
 
+    @property
+    def may_end(self) -> bool:
+        """Whether it has as many tokens as were asked for at least."""
+        return len(self.tokens) - self.prompt >= self.sampling.min_tokens
+
     def number(self, ahead: int = 0) -> float:
         """What decides which token is next, or the one so many after it: a function of seed, position and sample."""
         return uniform(self.sampling.seed, len(self.tokens) + ahead, self.sample)

@@ -19,9 +19,9 @@ class StopText:
         """All text given so far."""
         self.stopped = False
 
-    def push(self, token: int) -> str:
-        """The text that is certain after one more token."""
-        return self._give(self.stream.push(token), last=False)
+    def push(self, token: int, *, may_stop: bool = True) -> str:
+        """The text that is certain after one more token. Unless it `may_stop`, no stop text is looked for in it."""
+        return self._give(self.stream.push(token), self.stops if may_stop else (), last=False)
 
     def fork(self) -> StopText:
         """Another one that stands where this one stands."""
@@ -31,25 +31,25 @@ class StopText:
 
     def flush(self) -> str:
         """What was held back, now that no token follows."""
-        return "" if self.stopped else self._give(self.stream.flush(), last=True)
+        return "" if self.stopped else self._give(self.stream.flush(), self.stops, last=True)
 
-    def _give(self, text: str, *, last: bool) -> str:
+    def _give(self, text: str, stops: Sequence[str], *, last: bool) -> str:
         self.held += text
-        found = [(place + len(stop), place) for stop in self.stops if (place := self.held.find(stop)) >= 0]
+        found = [(place + len(stop), place) for stop in stops if (place := self.held.find(stop)) >= 0]
         if found:  # the one that is complete first counts, wherever the borders of tokens are
             self.stopped = True
             given, self.held = self.held[: min(found)[1]], ""
         else:
-            keep = 0 if last else self._beginning_of_stop()
+            keep = 0 if last else self._beginning_of_stop(stops)
             cut = len(self.held) - keep
             given, self.held = self.held[:cut], self.held[cut:]
         self.whole += given
         return given
 
-    def _beginning_of_stop(self) -> int:
+    def _beginning_of_stop(self, stops: Sequence[str]) -> int:
         """Length of the longest end of `held` with which some stop text begins."""
-        longest = max((len(stop) - 1 for stop in self.stops), default=0)
+        longest = max((len(stop) - 1 for stop in stops), default=0)
         for size in range(min(longest, len(self.held)), 0, -1):
-            if any(stop.startswith(self.held[-size:]) for stop in self.stops):
+            if any(stop.startswith(self.held[-size:]) for stop in stops):
                 return size
         return 0
