@@ -61,6 +61,20 @@ def test_where_nothing_can_be_recorded_it_is_told_once_and_the_model_answers(cap
     assert all(torch.equal(x_ND, wanted) for x_ND in found)
 
 
+def test_an_engine_plays_back_where_all_decode_and_wear_nothing():
+    """On a CPU, where nothing can be recorded, what is asked of a recording is seen all the same."""
+    model = random_model(3, tokenizer=TOKENIZER, head_width=16, context=128)
+    engine, asked = Engine(model, TOKENIZER), []
+    graphs = DecodeGraphs(model, engine.cache, spare=engine.scheduler.blocks.count)
+    step = graphs.step
+    graphs.step = lambda tokens_N, places: asked.append(places.is_decode) or step(tokens_N, places)
+    sampling = SamplingConfig(max_tokens=5, temperature=0)
+    wanted = engine.complete([b"Once", b"There was"], sampling)
+    engine.graphs = graphs
+    assert engine.complete([b"Once", b"There was"], sampling) == wanted
+    assert len(asked) >= 4 and all(asked)
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_recorded_passes_say_what_the_model_says():
     model = random_model(3, tokenizer=TOKENIZER, head_width=16, context=4 * BLOCK).cuda()
