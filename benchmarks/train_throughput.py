@@ -8,7 +8,8 @@ eager, its own loss, no clipping. Both have fused AdamW. Each runs in processes 
 settings that the command `seedbed` gives itself (huge pages, glibc's tunables), the peer without. Memory is the most
 that a process ever held, imports included. Told but not judged: `turns_ratio`, of both taking turns step by step in one
 process, whose settings and neighbour cost the peer time; `alike_…`, the peer in a process of its own with our settings;
-`full_…`, ours with `recompute: full`. Muon is measured at the default batch, 16 rows of 512, against AdamW for
+`full_…`, ours with `recompute: full`; `int8_ratio`, how many times as long as with `precision: int8` a step
+of `llama-small` takes in fp32, in turns. Muon is measured at the default batch, 16 rows of 512, against AdamW for
 everything.
 Run: python benchmarks/train_throughput.py --json   (about 15 minutes on 2 cores)
 Ends with exit code 1 when a claim is not met.
@@ -34,7 +35,7 @@ from seedbed.__main__ import SPARING
 SIZES = {"vocab_size": 8192, "layers": 6, "width": 384, "heads": 6, "ff_width": 1024, "context": 256}
 SMALL = {"vocab_size": 32768, "layers": 12, "width": 512, "heads": 8, "ff_width": 2048, "context": 1024}
 WITH_PEER = ("turns", "peer", "alike")
-KINDS = (*WITH_PEER, "ours", "full", "small", "muon", "adamw")
+KINDS = (*WITH_PEER, "ours", "full", "small", "int8", "muon", "adamw")
 """What is measured, each in a process of its own."""
 WARM = 2
 """Steps that are not counted: memory is taken, kernels are chosen."""
@@ -79,7 +80,7 @@ def our_step(
         NextToken(),
         Noise(sizes["vocab_size"], sizes["context"]),
         None,
-        config=TrainConfig(steps=10**6, batch=rows, precision="fp32", compile="off", **train),
+        config=TrainConfig(**{"steps": 10**6, "batch": rows, "precision": "fp32", "compile": "off"} | train),
         optimizer=OptimizerConfig(name=optimizer),
         schedule=ScheduleConfig(),
         run=folder,
@@ -160,6 +161,12 @@ def measure(what: str, steps: int) -> dict[str, float]:
             _, step = our_step(SIZES, 8, "adamw", Path(folder), recompute="none" if what == "ours" else what)
             seconds = timed(step, steps)
             return {"peak_mb": peak_memory_mb(), "seconds": seconds}
+        if what == "int8":
+            steps_of = [
+                our_step(SMALL, 4, "adamw", Path(folder) / precision, precision=precision)[1]
+                for precision in ("int8", "fp32")
+            ]
+            return {"ratio": in_turns(*steps_of, steps)["ratio"]}
         if what in ("muon", "adamw"):
             trainer, step = our_step({**SIZES, "context": 512}, 16, what, Path(folder))
             seconds = timed(step, steps)

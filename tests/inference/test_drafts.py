@@ -243,3 +243,8 @@ def test_a_smaller_model_is_opened_beside_and_must_mean_the_same_by_each_token(t
     odd = saved(tmp_path / "odd", random_model(5, tokenizer=other), other)
     with pytest.raises(ConfigError, match="has another tokenizer"):
         Engine.load(big, draft=odd)
+
+
+def test_a_draft_that_reads_both_ways_is_refused(model):
+    with pytest.raises(ConfigError, match="the draft reads both ways"):
+        Engine(model, TOKENIZER, draft=random_model(5, **SHAPE, causal=False))

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from seedbed.errors import ConfigError
 from seedbed.inference.generation import Generation
 from seedbed.inference.sampling import choose_each
 from seedbed.inference.scheduler import Share
@@ -38,6 +40,35 @@ class Drafter(Protocol):
     def guess(self, shares: Sequence[Share]) -> list[list[int]]:
         """For each share at most as many tokens as it has room for, after the last one that is known."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """What a step may say of one generation: the next token, and, as long as each is what was guessed, those after
+    it."""
+
+    generation: Generation
+    first: int
+    """Row of the scores that follow what is known; those that follow each guess stand after it."""
+
+    known: int
+    """Tokens it has before."""
+
+    guesses: Sequence[int]
+
+    @property
+    def row(self) -> int | None:
+        """Of the scores that decide its next token; None when it has ended or a guess was wrong."""
+        made = self.generation.tokens[self.known :]
+        goes_on = self.generation.reason is None and made == list(self.guesses[: len(made)])
+        return self.first + len(made) if goes_on and len(made) <= len(self.guesses) else None
+
+    @property
+    def right(self) -> int:
+        """Guesses that came."""
+        made = self.generation.tokens[self.known :]
+        wrong = (place for place, guess in enumerate(self.guesses) if made[place : place + 1] != [guess])
+        return next(wrong, len(self.guesses))
 
 
 class Followers:
@@ -107,7 +138,10 @@ class ModelDrafts:
     """
 
     def __init__(self, model: Transformer, cache: PagedCache, vocabulary: int):
-        self.model, self.cache, self.vocabulary = model, cache, vocabulary
+        """ConfigError when the model reads both ways."""
+        if not model.config.causal:
+            raise ConfigError("the draft reads both ways (model.causal is false): it cannot guess what comes next")
+        self.model, self.cache, self.vocabulary = model.eval(), cache, vocabulary
         self._read: WeakKeyDictionary[Generation, int] = WeakKeyDictionary()
         """How many tokens of each it has read, the last of them perhaps its own wrong guesses."""
 

@@ -24,7 +24,7 @@ from seedbed.inference.blocks import Blocks
 from seedbed.inference.config import WEIGHTS, EngineConfig, SamplingConfig, SearchConfig
 from seedbed.inference.constraints import Grammars
 from seedbed.inference.contrastive import contrastive_search
-from seedbed.inference.drafts import Drafter, ModelDrafts, TextDrafts
+from seedbed.inference.drafts import Check, Drafter, ModelDrafts, TextDrafts
 from seedbed.inference.generation import Completion, Generation, Likelihood
 from seedbed.inference.graphs import DecodeGraphs
 from seedbed.inference.sampling import choose_each, no_choice
@@ -55,35 +55,6 @@ class Event:
     row: int
     text: str
     completion: Completion | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Check:
-    """What a step may say of one generation: the next token, and, as long as each is what was guessed, those after
-    it."""
-
-    generation: Generation
-    first: int
-    """Row of the scores that follow what is known; those that follow each guess stand after it."""
-
-    known: int
-    """Tokens it has before."""
-
-    guesses: Sequence[int]
-
-    @property
-    def row(self) -> int | None:
-        """Of the scores that decide its next token; None when it has ended or a guess was wrong."""
-        made = self.generation.tokens[self.known :]
-        goes_on = self.generation.reason is None and made == list(self.guesses[: len(made)])
-        return self.first + len(made) if goes_on and len(made) <= len(self.guesses) else None
-
-    @property
-    def right(self) -> int:
-        """Guesses that came."""
-        made = self.generation.tokens[self.known :]
-        wrong = (place for place, guess in enumerate(self.guesses) if made[place : place + 1] != [guess])
-        return next(wrong, len(self.guesses))
 
 
 class Engine:
@@ -133,7 +104,7 @@ class Engine:
             self.drafter = TextDrafts(everyones=draft == "ngram")
         elif draft is not None:
             cache = PagedCache(draft.config, blocks, device=self.device, dtype=weight.dtype, stored=stored)
-            self.drafter = ModelDrafts(draft.eval(), cache, self.vocabulary)
+            self.drafter = ModelDrafts(draft, cache, self.vocabulary)
         if self.config.exact and (reason := self.inexact) is not None:
             raise ConfigError(f"exact is set, but {reason}", 'Leave exact out, or see docs/engine.md, "The same bits".')
 
