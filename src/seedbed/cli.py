@@ -83,6 +83,12 @@ COMMANDS = {
     "evaluate": Command(
         "model → report", "seedbed.evaluation.config:EvaluateConfig", "seedbed.evaluation.evaluate:evaluate"
     ),
+    "benchmark": Command(
+        "how fast a model answers, and what it takes",
+        "seedbed.evaluation.config:BenchmarkConfig",
+        "seedbed.evaluation.benchmark:benchmark",
+        speaks=True,
+    ),
     "generate": Command(
         "continue a text",
         "seedbed.inference.config:GenerateConfig",

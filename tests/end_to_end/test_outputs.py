@@ -43,6 +43,7 @@ COMMANDS = {
     "pretrain": ("pretrain", "--data.tokens=tokens", *TRAINING),
     "finetune": ("finetune", "--model=run", "--data=facts.jsonl", "--train.steps=1", "--train.device=cpu"),
     "evaluate": ("evaluate", "--model=run", "--data_dir=.", "--tasks=[bits_per_byte]"),
+    "benchmark": ("benchmark", "--model=run", "--batch=1", "--prompt_tokens=4", "--output_tokens=4"),
 }
 INPUTS = [
     *(("prepare", "text"), ("tokenizer", "corpus"), ("tokenize", "corpus"), ("tokenize", "tokenizer")),
@@ -52,6 +53,7 @@ INPUTS = [
         ("finetune", "run"),
         ("finetune", "run/model"),
         ("evaluate", "run"),
+        ("benchmark", "run"),
     ),
 ]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from seedbed.configuration import at_least
+from seedbed.configuration import at_least, between
 from seedbed.errors import ConfigError
 from seedbed.inference.config import WEIGHTS
 
@@ -49,3 +49,47 @@ class EvaluateConfig:
         for task in self.tasks:
             if task not in TASK_NAMES:
                 raise ConfigError(f"tasks: there is no task {task!r}", f"Tasks: {', '.join(TASK_NAMES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """Measures how fast a model answers, and what it takes."""
+
+    model: Path
+    """Model folder (ours or one of transformers), run or checkpoint."""
+
+    out: Path | None = None
+    """Folder to write: result.json, a page and a picture. Left out: only the table is printed."""
+
+    batch: list[int] = field(default_factory=lambda: [1, 8, 32])
+    """Requests at once; each of these is measured with each length."""
+
+    prompt_tokens: list[int] = field(default_factory=lambda: [64])
+    """Lengths of prompts, whose tokens are drawn at random."""
+
+    output_tokens: list[int] = field(default_factory=lambda: [64])
+    """Lengths of answers: the model ends none before, and greedy choice makes them."""
+
+    repeats: int = 3
+    """Measurements of each case, in turns with the others; their median is told, the least and the most."""
+
+    warm_up: int = 1
+    """Rounds before the first that counts: kernels are compiled, memory is taken."""
+
+    seed: int = 0
+    """Of the prompts."""
+
+    weights: WEIGHTS = "stored"
+    """int8: the layers in 8-bit whole numbers, rounded as the model is opened."""
+
+    device: Literal["auto", "cuda", "mps", "xpu", "cpu"] = "auto"
+    """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""
+
+    def __post_init__(self) -> None:
+        for name, most in (("batch", 10_000), ("prompt_tokens", 2**20), ("output_tokens", 2**20)):
+            numbers = getattr(self, name)
+            if not numbers or any(not 1 <= number <= most for number in numbers):
+                raise ConfigError(f"{name} must be numbers from 1 to {most:,}, got {numbers}")
+        at_least(self, 1, "repeats")
+        between(self, 0, 1000, "warm_up")
+        between(self, 0, 2**63 - 1, "seed")
