@@ -350,6 +350,8 @@ def test_bad_prompts_and_broken_weights_are_told(engine, search):
 def test_a_search_needs_a_way_to_search(engine):
     with pytest.raises(ConfigError, match="a search needs beams or penalty_alpha"):
         engine.search("ab", max_tokens=4)
+    with pytest.raises(ConfigError, match="are for a search, and this draws"):
+        engine.generate("ab", SearchConfig(beams=4))
 
 
 @pytest.mark.parametrize(

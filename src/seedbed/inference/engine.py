@@ -294,6 +294,8 @@ class Engine:
     ) -> Generation:
         """A continuation that the next steps make; of several from one seed, each needs another `sample`. DataError for
         what `check` refuses. What has another `salt`, or another `adapter`, shares nothing in the cache."""
+        if isinstance(sampling, SearchConfig) and sampling.is_search:
+            raise ConfigError("beams and penalty_alpha are for a search, and this draws", "Take engine.search.")
         generation = self.begin(ids, sampling, sample=sample, salt=salt, adapter=adapter)
         self.scheduler.add(generation)
         return generation
