@@ -80,6 +80,12 @@ COMMANDS = {
     "finetune": Command(
         "model + conversations → model", "seedbed.tuning.config:FinetuneConfig", "seedbed.tuning.finetune:finetune"
     ),
+    "quantize": Command(
+        "model → model in fewer bits",
+        "seedbed.quantization.config:QuantizeConfig",
+        "seedbed.quantization.quantize:quantize",
+        speaks=True,
+    ),
     "evaluate": Command(
         "model → report", "seedbed.evaluation.config:EvaluateConfig", "seedbed.evaluation.evaluate:evaluate"
     ),

@@ -42,6 +42,7 @@ COMMANDS = {
     "tokens": ("tokens", "export", "--format=megatron", "--tokens=tokens"),
     "pretrain": ("pretrain", "--data.tokens=tokens", *TRAINING),
     "finetune": ("finetune", "--model=run", "--data=facts.jsonl", "--train.steps=1", "--train.device=cpu"),
+    "quantize": ("quantize", "--model=run"),
     "evaluate": ("evaluate", "--model=run", "--data_dir=.", "--tasks=[bits_per_byte]"),
     "benchmark": ("benchmark", "--model=run", "--batch=1", "--prompt_tokens=4", "--output_tokens=4"),
 }
@@ -52,6 +53,8 @@ INPUTS = [
         ("pretrain", "tokens"),
         ("finetune", "run"),
         ("finetune", "run/model"),
+        ("quantize", "run"),
+        ("quantize", "run/model"),
         ("evaluate", "run"),
         ("benchmark", "run"),
     ),

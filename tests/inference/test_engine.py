@@ -40,7 +40,7 @@ class Recited(torch.nn.Module):
         super().__init__()
         self.config = random_model(tokenizer=TOKENIZER, context=context).config
         self.script = torch.tensor(script)
-        self.anchor = torch.nn.Parameter(torch.zeros(1))
+        self.device, self.dtype = torch.device("cpu"), torch.float32
         self.vocabulary = vocabulary
 
     def step(self, tokens_N, places, cache):

@@ -34,7 +34,6 @@ class Likelihood:
         return math.exp(self.nats / self.tokens)
 
 
-@torch.inference_mode()
 def measure_likelihood(
     model: Transformer, tokenizer: Tokenizer, texts: Sequence[str], *, max_bytes: int, batch: int
 ) -> Likelihood:
@@ -50,6 +49,15 @@ def measure_likelihood(
         read = text.encode()[:share].decode(errors="ignore")  # whole characters
         ids = tokenizer.encode(read, bos=tokenizer.bos_id is not None)
         windows += [ids[first : first + context + 1] for first in range(0, len(ids) - 1, context)]
+    return measure_windows(model, tokenizer, windows, batch=batch)
+
+
+@torch.inference_mode()
+def measure_windows(
+    model: Transformer, tokenizer: Tokenizer, windows: Sequence[Sequence[int]], *, batch: int
+) -> Likelihood:
+    """Over windows of token ids, each of at most the model's context and one more: each token but a window's first is
+    predicted. DataError as above."""
     if not windows:
         raise DataError("there is no text to predict: every document is shorter than two tokens")
     token_bytes_V = torch.from_numpy(tokenizer.token_bytes())
@@ -57,7 +65,7 @@ def measure_likelihood(
     for first in range(0, len(windows), batch):
         rows = _rows(windows[first : first + batch])
         targets_N = rows.targets_BT[rows.targets_BT != IGNORE]
-        nats = found.nats + _surprise(model, rows.to(model.embedding.weight.device))
+        nats = found.nats + _surprise(model, rows.to(model.device))
         size = int(token_bytes_V[targets_N].sum())
         found = Likelihood(nats, found.tokens + len(targets_N), found.bytes + size)
     if not math.isfinite(found.nats) or not found.bytes:
@@ -74,9 +82,9 @@ def _surprise(model: Transformer, rows: TokenBatch) -> float:
     return sum(F.cross_entropy(model.logits(x).float(), targets, reduction="sum").item() for x, targets in chunks)
 
 
-def _rows(windows: list[list[int]]) -> TokenBatch:
+def _rows(windows: Sequence[Sequence[int]]) -> TokenBatch:
     """Windows side by side; behind a short one stand positions without a target."""
     longest = max(map(len, windows)) - 1
-    inputs = [window[:-1] + [0] * (longest - len(window) + 1) for window in windows]
-    targets = [window[1:] + [IGNORE] * (longest - len(window) + 1) for window in windows]
+    inputs = [[*window[:-1], *[0] * (longest - len(window) + 1)] for window in windows]
+    targets = [[*window[1:], *[IGNORE] * (longest - len(window) + 1)] for window in windows]
     return TokenBatch(torch.tensor(inputs), torch.tensor(targets))

@@ -168,7 +168,7 @@ class ModelDrafts:
 
     def _pass(self, shares: Sequence[Share], unread: dict[int, tuple[int, list[int]]]) -> Tensor:
         """What it makes of the last token of each (B, D)."""
-        device = self.model.embedding.weight.device
+        device = self.model.device
         tables = [shares[place].generation.blocks for place in unread]
         spans = [(first, len(tokens)) for first, tokens in unread.values()]
         tokens_N = torch.tensor([token for _, tokens in unread.values() for token in tokens], device=device)

@@ -36,6 +36,8 @@ from seedbed.model.adapters.folder import read_adapter
 from seedbed.model.cache import BLOCK, PagedCache, Places, widest_window
 from seedbed.model.folder import load_model
 from seedbed.model.linears.int8 import quantise
+from seedbed.model.linears.layers import storages
+from seedbed.model.linears.storage import describe
 from seedbed.model.packed.linears import PackedInt8Linear
 from seedbed.model.packed.pack import pack
 from seedbed.model.transformer import Transformer
@@ -82,18 +84,17 @@ class Engine:
         self.config = config or EngineConfig()
         self.adapters = adapters or Adapters(model, {})
         self.grammars = Grammars(tokenizer, self.vocabulary)
-        weight = next(model.parameters())
-        self.device = weight.device
+        self.device = model.device
         is_int8 = any(isinstance(module, PackedInt8Linear) for module in model.modules())
         kind = ("fp16" if is_int8 else "fp32") if self.config.cache == "auto" else self.config.cache
-        stored = {"fp16": torch.float16, "int8": torch.int8}.get(kind, weight.dtype)
-        most = CACHE_BYTES // cache_bytes(model.config, 1, stored.itemsize)
+        stored = {"fp16": torch.float16, "int8": torch.int8}.get(kind)
+        most = CACHE_BYTES // cache_bytes(model.config, 1, (stored or model.dtype).itemsize)
         step_tokens, window = self.config.step_tokens, widest_window(model.config)
         longest = model.config.context if window is None else min(model.config.context, window + step_tokens + BLOCK)
         tokens = self.config.cache_tokens or min(self.config.rows * longest, most)
         blocks = -(-max(tokens, longest) // BLOCK)  # of one sequence at least
         # One block more than the scheduler knows of: nobody's.
-        self.cache = PagedCache(model.config, blocks + 1, device=self.device, dtype=weight.dtype, stored=stored)
+        self.cache = PagedCache(model.config, blocks + 1, device=self.device, dtype=model.dtype, stored=stored)
         self.graphs = DecodeGraphs(model, self.cache, spare=blocks) if self.device.type == "cuda" else None
         guesses = 0 if draft is None else self.config.guesses
         self.scheduler = Scheduler(
@@ -103,7 +104,7 @@ class Engine:
         if isinstance(draft, str):
             self.drafter = TextDrafts(everyones=draft == "ngram")
         elif draft is not None:
-            cache = PagedCache(draft.config, blocks, device=self.device, dtype=weight.dtype, stored=stored)
+            cache = PagedCache(draft.config, blocks, device=self.device, dtype=draft.dtype, stored=stored)
             self.drafter = ModelDrafts(draft, cache, self.vocabulary)
         if self.config.exact and (reason := self.inexact) is not None:
             raise ConfigError(f"exact is set, but {reason}", 'Leave exact out, or see docs/engine.md, "The same bits".')
@@ -128,7 +129,7 @@ class Engine:
         worn = Adapters(model, read)
         if draft is None or draft in get_args(TextDraft):
             return cls(model, tokenizer, config, adapters=worn, draft=cast(TextDraft | None, draft))
-        smaller, its_tokenizer = _open(Path(draft), device, dtype or model.embedding.weight.dtype, weights)
+        smaller, its_tokenizer = _open(Path(draft), device, dtype, weights)
         if its_tokenizer.hash != tokenizer.hash:
             raise ConfigError(f"{draft} has another tokenizer than {path}", "A draft must mean the same by each token.")
         return cls(model, tokenizer, config, adapters=worn, draft=smaller)
@@ -470,7 +471,9 @@ def _open(
     if weights not in get_args(WEIGHTS):
         raise ConfigError(f"weights must be one of {', '.join(get_args(WEIGHTS))}, got {weights!r}")
     if weights == "int8":
-        if model.embedding.weight.device.type != "cpu":
+        if stored := storages(model):
+            raise ConfigError(f"{path} is quantized already ({describe(stored)})", "Leave --weights out.")
+        if model.device.type != "cpu":
             raise ConfigError("weights int8 needs a CPU", "Give --device cpu, or leave it out.")
         model = quantise(model.float())
     return pack(model), tokenizer

@@ -10,16 +10,20 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.model.config import ModelConfig
-from seedbed.model.huggingface.classes import find_table, huggingface_config
+from seedbed.model.huggingface.classes import find_class, huggingface_config
+from seedbed.model.huggingface.quantised import carries, quantization_config
 from seedbed.model.importing import CONFIG, import_config, import_folder
-from seedbed.model.names import shapes_of_theirs, to_ours, to_theirs
+from seedbed.model.linears.layers import of_weights, storages, stored_layers
+from seedbed.model.linears.parts import check_dtypes, promised_parts, read_matrices, written_parts
+from seedbed.model.linears.storage import Storage, describe, read_storages
+from seedbed.model.names import OWN, Table, shapes_of_theirs, to_ours, to_theirs
 from seedbed.model.transformer import Transformer, weight_shapes
 from seedbed.model.weights import (
     StoredTensor,
@@ -73,16 +77,30 @@ def save_model(
     overwrite: bool = False,
 ) -> Manifest:
     """Writes the whole folder, or nothing. `inputs`: what the model was made of; `card`: sections of its README."""
-    with new_folder(folder, "model", inputs=inputs, config=asdict(model.config), overwrite=overwrite) as staging:
-        own, config = dict(model.named_parameters()), model.config
-        write_weights(staging, to_theirs(own, find_table(config), config.head_width))
-        for name, values in _for_other_tools(config, tokenizer, model.embedding.weight.dtype).items():
-            write_json(staging / name, values)
-        lineage = {role: input_hash(source) for role, source in inputs.items()}
-        write_config(staging, model.config, tokenizer=tokenizer.hash, inputs=lineage)
-        tokenizer.save(staging, model.config.context)
+    with new_folder(folder, "model", inputs=inputs, config=manifest_config(model), overwrite=overwrite) as staging:
+        write_model(staging, model, tokenizer, inputs=inputs)
         write_card(staging, f"{folder.parent.name}/{folder.name}", card)
     return open_folder(folder, "model")
+
+
+def manifest_config(model: Transformer) -> dict[str, Any]:
+    """What the manifest of a model folder says of the model."""
+    return asdict(model.config) | _described(storages(model))
+
+
+def write_model(folder: Path, model: Transformer, tokenizer: Tokenizer, *, inputs: Inputs) -> None:
+    """All files but the card, into a new folder that is being filled."""
+    config, stored, layers = model.config, storages(model), stored_layers(model)
+    table = _table(config, stored)
+    own: dict[str, Tensor] = dict(model.named_parameters())
+    own |= {f"{name}.bias": layer.bias_O for name, layer in layers.items() if layer.bias_O is not None}
+    parts = written_parts({name: layer.matrix for name, layer in layers.items()}, table)
+    write_weights(folder, to_theirs(own, table, config.head_width) | parts)
+    for name, values in _for_other_tools(config, tokenizer, model.dtype, stored).items():
+        write_json(folder / name, values)
+    lineage = {role: input_hash(source) for role, source in inputs.items()}
+    write_config(folder, config, tokenizer=tokenizer.hash, inputs=lineage, **_described(stored))
+    tokenizer.save(folder, config.context)
 
 
 def find_model(path: Path) -> Path:
@@ -108,18 +126,25 @@ def load_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str | None = None,
     tokenizer: Tokenizer | None = None,
+    learns: bool = False,
 ) -> tuple[Transformer, Tokenizer]:
     """The model of a model folder, a run, a checkpoint or a folder of transformers, in evaluation mode, and its
     tokenizer.
 
-    `dtype`: of the weights; left out, the one they are stored in. `tokenizer`: for a folder of transformers that holds
-    none. Every byte is checked against the manifest first, where there is one, and what the config promises against
-    what the files hold before memory is taken for it. CorruptionError when a byte has changed, DataError when the
-    folder is none of the four or its parts do not belong together.
+    `dtype`: of the weights; left out, the one they are stored in, and fp32 where layers are in few bits, which take no
+    other. `tokenizer`: for a folder of transformers that holds none. `learns`: its weights are to be changed, which
+    those in few bits cannot be. Every byte is checked against the manifest first, where there is one, and what the
+    config promises against what the files hold before memory is taken for it. CorruptionError when a byte has changed,
+    DataError when the folder is none of the four, its parts do not belong together, or it cannot learn.
     """
     folder = find_model(path)
-    model, tokenizer = import_folder(folder, tokenizer) if is_foreign(folder) else _load_own(folder)
-    return model.to(device, None if dtype is None else find_dtype(dtype)).eval(), tokenizer
+    model, tokenizer = import_folder(folder, tokenizer) if is_foreign(folder) else _load_own(folder, learns)
+    numbers = None if dtype is None else find_dtype(dtype)
+    if stored := storages(model):
+        if numbers not in (None, torch.float32):
+            raise ConfigError(f"{folder} is quantized ({describe(stored)}): it computes in fp32", "Leave dtype out.")
+        numbers = None  # scales keep theirs
+    return model.to(device, numbers).eval(), tokenizer
 
 
 def find_config(path: Path) -> ModelConfig:
@@ -136,21 +161,31 @@ def is_foreign(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and not any((folder / name).exists() for name in (MANIFEST, EXACT))
 
 
-def _load_own(folder: Path) -> tuple[Transformer, Tokenizer]:
+def _load_own(folder: Path, learns: bool) -> tuple[Transformer, Tokenizer]:
     manifest = open_folder(folder, ("model", "checkpoint"), verify="all")
-    config = read_config(folder)
+    config, stored = read_config(folder), read_storages(folder / EXACT)
+    if stored and learns:
+        raise DataError(
+            f"{folder} is quantized already ({describe(stored)}): what was rounded away is gone",
+            "Take the model that it was made of.",
+        )
     is_checkpoint = manifest.kind == "checkpoint"
-    stored, read = _checkpoint_weights(folder, manifest, config) if is_checkpoint else _weights(folder, config)
-    stored_dtype = one_dtype(folder, stored)
+    found = _checkpoint_weights(folder, manifest, config) if is_checkpoint else _weights(folder, config, stored)
+    whole_dtype = one_dtype(folder, found.whole)
     tokenizer = Tokenizer.load(folder.parent.parent / TOKENIZER if is_checkpoint else folder)
     _check_token_ids(config, tokenizer, folder)
     if not is_checkpoint:
-        _check_promises(folder, config, tokenizer, stored_dtype)
-    return Transformer.of_weights(config, read()), tokenizer
+        _check_promises(folder, config, tokenizer, whole_dtype, stored)
+    return found.build(), tokenizer
 
 
-Weights = tuple[dict[str, StoredTensor], Callable[[], dict[str, Tensor]]]
-"""What a folder says it holds, which is what the config promises, and what reads it, by our names."""
+class Weights(NamedTuple):
+    """What a folder says it holds, which is what the config promises."""
+
+    whole: dict[str, StoredTensor]
+    """Those that are stored as they are."""
+    build: Callable[[], Transformer]
+    """Reads them all."""
 
 
 def _checkpoint_weights(folder: Path, manifest: Manifest, config: ModelConfig) -> Weights:
@@ -159,21 +194,43 @@ def _checkpoint_weights(folder: Path, manifest: Manifest, config: ModelConfig) -
 
     stored = state.weight_state(state.describe_state(folder))
     check_shapes(weight_shapes(config), {name: tensor.shape for name, tensor in stored.items()}, folder)
-    return stored, lambda: state.read_state(folder, stored)
+    return Weights(stored, lambda: Transformer.of_weights(config, state.read_state(folder, stored)))
 
 
-def _weights(folder: Path, config: ModelConfig) -> Weights:
-    stored, shapes, table = read_headers(folder), weight_shapes(config), find_table(config)
+def _weights(folder: Path, config: ModelConfig, stored: Mapping[str, Storage]) -> Weights:
+    found, shapes, table = read_headers(folder), weight_shapes(config), _table(config, stored)
+    parts = promised_parts(stored, shapes, table, folder / EXACT)
+    shapes = {name: shape for name, shape in shapes.items() if name.removesuffix(".weight") not in stored}
     promised = shapes_of_theirs(shapes, table, config.head_width)
-    check_shapes(promised, {name: tensor.shape for name, tensor in stored.items()}, folder)
-    return stored, lambda: to_ours(read_weights(stored), shapes, table, config.head_width)
+    check_shapes(
+        promised | {name: part.shape for name, part in parts.items()},
+        {name: tensor.shape for name, tensor in found.items()},
+        folder,
+    )
+    check_dtypes(parts, found, folder)
+
+    def build() -> Transformer:
+        weights = to_ours(read_weights({name: found[name] for name in promised}), shapes, table, config.head_width)
+        if not stored:
+            return Transformer.of_weights(config, weights)
+        return of_weights(config, weights, read_matrices(stored, weight_shapes(config), table, found))
+
+    return Weights({name: found[name] for name in promised}, build)
 
 
-def _check_promises(folder: Path, config: ModelConfig, tokenizer: Tokenizer, dtype: torch.dtype) -> None:
+def _table(config: ModelConfig, stored: Mapping[str, Storage]) -> Table:
+    """The names of the weights: those of the class that computes the architecture, if it can carry what is stored."""
+    peer = find_class(config)
+    return OWN if peer is None or not carries(config, stored) else peer.table
+
+
+def _check_promises(
+    folder: Path, config: ModelConfig, tokenizer: Tokenizer, dtype: torch.dtype, stored: Mapping[str, Storage]
+) -> None:
     """DataError, naming file and key, when other tools would read another model from the folder than we do."""
     if read_json(folder / EXACT).get("tokenizer") != tokenizer.hash:
         raise DataError(f"{folder / EXACT}: the tokenizer beside it is not the one that tokenizer names")
-    promises = _for_other_tools(config, tokenizer, dtype)
+    promises = _for_other_tools(config, tokenizer, dtype, stored)
     for name in FOR_OTHER_TOOLS:
         if name not in promises and (folder / name).exists():
             raise DataError(f"{folder / name}: no other tool computes this architecture, so it must not be there")
@@ -189,6 +246,10 @@ def _check_promises(folder: Path, config: ModelConfig, tokenizer: Tokenizer, dty
 def write_config(folder: Path, config: ModelConfig, **lineage: Any) -> None:
     """Writes seedbed.json: the exact config, and what the model was made from."""
     write_json(folder / EXACT, {"format": FORMAT, "model": asdict(config), **lineage})
+
+
+def _described(stored: Mapping[str, Storage]) -> dict[str, Any]:
+    return {"stored": {name: asdict(storage) for name, storage in stored.items()}} if stored else {}
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -216,11 +277,16 @@ def _check_token_ids(config: ModelConfig, tokenizer: Tokenizer, where: Path) -> 
             raise DataError(f"{where}: {told}")
 
 
-def _for_other_tools(config: ModelConfig, tokenizer: Tokenizer, dtype: torch.dtype) -> dict[str, dict[str, Any]]:
-    """The files that other tools read, by name; none where no class of theirs computes the architecture."""
+def _for_other_tools(
+    config: ModelConfig, tokenizer: Tokenizer, dtype: torch.dtype, stored: Mapping[str, Storage]
+) -> dict[str, dict[str, Any]]:
+    """The files that other tools read, by name; none where no class of theirs computes the architecture, or carries
+    what is stored."""
     described = huggingface_config(config, dtype)
-    if described is None:
+    if described is None or not carries(config, stored):
         return {}
+    if stored:
+        described["quantization_config"] = quantization_config(config, stored)
     return dict(zip(FOR_OTHER_TOOLS, (described, generation_config(config, tokenizer)), strict=True))
 
 

@@ -11,8 +11,9 @@ from seedbed.errors import ConfigError
 from seedbed.model.accounting import cache_bytes, count_parameters, forward_flops, training_bytes, training_flops
 from seedbed.model.config import InspectConfig, ModelConfig
 from seedbed.model.depth import Budget, derive_sizes, derive_training, table
-from seedbed.model.folder import find_config
-from seedbed.model.huggingface.classes import describe_class
+from seedbed.model.folder import EXACT, find_config, find_model
+from seedbed.model.huggingface.quantised import describe_quantised
+from seedbed.model.linears.storage import Storage, describe, read_storages
 from seedbed.optim.config import OptimizerConfig
 
 USUAL_VOCABULARY = 32_768
@@ -21,13 +22,14 @@ USUAL_VOCABULARY = 32_768
 
 def inspect_model(config: InspectConfig) -> dict[str, Any]:
     """Prints sizes, parameters by part, FLOPs a token and memory; returns the same numbers."""
-    given = _find(config)
+    given, stored = _find(config), _stored(config)
     model = replace(given, vocab_size=config.vocab_size or given.vocab_size).resolve()
     length = config.length or model.context
     count = count_parameters(model)
     result = {
         "model": asdict(model),
-        "huggingface": describe_class(model),
+        "huggingface": describe_quantised(model, stored),
+        "stored": describe(stored) or None,
         "parameters": {
             **asdict(count),
             "total": count.total,
@@ -71,6 +73,12 @@ def _find(config: InspectConfig) -> ModelConfig:
     return model
 
 
+def _stored(config: InspectConfig) -> dict[str, Storage]:
+    """How the layers of a folder of ours are stored that are in few bits."""
+    path = None if config.model is None else find_model(Path(config.model)) / EXACT
+    return {} if path is None or not path.is_file() else read_storages(path)
+
+
 def _feedforward(model: dict[str, Any]) -> str:
     if not model["experts"]:
         return str(model["ff_width"])
@@ -85,7 +93,7 @@ def _table(result: dict[str, Any], config: InspectConfig) -> str:
         f"{name}: {model['layers']} layers × {model['width']}, {model['heads']} heads of {model['head_width']}"
         f" ({model['kv_heads']} key/value), feed-forward {_feedforward(model)}, vocabulary {model['vocab_size']:,},"
         f" context {model['context']:,}, head {'tied' if model['tied'] else 'its own'}",
-        result["huggingface"],
+        result["huggingface"] + (f" Its layers are in {result['stored']}." if result["stored"] else ""),
         "",
         "parameters",
         *(f"  {name.replace('_', ' '):<20}{number:>16,}" for name, number in result["parameters"].items()),

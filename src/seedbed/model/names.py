@@ -224,3 +224,9 @@ def _pairs(names: Iterable[str], table: Table) -> dict[str, tuple[Row, list[str]
         row = rows[pattern]
         pairs[row.theirs.format(**numbers)] = (row, [ours.format(**numbers) for ours in row.ours])
     return pairs
+
+
+def their_name(layer: str, table: Table) -> str:
+    """The name of the weight of a layer of ours that is a weight of theirs by itself."""
+    (name,) = _pairs([f"{layer}.weight"], table)
+    return name

@@ -11,6 +11,7 @@ Shape suffixes: B batch, T positions, D model width, V vocabulary, E key/value h
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -230,7 +231,7 @@ class Transformer(nn.Module):
 
     def attends(self, mask: AttentionMask) -> list[Attend]:
         """What computes attention in each layer; made once for all layers that see the same."""
-        heads = Heads.of(self.config, self.embedding.weight, training=self.training)
+        heads = Heads.of(self.config, self.device, self.dtype, training=self.training)
         masks = mask.of_layers(self.config)
         made = {layer: choose(self.attention_path, layer, heads) for layer in dict.fromkeys(masks)}
         return [made[layer] for layer in masks]
@@ -240,6 +241,16 @@ class Transformer(nn.Module):
         return self.softcap(linear(x_BTD, self.embedding.weight) if self.head is None else self.head(x_BTD))
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights that are no whole numbers; where there are none, fp32, which it then computes in."""
+        return next((weight.dtype for weight in self.parameters()), torch.float32)
+
+    @property
     def scores(self) -> Scores:
         """How hidden states become a loss, for `summed_cross_entropy` and the like."""
         return Scores(self.config.logit_softcap)
@@ -247,7 +258,10 @@ class Transformer(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """The matrix (V, D) of the head, which is the embedding when they are tied."""
-        return self.embedding.weight if not isinstance(self.head, Head) else self.head.weight
+        layer = self.embedding if self.config.tied or self.head is None else self.head
+        weight = layer.weight
+        assert isinstance(weight, Tensor)  # of an nn.Module it may be anything
+        return weight
 
 
 def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

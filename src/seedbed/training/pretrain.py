@@ -164,7 +164,7 @@ def _refuse_objective(objective: str, model: ModelConfig) -> None:
 def _initial(config: PretrainConfig, tokenizer: Tokenizer) -> tuple[Transformer, Tokenizer]:
     """The model that training starts from and its tokenizer, or, where its vocabulary grows, that of the tokens."""
     assert config.init is not None
-    initial, own = load_model(config.init, dtype=MASTER, tokenizer=tokenizer)
+    initial, own = load_model(config.init, dtype=MASTER, tokenizer=tokenizer, learns=True)
     if not config.resize_vocabulary or tokenizer.vocab_size == own.vocab_size:
         return initial, own
     if tokenizer.chat_template is None and own.chat_template is not None:

@@ -99,7 +99,7 @@ def _initial(config: FinetuneConfig) -> tuple[Transformer, Tokenizer]:
     """The model to begin with and the tokenizer to go on with. ConfigError for another one than the model's own, unless
     its vocabulary may grow."""
     tokenizer = None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
-    model, own = load_model(config.model, dtype=MASTER, tokenizer=tokenizer)
+    model, own = load_model(config.model, dtype=MASTER, tokenizer=tokenizer, learns=True)
     if tokenizer is None:
         return model, own
     if tokenizer.chat_template is None and own.chat_template is not None:

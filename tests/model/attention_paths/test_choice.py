@@ -113,5 +113,5 @@ def test_dropout_of_probabilities_is_for_training_only():
 def test_under_autocast_the_path_is_chosen_for_its_dtype():
     config = random_model().config
     with torch.autocast("cpu", torch.bfloat16):
-        assert Heads.of(config, torch.ones(1), training=False).dtype is torch.bfloat16
-    assert Heads.of(config, torch.ones(1), training=False).dtype is torch.float32
+        assert Heads.of(config, torch.device("cpu"), torch.float32, training=False).dtype is torch.bfloat16
+    assert Heads.of(config, torch.device("cpu"), torch.float32, training=False).dtype is torch.float32

@@ -35,10 +35,10 @@ class Heads:
     """Share of the attention probabilities that are dropped; 0 outside training."""
 
     @classmethod
-    def of(cls, config: ModelConfig, weight: Tensor, *, training: bool) -> Heads:
-        """Those of a model, one weight of which is given."""
-        kind = weight.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    def of(cls, config: ModelConfig, device: torch.device, dtype: torch.dtype, *, training: bool) -> Heads:
+        """Those of a model whose weights lie there and are of that dtype."""
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
         return cls(config.heads, config.kv_heads, config.head_width, dtype, config.dropout if training else 0.0)
 
     @property

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seedbed.model.linears.int8 import Int8Linear
+from seedbed.model.linears.layers import StoredLinear
 from seedbed.native.library import function
 
 PANEL = 64
@@ -85,6 +86,9 @@ def packed(*layers: nn.Module) -> Packed | None:
     plain = [layer for layer in layers if isinstance(layer, nn.Linear)]
     if len(plain) == len(layers):
         return PackedLinear(_joined(plain, "weight"), _joined(plain, "bias"))
+    stored = [layer for layer in layers if isinstance(layer, StoredLinear)]
+    if len(stored) == len(layers):  # made whole: there is no kernel for them yet
+        return PackedLinear(_joined(stored, "weight"), _joined(stored, "bias_O"))
     whole = [layer for layer in layers if isinstance(layer, Int8Linear)]
     if len(whole) == len(layers):
         weight_OD, scale_O = (_joined(whole, part) for part in ("weight_OD", "scale_O"))

@@ -26,12 +26,11 @@ from seedbed.native.library import available
 
 def pack(model: Transformer) -> Transformer:
     """The same model, where there are kernels for it: on a CPU, in fp32. A tied head becomes a layer of its own."""
-    weight = model.embedding.weight
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not available():
+    if model.device.type != "cpu" or model.dtype != torch.float32 or not available():
         return model
     _pack_below(model, model.config)
     if model.head is None:
-        model.head = PackedLinear(weight)
+        model.head = PackedLinear(model.embedding.weight)
     return model.eval()
 
 

@@ -1,0 +1,127 @@
+"""Layers whose matrix is stored in few bits, in the places of a model's own.
+
+They compute what the plain ones do with the matrix that the bits stand for. That matrix is made each time: who answers
+many prompts packs the model first (`model/packed/`).
+
+Shape suffixes: D inputs, O outputs, B batch, T positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from seedbed.model.config import ModelConfig
+from seedbed.model.experts import Stack
+from seedbed.model.linear import linear
+from seedbed.model.linears.int8 import Int8Linear, Int8Matrix
+from seedbed.model.linears.matrix import Matrix
+from seedbed.model.linears.storage import Storage
+from seedbed.model.positions import LearnedPositions
+from seedbed.model.skips import ValueGate
+from seedbed.model.transformer import Transformer
+
+MATRICES: Mapping[str, type[Matrix]] = {"int8": Int8Matrix}
+"""By scheme."""
+
+
+class StoredLayer(nn.Module):
+    """Its matrix, and the vector that is added to the product, where there is one."""
+
+    bias_O: Tensor | None
+
+    def __init__(self, matrix: Matrix, bias_O: Tensor | None = None):
+        super().__init__()
+        self.matrix = matrix
+        self.register_buffer("bias_O", bias_O, persistent=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The matrix, fp32, made anew each time."""
+        return self.matrix.dense()
+
+
+class StoredLinear(StoredLayer):
+    """x · weightᵀ + bias."""
+
+    def __init__(self, matrix: Matrix, bias_O: Tensor | None = None):
+        super().__init__(matrix, bias_O)
+        self.out_features, self.in_features = matrix.shape
+
+    def forward(self, x_D: Tensor) -> Tensor:
+        return linear(x_D, self.weight, self.bias_O)
+
+
+class StoredEmbedding(StoredLayer):
+    """A row for each token."""
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        return self.matrix.rows(tokens_BT)
+
+
+class StoredStack(StoredLayer):
+    """A matrix for each expert, which experts read as their own."""
+
+
+def storable(model: Transformer) -> dict[str, nn.Linear | nn.Embedding | Stack]:
+    """The layers whose matrix may be stored in few bits, by name, in the order of the model. Gates, routers and learned
+    positions are too small to be worth it."""
+    small = [
+        f"{name}.{inside}"
+        for name, module in model.named_modules()
+        if isinstance(module, ValueGate | LearnedPositions)
+        for inside, _ in module.named_modules()
+    ]
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Embedding | Stack) and name not in small
+    }
+
+
+def stored_layers(model: Transformer) -> dict[str, StoredLayer | Int8Linear]:
+    """The layers that are stored in few bits, by name; not a head that is the embedding."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, StoredLayer | Int8Linear) and not (name == "head" and model.config.tied)
+    }
+
+
+def put(model: Transformer, name: str, matrix: Matrix, bias_O: Tensor | None = None) -> None:
+    """Puts a matrix in the place of a layer's own. That of a tied embedding becomes the head's too."""
+    room, _, last = name.rpartition(".")
+    plain = model.get_submodule(name)
+    if isinstance(plain, nn.Embedding):
+        made: nn.Module = StoredEmbedding(matrix)
+    elif isinstance(plain, Stack):
+        made = StoredStack(matrix)
+    else:
+        made = _linear(matrix, bias_O)
+    setattr(model.get_submodule(room), last, made)
+    if name == "embedding" and model.config.tied:
+        model.head = _linear(matrix)
+
+
+def _linear(matrix: Matrix, bias_O: Tensor | None = None) -> nn.Module:
+    if isinstance(matrix, Int8Matrix) and matrix.storage.activations == "int8":
+        return Int8Linear(matrix.weight_OD, matrix.scale_O, bias_O)
+    return StoredLinear(matrix, bias_O)
+
+
+def of_weights(config: ModelConfig, weights: Mapping[str, Tensor], matrices: Mapping[str, Matrix]) -> Transformer:
+    """The model whose weights are these, fp32, and of some layers these matrices, by name."""
+    rest = {name: weight.float() for name, weight in weights.items()}
+    with torch.device("meta"):
+        model = Transformer(config)
+    for name, matrix in matrices.items():
+        put(model, name, matrix, rest.pop(f"{name}.bias", None))
+    model.load_state_dict(rest, assign=True)
+    return model
+
+
+def storages(model: Transformer) -> dict[str, Storage]:
+    """How each layer is stored that is in few bits, by name."""
+    return {name: layer.matrix.storage for name, layer in stored_layers(model).items()}

@@ -1,0 +1,47 @@
+"""How matrices are stored in fewer bits, as a folder tells it. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from seedbed.errors import ConfigError, CorruptionError
+from seedbed.runs import json_name, make_record, read_json
+
+Scheme = Literal["int8"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """Of one matrix."""
+
+    scheme: Scheme
+    """int8: whole numbers of 8 bits, a scale for each row."""
+
+    activations: Literal["stored", "int8"] = "stored"
+    """What it is multiplied with: as it comes, or in 8-bit whole numbers too."""
+
+
+def read_storages(path: Path) -> dict[str, Storage]:
+    """How the layers of a model are stored that are in few bits, by name, as its seedbed.json tells; none in most.
+    CorruptionError, naming the layer, for one that cannot be."""
+    found = read_json(path).get("stored", {})
+    if not isinstance(found, dict):
+        raise CorruptionError(f"{path}: stored must be an object, got {json_name(found)}")
+    stored = {}
+    for name, values in found.items():
+        where = f"{path}: stored.{name[:60]}"
+        if not isinstance(values, dict) or values.keys() != Storage.__dataclass_fields__.keys():
+            raise CorruptionError(f"{where} must have {', '.join(Storage.__dataclass_fields__)}")
+        try:
+            stored[name] = make_record(Storage, values, f"{where}.")
+        except ConfigError as error:
+            raise CorruptionError(f"{where}: {error.problem}") from error
+    return stored
+
+
+def describe(stored: Mapping[str, Storage]) -> str:
+    """The schemes in few words."""
+    return " and ".join(sorted({storage.scheme for storage in stored.values()}))

@@ -1,0 +1,263 @@
+"""`seedbed quantize`: a folder that is smaller, loads wherever a model does, and tells what that cost."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from seedbed.cli import main
+from seedbed.configuration import from_arguments
+from seedbed.errors import ConfigError, CorruptionError, DataError
+from seedbed.inference.config import EngineConfig, SamplingConfig
+from seedbed.inference.engine import Engine
+from seedbed.model.config import InspectConfig
+from seedbed.model.folder import load_model, save_model
+from seedbed.model.inspect import inspect_model
+from seedbed.model.linears.layers import storages, stored_layers
+from seedbed.quantization.config import QuantizeConfig
+from seedbed.quantization.quantize import quantize
+from seedbed.runs import MANIFEST, read_manifest, seal
+from seedbed.tokenizers import bytes as byte_tokenizer
+from tests.random_models import random_model, saved
+from tests.tiny import make_tokens
+
+TOKENIZER = byte_tokenizer.build()
+SIZES = {"width": 64, "heads": 4, "kv_heads": 2, "head_width": 16, "ff_width": 96}
+FAMILIES = {
+    "Qwen3": {},
+    "tied": {"tied": True},
+    "GPT-2": {"norm": "layer", "norm_bias": True, "activation": "gelu", "positions": "learned", "qk_norm": False}
+    | {"attention_bias": True, "feedforward_bias": True, "kv_heads": 4},
+    "ours": {"activation": "relu2", "value_embeddings": True, "embedding_skip": True, "short_convolution": 2},
+    "experts": {"experts": 3, "experts_active": 2, "expert_width": 40, "experts_shared": 1},
+}
+SCHEMES = {"int8": (), "int8, weights alone": ("--activations=stored",)}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A model of each family."""
+    place = tmp_path_factory.mktemp("models")
+    for name, family in FAMILIES.items():
+        saved(place / name, random_model(3, tokenizer=TOKENIZER, **(SIZES | family)), TOKENIZER)
+    return place
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    return make_tokens(tmp_path_factory.mktemp("tokens"))
+
+
+def config_of(model, out, *options):
+    return from_arguments(QuantizeConfig, [f"--model={model}", f"--out={out}", *options])
+
+
+def quantized(folders, family, out, scheme="int8", *options):
+    given = [f"--scheme={scheme.partition(',')[0]}", *SCHEMES.get(scheme, ()), *options]
+    return quantize(config_of(folders / family, out, *given))
+
+
+def some_tokens(model):
+    return torch.randint(0, model.config.vocab_size, (2, 60), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_folder_of_any_family_loads_and_is_saved_again_to_the_same_bits(folders, family, scheme, tmp_path):
+    result = quantized(folders, family, tmp_path / "out", scheme)
+    model, tokenizer = load_model(tmp_path / "out")
+    assert set(result["layers"]) == set(stored_layers(model))
+    save_model(tmp_path / "again", model, tokenizer, inputs={}, card={})
+    files = [read_manifest(tmp_path / name).files["model.safetensors"] for name in ("out", "again")]
+    assert files[0] == files[1]
+    again = load_model(tmp_path / "again")[0]
+    assert torch.equal(again(some_tokens(model)), model(some_tokens(model)))
+    plain = load_model(folders / family)[0]
+    wanted = plain(some_tokens(model))
+    # A token that is routed to other experts is far off.
+    assert 0 < (model(some_tokens(model)) - wanted).norm() < 0.08 * wanted.norm()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_answers_the_same_alone_and_in_company(folders, family, scheme, tmp_path):
+    quantized(folders, family, tmp_path / "out", scheme)
+    engine = Engine.load(tmp_path / "out", config=EngineConfig(exact=family != "experts"))
+    prompts, sampling = [[5, 6, 7], [8] * 20, [9, 10]], SamplingConfig(max_tokens=20)
+    together = engine.complete(prompts, sampling)
+    assert [each.tokens for each in together] == [engine.complete([ids], sampling)[0].tokens for ids in prompts]
+
+
+@pytest.mark.parametrize("scheme", ["fp16", "bf16"])
+def test_half_precision_is_a_plain_folder_of_half_the_bytes(folders, scheme, tmp_path):
+    result = quantized(folders, "ours", tmp_path / "out", scheme)
+    model = load_model(tmp_path / "out")[0]
+    plain = load_model(folders / "ours")[0].to(model.dtype)
+    assert str(model.dtype) == {"fp16": "torch.float16", "bf16": "torch.bfloat16"}[scheme]
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+    assert 0.5 < result["share"] < 0.6 and result["layers"] == {} and not storages(model)
+
+
+def test_what_is_excluded_stays_as_it_is(folders, tmp_path):
+    result = quantized(folders, "Qwen3", tmp_path / "out", "int8", "--exclude=[head,blocks.0.attention.*]")
+    model, plain = (load_model(path)[0] for path in (tmp_path / "out", folders / "Qwen3"))
+    assert not [name for name in result["layers"] if name == "head" or name.startswith("blocks.0.attention")]
+    assert len(result["layers"]) == 1 + 3 + 7
+    assert torch.equal(model.head.weight, plain.head.weight)
+    assert torch.equal(model.blocks[0].attention.key.weight, plain.blocks[0].attention.key.weight)
+    engine = Engine.load(tmp_path / "out", config=EngineConfig(exact=True))
+    assert len(engine.complete([[5, 6]], SamplingConfig(max_tokens=5))[0].tokens) <= 5
+
+
+def test_a_pattern_that_fits_nothing_or_all_is_told(folders, tmp_path):
+    with pytest.raises(ConfigError, match="exclude has 'heads', which no layer is called") as told:
+        quantized(folders, "Qwen3", tmp_path / "out", "int8", "--exclude=[heads]")
+    assert "blocks.1.feedforward.down, head" in told.value.fix
+    with pytest.raises(ConfigError, match="leaves no layer"):
+        quantized(folders, "Qwen3", tmp_path / "out", "int8", "--exclude=['*']")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_what_it_cost(folders, tokens, tmp_path, capsys):
+    given = ["--model", folders / "Qwen3", "--out", tmp_path / "out", "--text", tokens, "--text_tokens", "400"]
+    assert main(["quantize", *map(str, given), "--json"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    result = json.loads(printed[-1])
+    assert result == json.loads((tmp_path / "out" / "result.json").read_text())
+    weights = (tmp_path / "out" / "model.safetensors").stat().st_size
+    assert result["bytes"] == weights and result["share"] == weights / result["fp32_bytes"] < 0.4
+    assert result["fp32_bytes"] == sum(4 * p.numel() for p in load_model(folders / "Qwen3")[0].parameters())
+    found = result["perplexity"]
+    assert found["tokens"] == 399 and found["after"] / found["before"] - 1 == found["change"] != 0
+    for name, row in result["layers"].items():
+        assert 0.003 < row["weights_error"] < 0.01 and row["outputs_error"] is None
+        assert any(line.startswith(f"{name} ") and f"{row['bytes']:,}" in line for line in printed)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "perplexity" in card and "compressed-tensors" in card and "in int8" in card
+
+
+def test_text_is_read_from_files_too(folders, tmp_path):
+    (tmp_path / "text.txt").write_text("The seed of a small tree. " * 20)
+    result = quantized(folders, "Qwen3", tmp_path / "out", "int8", f"--text={tmp_path / 'text.txt'}")
+    assert result["perplexity"]["tokens"] == 26 * 20  # and <s>, which is not predicted
+    (tmp_path / "text.txt").write_text("")
+    with pytest.raises(DataError, match=r"text\.txt"):
+        quantized(folders, "Qwen3", tmp_path / "other", "int8", f"--text={tmp_path / 'text.txt'}")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--scheme=bf16", "--exclude=[head]"), "exclude does nothing with scheme bf16"),
+        (("--scheme=fp16", "--activations=stored"), "activations does nothing without scheme int8"),
+        (("--text_tokens=5",), "text_tokens does nothing without text"),
+        (("--calibration_tokens=5",), "calibration_tokens does nothing without calibration"),
+        (("--scheme=fp16", "--calibration=x"), "calibration does nothing with scheme fp16"),
+        (("--text=x.txt", "--calibration=x.txt"), "text is the calibration text"),
+        (("--scheme=int3",), "scheme"),
+    ],
+)
+def test_options_that_do_nothing_are_refused(folders, tmp_path, options, said, capsys):
+    assert main(["quantize", f"--model={folders / 'Qwen3'}", f"--out={tmp_path / 'out'}", *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES, "fp16"])
+def test_weights_that_are_no_numbers_are_refused(scheme, tmp_path):
+    model = random_model(tokenizer=TOKENIZER)
+    model.blocks[1].feedforward.up.weight.data[3, 4] = torch.nan
+    saved(tmp_path / "broken", model, TOKENIZER)
+    with pytest.raises(DataError, match=r"blocks\.1\.feedforward\.up\.weight holds what is no number"):
+        quantized(tmp_path, "broken", tmp_path / "out", scheme)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_weight_that_half_precision_does_not_hold_is_refused(tmp_path):
+    model = random_model(tokenizer=TOKENIZER)
+    model.final_norm.weight.data[0] = 1e6
+    saved(tmp_path / "model", model, TOKENIZER)
+    with pytest.raises(DataError, match=r"final_norm\.weight holds what is no number"):
+        quantized(tmp_path, "model", tmp_path / "out", "fp16")
+
+
+# Folders -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(folders, tmp_path):
+    quantized(folders, "Qwen3", tmp_path / "out", "int8")
+    return tmp_path / "out"
+
+
+def test_it_learns_no_more(folder, tmp_path):
+    with pytest.raises(DataError, match=r"is quantized already \(int8\)"):
+        load_model(folder, learns=True)
+    with pytest.raises(DataError, match="is quantized already"):
+        quantize(config_of(folder, tmp_path / "more"))
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n{"prompt": "c", "response": "d"}\n')
+    for command in (
+        ["finetune", f"--model={folder}", f"--data={tmp_path / 'rows.jsonl'}", f"--out={tmp_path / 'run'}"],
+    ):
+        assert main(command) == 2 and not (tmp_path / "run").exists()
+
+
+def test_it_is_not_rounded_twice(folder):
+    with pytest.raises(ConfigError, match=r"is quantized already \(int8\)"):
+        Engine.load(folder, weights="int8")
+
+
+def test_another_precision_is_refused(folder):
+    with pytest.raises(ConfigError, match="it computes in fp32"):
+        load_model(folder, dtype="bfloat16")
+    load_model(folder, dtype="float32")
+
+
+def test_inspect_says_what_it_is(folder, capsys):
+    result = inspect_model(InspectConfig(model=str(folder)))
+    assert result["stored"] == "int8" and "Its layers are in int8." in capsys.readouterr().out
+
+
+def test_a_flipped_bit_or_a_cut_off_file_is_found(folder):
+    for name in [*read_manifest(folder).files, MANIFEST]:
+        whole = (folder / name).read_bytes()
+        for broken in (whole[: len(whole) // 2], whole[:-3] + bytes([whole[-3] ^ 4]) + whole[-2:]):
+            (folder / name).write_bytes(broken)
+            with pytest.raises((CorruptionError, DataError), match=str(folder)):
+                load_model(folder)
+        (folder / name).write_bytes(whole)
+    load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda stored: stored.pop("head"), r"lm_head\.weight_scale is not one of this architecture"),
+        (lambda stored: stored.update(head=3), r"stored\.head must have scheme"),
+        (lambda stored: stored["head"].update(scheme="int3"), r"stored\.head\.scheme must be one of int8"),
+        (lambda stored: stored["head"].pop("scheme"), r"stored\.head must have scheme"),
+        (
+            lambda stored: stored.update(final_norm=stored["head"]),
+            "stored has final_norm, the model has no such matrix",
+        ),
+        (lambda stored: stored.update({"x" * 300: stored["head"]}), "stored has xxx"),
+    ],
+)
+def test_a_description_that_the_weights_contradict_is_told(folder, change, said):
+    values = json.loads((folder / "seedbed.json").read_text())
+    change(values["stored"])
+    (folder / "seedbed.json").write_text(json.dumps(values))
+    seal(folder, "model")
+    with pytest.raises((CorruptionError, DataError), match=said):
+        load_model(folder)
+
+
+def test_a_config_for_others_that_says_something_else_is_refused(folder):
+    values = json.loads((folder / "config.json").read_text())
+    values["quantization_config"]["format"] = "pack-quantized"
+    (folder / "config.json").write_text(json.dumps(values))
+    seal(folder, "model")
+    with pytest.raises(DataError, match=r"config\.json: quantization_config must be"):
+        load_model(folder)
