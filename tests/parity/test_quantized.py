@@ -31,6 +31,8 @@ FAMILIES = {
 SCHEMES = {
     "int8": ("--scheme=int8",),
     "int8, weights alone": ("--scheme=int8", "--activations=stored"),
+    "int4": ("--scheme=int4", "--group=32", "--tables=int8"),
+    "int4, some excluded": ("--scheme=int4", "--exclude=[embedding,blocks.1.*]"),
     "int8, some excluded": ("--scheme=int8", "--exclude=[head,embedding,blocks.0.feedforward.up]"),
 }
 
@@ -53,6 +55,15 @@ def test_transformers_computes_what_we_do(family, scheme, tmp_path):
     assert (found - wanted).norm() < near * wanted.norm()
     for name, layer in stored_layers(ours).items():
         assert torch.equal(theirs.get_parameter(their_name(name, table)), layer.weight)
+
+
+def test_groups_that_do_not_fill_a_row_are_ours_alone(tmp_path):
+    """The format has no short groups."""
+    saved(tmp_path / "model", random_model(tokenizer=TOKENIZER, **SIZES), TOKENIZER)
+    arguments = [f"--model={tmp_path / 'model'}", f"--out={tmp_path / 'out'}", "--scheme=int4", "--group=48"]
+    quantize(from_arguments(QuantizeConfig, arguments))
+    assert not (tmp_path / "out" / "config.json").exists()
+    assert load_model(tmp_path / "out")[0].blocks[0].feedforward.up.matrix.scale_OG.shape == (128, 2)
 
 
 @pytest.mark.parametrize(

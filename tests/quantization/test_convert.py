@@ -24,7 +24,7 @@ FAMILIES = {
 ROUGH = Storage(scheme="int8")
 
 
-def rough(name, layer):
+def rough(name, layer, moments=None):
     """So far from the layer that an error shows."""
     matrix = Int8Matrix.of(layer.weight.detach(), ROUGH)
     return Int8Matrix((matrix.weight_OD // 32) * 32, matrix.scale_O, ROUGH)
@@ -82,8 +82,8 @@ def test_losses_are_those_of_the_model_as_it_then_is(family):
             assert found.outputs is None
             continue
         given, out = seen[name]
-        wanted = layer(given)
-        assert found.outputs == pytest.approx(float((out - wanted).norm() / wanted.norm()), rel=1e-4)
+        product = given @ layer.weight.T
+        assert found.outputs == pytest.approx(float((out - layer(given)).norm() / product.norm()), rel=1e-4)
 
 
 def test_without_text_nothing_goes_through_the_model(monkeypatch):
@@ -91,3 +91,32 @@ def test_without_text_nothing_goes_through_the_model(monkeypatch):
     monkeypatch.setattr(model, "hidden", None)
     losses = convert(model, choose(model, []), rough, None)
     assert {loss.outputs for loss in losses.values()} == {None} and len(losses) == 16
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_outputs_are_told_alike_by_moments_and_by_text(family):
+    found, again = (
+        convert(model, choose(model, []), rough, sample(), calibrates=calibrates)
+        for calibrates in (False, True)
+        for model in [random_model(**FAMILIES[family])]
+    )
+    for name, loss in found.items():
+        assert loss.outputs is None or again[name].outputs == pytest.approx(loss.outputs, rel=1e-4)
+
+
+@torch.no_grad()
+def test_moments_are_those_of_what_is_read_once_the_layers_before_are_rounded():
+    model, told, seen = random_model(), {}, {}
+
+    def note(name, layer, moments):
+        told[name] = moments
+        return rough(name, layer)
+
+    convert(model, choose(model, ["blocks.1.feedforward.up"]), note, sample(), calibrates=True)
+    for name in told:
+        model.get_submodule(name).register_forward_pre_hook(lambda _, x, name=name: seen.update({name: x[0]}))
+    model(sample())
+    assert told.pop("embedding") is None and len(told) == 14
+    for name, moments in told.items():
+        x = seen[name].flatten(0, -2).double()
+        torch.testing.assert_close(moments, x.T @ x, atol=1e-3, rtol=1e-4)

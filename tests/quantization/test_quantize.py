@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from seedbed.cli import main
 from seedbed.configuration import from_arguments
@@ -33,7 +34,13 @@ FAMILIES = {
     "ours": {"activation": "relu2", "value_embeddings": True, "embedding_skip": True, "short_convolution": 2},
     "experts": {"experts": 3, "experts_active": 2, "expert_width": 40, "experts_shared": 1},
 }
-SCHEMES = {"int8": (), "int8, weights alone": ("--activations=stored",)}
+SCHEMES = {
+    **{"int8": (), "int8, weights alone": ("--activations=stored",)},
+    **{"int4": ("--group=16",), "int4, short groups": ("--group=24",), "int4, tables of int8": ("--tables=int8",)},
+}
+NEAR = {"int8": 0.08, "int4": 0.45}
+"""Share of its size that the logits of a model may be off: its weights are noise, and a token that is routed to other
+experts is far off."""
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +84,7 @@ def test_a_folder_of_any_family_loads_and_is_saved_again_to_the_same_bits(folder
     assert torch.equal(again(some_tokens(model)), model(some_tokens(model)))
     plain = load_model(folders / family)[0]
     wanted = plain(some_tokens(model))
-    # A token that is routed to other experts is far off.
-    assert 0 < (model(some_tokens(model)) - wanted).norm() < 0.08 * wanted.norm()
+    assert 0 < (model(some_tokens(model)) - wanted).norm() < NEAR[scheme[:4]] * wanted.norm()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -153,6 +159,11 @@ def test_text_is_read_from_files_too(folders, tmp_path):
     [
         (("--scheme=bf16", "--exclude=[head]"), "exclude does nothing with scheme bf16"),
         (("--scheme=fp16", "--activations=stored"), "activations does nothing without scheme int8"),
+        (("--group=32",), "group does nothing without scheme int4"),
+        (("--tables=int8",), "tables does nothing without scheme int4"),
+        (("--scheme=fp16", "--method=nearest"), "method does nothing with scheme fp16"),
+        (("--scheme=int4", "--method=gptq"), "method gptq needs sample text"),
+        (("--scheme=int4", "--group=4"), "group must be between 8 and"),
         (("--text_tokens=5",), "text_tokens does nothing without text"),
         (("--calibration_tokens=5",), "calibration_tokens does nothing without calibration"),
         (("--scheme=fp16", "--calibration=x"), "calibration does nothing with scheme fp16"),
@@ -181,6 +192,40 @@ def test_a_weight_that_half_precision_does_not_hold_is_refused(tmp_path):
     saved(tmp_path / "model", model, TOKENIZER)
     with pytest.raises(DataError, match=r"final_norm\.weight holds what is no number"):
         quantized(tmp_path, "model", tmp_path / "out", "fp16")
+
+
+# Calibration ---------------------------------------------------------------------------------------------------------
+
+
+def logits(path):
+    model = load_model(path)[0]
+    return model(some_tokens(model))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gptq_loses_less_of_the_outputs_than_rounding(folders, tokens, family, tmp_path):
+    options = [f"--calibration={tokens}", "--calibration_tokens=4000", "--group=16"]
+    losses = {
+        method: quantized(folders, family, tmp_path / method, "int4", *options, f"--method={method}")["layers"]
+        for method in ("nearest", "gptq")
+    }
+    multiplied = [name for name, row in losses["gptq"].items() if row["outputs_error"] is not None]
+    assert len(multiplied) >= 8 and not any("embedding" in name for name in multiplied)
+    for name in multiplied:
+        assert losses["gptq"][name]["outputs_error"] < losses["nearest"][name]["outputs_error"]
+        assert losses["gptq"][name]["weights_error"] > losses["nearest"][name]["weights_error"]
+
+
+def test_with_sample_text_int4_is_calibrated_and_int8_is_not(folders, tokens, tmp_path):
+    def layers(name, *options):
+        return quantized(folders, "Qwen3", tmp_path / name, *options)["layers"]
+
+    text = f"--calibration={tokens}"
+    assert layers("a", "int4", text) == layers("b", "int4", text, "--method=gptq")
+    assert layers("c", "int8", text) == layers("d", "int8", text, "--method=nearest")
+    weights_alone = ("int8", text, "--activations=stored")
+    calibrated, nearest = layers("e", *weights_alone, "--method=gptq"), layers("f", *weights_alone)
+    assert calibrated["head"]["outputs_error"] < nearest["head"]["outputs_error"]
 
 
 # Folders -------------------------------------------------------------------------------------------------------------
@@ -236,11 +281,21 @@ def test_a_flipped_bit_or_a_cut_off_file_is_found(folder):
     [
         (lambda stored: stored.pop("head"), r"lm_head\.weight_scale is not one of this architecture"),
         (lambda stored: stored.update(head=3), r"stored\.head must have scheme"),
-        (lambda stored: stored["head"].update(scheme="int3"), r"stored\.head\.scheme must be one of int8"),
+        (lambda stored: stored["head"].update(scheme="int3"), r"stored\.head\.scheme must be one of int8, int4"),
         (lambda stored: stored["head"].pop("scheme"), r"stored\.head must have scheme"),
+        (lambda stored: stored["head"].update(group=8), r"stored\.head: group is for int4"),
+        (lambda stored: stored["head"].update(scheme="int4", group=8), "activations int8 is for the scheme int8"),
+        (
+            lambda stored: stored["head"].update(scheme="int4", group=8, activations="stored"),
+            "is missing",
+        ),
         (
             lambda stored: stored.update(final_norm=stored["head"]),
             "stored has final_norm, the model has no such matrix",
+        ),
+        (
+            lambda stored: stored.update({"blocks.0.attention.query_norm": stored["head"]}),
+            "the model has no such matrix",
         ),
         (lambda stored: stored.update({"x" * 300: stored["head"]}), "stored has xxx"),
     ],
@@ -252,6 +307,21 @@ def test_a_description_that_the_weights_contradict_is_told(folder, change, said)
     seal(folder, "model")
     with pytest.raises((CorruptionError, DataError), match=said):
         load_model(folder)
+
+
+def test_a_router_is_never_in_few_bits(folders, tmp_path):
+    """A folder may say so; the model could not read it."""
+    quantized(folders, "experts", tmp_path / "out", "int8")
+    name, file = "blocks.0.feedforward.router", tmp_path / "out" / "model.safetensors"
+    values = json.loads((tmp_path / "out" / "seedbed.json").read_text())
+    values["stored"][name] = values["stored"]["embedding"]
+    (tmp_path / "out" / "seedbed.json").write_text(json.dumps(values))
+    weights = load_file(file)
+    rows = weights[f"{name}.weight"]
+    save_file(weights | {f"{name}.weight": rows.to(torch.int8), f"{name}.weight_scale": rows[:, :1].clone()}, file)
+    seal(tmp_path / "out", "model")
+    with pytest.raises(DataError, match=f"stored has {name}, the model has no such matrix"):
+        load_model(tmp_path / "out")
 
 
 def test_a_config_for_others_that_says_something_else_is_refused(folder):

@@ -21,7 +21,7 @@ from seedbed.model.huggingface.classes import find_class, huggingface_config
 from seedbed.model.huggingface.quantised import carries, quantization_config
 from seedbed.model.importing import CONFIG, import_config, import_folder
 from seedbed.model.linears.layers import of_weights, storages, stored_layers
-from seedbed.model.linears.parts import check_dtypes, promised_parts, read_matrices, written_parts
+from seedbed.model.linears.parts import check_dtypes, check_stored, promised_parts, read_matrices, written_parts
 from seedbed.model.linears.storage import Storage, describe, read_storages
 from seedbed.model.names import OWN, Table, shapes_of_theirs, to_ours, to_theirs
 from seedbed.model.transformer import Transformer, weight_shapes
@@ -198,8 +198,10 @@ def _checkpoint_weights(folder: Path, manifest: Manifest, config: ModelConfig) -
 
 
 def _weights(folder: Path, config: ModelConfig, stored: Mapping[str, Storage]) -> Weights:
-    found, shapes, table = read_headers(folder), weight_shapes(config), _table(config, stored)
-    parts = promised_parts(stored, shapes, table, folder / EXACT)
+    found, shapes = read_headers(folder), weight_shapes(config)
+    check_stored(stored, shapes, folder / EXACT)
+    table = _table(config, stored)
+    parts = promised_parts(stored, shapes, table)
     shapes = {name: shape for name, shape in shapes.items() if name.removesuffix(".weight") not in stored}
     promised = shapes_of_theirs(shapes, table, config.head_width)
     check_shapes(
@@ -213,7 +215,8 @@ def _weights(folder: Path, config: ModelConfig, stored: Mapping[str, Storage]) -
         weights = to_ours(read_weights({name: found[name] for name in promised}), shapes, table, config.head_width)
         if not stored:
             return Transformer.of_weights(config, weights)
-        return of_weights(config, weights, read_matrices(stored, weight_shapes(config), table, found))
+        matrices = read_matrices(stored, weight_shapes(config), table, found)
+        return of_weights(config, weights, matrices, folder / EXACT)
 
     return Weights({name: found[name] for name in promised}, build)
 

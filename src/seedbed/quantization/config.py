@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from seedbed.configuration import at_least
+from seedbed.configuration import at_least, between
 from seedbed.errors import ConfigError
+from seedbed.model.linears.storage import LARGEST_GROUP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +21,21 @@ class QuantizeConfig:
     out: Path
     """Model folder to write."""
 
-    scheme: Literal["int8", "fp16", "bf16"] = "int8"
-    """int8: whole numbers of 8 bits, a scale for each row, in layers and tables. fp16, bf16: all numbers at half the
-    precision."""
+    scheme: Literal["int8", "int4", "fp16", "bf16"] = "int8"
+    """int8: whole numbers of 8 bits, a scale for each row, in layers and tables. int4: of 4 bits, a scale for each
+    group of a row. fp16, bf16: all numbers at half the precision."""
+
+    group: int = 64
+    """Inputs of int4 that share a scale: fewer are nearer to the model, more make a smaller file."""
+
+    tables: Literal["int4", "int8"] = "int4"
+    """What int4 stores embeddings in. With int8, which is nearer, transformers and vLLM load the folder; they look up
+    nothing in four bits."""
+
+    method: Literal["nearest", "gptq"] | None = None
+    """How whole numbers are found. nearest: each by itself. gptq: one column after the other, those to come making good
+    what was lost, on the calibration text (Frantar et al. 2022). Left out: gptq for int4 with calibration, else
+    nearest."""
 
     activations: Literal["int8", "stored"] = "int8"
     """What the layers of int8 are multiplied with: int8 rounds it too, which is faster (W8A8); stored leaves it as it
@@ -32,10 +45,10 @@ class QuantizeConfig:
     """Layers that stay as they are, by their names in the report, with * for anything: [head, "blocks.0.*"]."""
 
     calibration: Path | None = None
-    """Sample text that goes through the model, so that the report tells how far off the outputs of each layer are: text
-    (any file that `prepare` reads), or a tokens folder, of which the training part."""
+    """Sample text that goes through the model, for gptq, and so that the report tells how far off the outputs of each
+    layer are: text (any file that `prepare` reads), or a tokens folder, of which the training part."""
 
-    calibration_tokens: int = 65_536
+    calibration_tokens: int = 32_768
     """Tokens of it that are read, from its beginning."""
 
     text: Path | None = None
@@ -47,6 +60,9 @@ class QuantizeConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 2, "text_tokens", "calibration_tokens")
+        between(self, 8, LARGEST_GROUP, "group")
+        if self.method == "gptq" and self.calibration is None:
+            raise ConfigError("method gptq needs sample text", "Give --calibration FILE or TOKENS.")
         if self.text is not None and self.text == self.calibration and not self.text.is_dir():
             raise ConfigError("text is the calibration text, which the model is made to fit", "Give one held out.")
 
@@ -56,6 +72,9 @@ class QuantizeConfig:
         unused = {"text_tokens": "without text"} if self.text is None else {}
         unused |= {"calibration_tokens": "without calibration"} if self.calibration is None else {}
         unused |= {"activations": "without scheme int8"} if self.scheme != "int8" else {}
+        unused |= dict.fromkeys(("group", "tables"), "without scheme int4") if self.scheme != "int4" else {}
         if halves:
-            unused |= dict.fromkeys(("exclude", "calibration"), f"with scheme {self.scheme}: every number is rounded")
+            unused |= dict.fromkeys(
+                ("exclude", "calibration", "method"), f"with scheme {self.scheme}: every number is rounded"
+            )
         return unused

@@ -16,16 +16,19 @@ from torch import Tensor, nn
 
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.experts import Stack
+from seedbed.model.linear import linear
 from seedbed.model.linears.layers import put, storable
 from seedbed.model.linears.matrix import Matrix
 from seedbed.model.linears.storage import Storage
 from seedbed.model.transformer import Transformer
 from seedbed.progress import progress
+from seedbed.quantization.moments import readers, second_moments
 from seedbed.quantization.walk import walk
 
 Plain = nn.Linear | nn.Embedding | Stack
-Round = Callable[[str, Plain], Matrix]
-"""The matrix in few bits for a layer of a name."""
+Round = Callable[[str, Plain, Tensor | None], Matrix]
+"""The matrix in few bits for a layer, by its name, its weights and the second moments of its inputs, where asked for.
+"""
 
 
 @dataclass
@@ -42,7 +45,7 @@ class Loss:
 
     @property
     def outputs(self) -> float | None:
-        """As `weights`, of the outputs; None where no text went through it."""
+        """As `weights`, of the products with what comes; None where no text went through it."""
         lost, whole = self.squares.tolist()
         return (lost / whole) ** 0.5 if whole else None
 
@@ -68,17 +71,23 @@ def refuse_broken(model: Transformer) -> None:
 
 @torch.no_grad()
 def convert(
-    model: Transformer, layers: Mapping[str, Plain], round_: Round, sample_NT: Tensor | None
+    model: Transformer,
+    layers: Mapping[str, Plain],
+    round_: Round,
+    sample_NT: Tensor | None,
+    *,
+    calibrates: bool = False,
 ) -> dict[str, Loss]:
-    """Replaces layers of the model in its order; what each lost, with sample text also of its outputs."""
+    """Replaces layers of the model in its order; what each lost, with sample text also of its outputs. `calibrates`:
+    the moments of what each layer reads, once those before it are replaced, are told to `round_`."""
     losses: dict[str, Loss] = {}
     with progress("quantizing", total=len(layers), unit="layers") as advance:
 
-        def replace(names: Sequence[str]) -> None:
+        def replace(names: Sequence[str], second_DD: Tensor | None = None) -> None:
             for name in names:
                 plain = layers[name]
-                matrix = round_(name, plain)
-                losses[name] = _loss(plain, matrix)
+                matrix = round_(name, plain, second_DD)
+                losses[name] = _loss(plain, matrix, second_DD)
                 bias_O = plain.bias if isinstance(plain, nn.Linear) else None
                 put(model, name, matrix, None if bias_O is None else bias_O.detach())
                 advance(1)
@@ -89,34 +98,41 @@ def convert(
         replace([name for name in layers if name != "head" and not name.startswith("blocks.")])  # all reads them
         for part in walk(model, sample_NT):
             own = [name for name in layers if name.startswith(part.name)]
-            replace(own)
-            with _watched(model, {name: layers[name] for name in own}, losses):
-                part.run()
+            multiplied = {name: layer for name in own if isinstance(layer := layers[name], nn.Linear)}
+            for names in readers(model, part, list(multiplied)) if calibrates else ():
+                replace(names, second_moments(model, part, names[0]))
+            replace([name for name in own if name not in losses])
+            untold = {name: layer for name, layer in multiplied.items() if losses[name].outputs is None}
+            if untold or part.name != "head":  # what the head makes, nobody reads
+                with _watched(model, untold, losses):
+                    part.run()
     return {name: losses[name] for name in layers}
 
 
-def _loss(plain: Plain, matrix: Matrix) -> Loss:
-    weight = plain.weight.detach().float()
+def _loss(plain: Plain, matrix: Matrix, second_DD: Tensor | None) -> Loss:
+    """Of a matrix that is multiplied with what comes as it is, the moments of that tell the outputs too."""
+    weight = plain.weight.detach().double()
     size = sum(part.nbytes for part in matrix.parts().values())
-    lost, whole = float((matrix.dense() - weight).norm()), float(weight.norm())
-    return Loss(matrix.storage, size, lost / whole if whole else 0.0)
+    missed = matrix.dense() - weight
+    found = Loss(matrix.storage, size, float(missed.norm()) / (float(weight.norm()) or 1.0))
+    if second_DD is not None and matrix.storage.activations == "stored":
+        found.squares = torch.stack([((each @ second_DD) * each).sum() for each in (missed, weight)])
+    return found
 
 
 @contextmanager
-def _watched(model: Transformer, layers: Mapping[str, Plain], losses: Mapping[str, Loss]) -> Iterator[None]:
+def _watched(model: Transformer, layers: Mapping[str, nn.Linear], losses: Mapping[str, Loss]) -> Iterator[None]:
     """Within it the outputs of replaced layers are compared with those of the layers that were there."""
 
     def compare(name: str, plain: nn.Linear) -> Callable[..., None]:
         def hook(_: nn.Module, given: Any, output: Tensor) -> None:
-            wanted = plain(given[0])
-            losses[name].squares += torch.stack(
-                [(output - wanted).double().square().sum(), wanted.double().square().sum()]
-            )
+            product = linear(given[0], plain.weight)
+            missed = output - product if plain.bias is None else output - product - plain.bias
+            losses[name].squares += torch.stack([each.double().square().sum() for each in (missed, product)])
 
         return hook
 
-    linear = {name: layer for name, layer in layers.items() if isinstance(layer, nn.Linear)}
-    hooks = [model.get_submodule(name).register_forward_hook(compare(name, layer)) for name, layer in linear.items()]
+    hooks = [model.get_submodule(name).register_forward_hook(compare(name, layer)) for name, layer in layers.items()]
     try:
         yield
     finally:

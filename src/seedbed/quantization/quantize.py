@@ -8,22 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from seedbed.errors import ConfigError
 from seedbed.evaluation.likelihood import Likelihood, measure_windows
 from seedbed.model.accounting import count_parameters
 from seedbed.model.folder import find_model, load_model, manifest_config, tell_unfinished, write_model
 from seedbed.model.huggingface.quantised import describe_quantised
-from seedbed.model.linears.int8 import Int8Matrix
 from seedbed.model.linears.layers import storages
-from seedbed.model.linears.matrix import Matrix
-from seedbed.model.linears.storage import Storage
 from seedbed.model.transformer import Transformer
 from seedbed.quantization.config import QuantizeConfig
-from seedbed.quantization.convert import Loss, Plain, choose, convert, refuse_broken
+from seedbed.quantization.convert import Loss, choose, convert, refuse_broken
 from seedbed.quantization.report import layers_of, summary, table
 from seedbed.quantization.samples import read_windows
+from seedbed.quantization.schemes import rounding
 from seedbed.runs import command, new_folder, write_card, write_result
 from seedbed.tokenizers.tokenizer import Tokenizer
 
@@ -31,6 +29,8 @@ HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 """Schemes that round every number alike."""
 ROWS = 8
 """Of text that go through the model at once."""
+DEFAULT_METHODS = {"int8": "nearest", "int4": "gptq"}
+"""By scheme, with text to calibrate on."""
 
 
 def quantize(config: QuantizeConfig) -> dict[str, Any]:
@@ -90,14 +90,10 @@ def _convert(config: QuantizeConfig, model: Transformer, tokenizer: Tokenizer) -
         refuse_broken(model)  # fp16 ends at 65,504
         return {}
 
-    def nearest(name: str, plain: Plain) -> Matrix:
-        multiplies = isinstance(plain, nn.Linear) or (name == "embedding" and model.config.tied)
-        storage = Storage(scheme="int8", activations=config.activations if multiplies else "stored")
-        return Int8Matrix.of(plain.weight.detach(), storage)
-
     layers = choose(model, config.exclude)
     sample_NT = None if config.calibration is None else _sample(config, config.calibration, model, tokenizer)
-    return convert(model, layers, nearest, sample_NT)
+    calibrates = config.calibration is not None and (config.method or DEFAULT_METHODS[config.scheme]) == "gptq"
+    return convert(model, layers, rounding(config, model.config.tied), sample_NT, calibrates=calibrates)
 
 
 def _sample(config: QuantizeConfig, text: Path, model: Transformer, tokenizer: Tokenizer) -> Tensor:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from seedbed.model.cross_entropy import rows_at_once
 from seedbed.model.transformer import Transformer
@@ -26,12 +27,13 @@ class Part:
 
     name: str
     """How the names of its layers begin."""
-    compute: Callable[[], list[Tensor]]
+    batches: list[Callable[[], Tensor]]
+    """Some of the text through it, each."""
     outputs: list[Tensor] | None = None
 
     def run(self) -> None:
         """All of the text through it; what comes out is what the next part reads."""
-        self.outputs = self.compute()
+        self.outputs = [batch() for batch in self.batches]
 
 
 def walk(model: Transformer, tokens_NT: Tensor) -> Iterator[Part]:
@@ -43,24 +45,21 @@ def walk(model: Transformer, tokens_NT: Tensor) -> Iterator[Part]:
     streams = [given.embedding_NTD for given in batches]
     for number, (block, skip) in enumerate(zip(model.blocks, model.skips, strict=True)):
         read = [skip(x_NTD, given.embedding_NTD) for x_NTD, given in zip(streams, batches, strict=True)]
-        beside = [given.beside[number] for given in batches]
-
-        def through(block: nn.Module = block, read: list[Tensor] = read, beside: list[Any] = beside) -> list[Tensor]:
-            return [block(x_NTD, *given) for x_NTD, given in zip(read, beside, strict=True)]
-
-        part = Part(f"blocks.{number}.", through)
+        part = Part(
+            f"blocks.{number}.",
+            [partial(block, x_NTD, *given.beside[number]) for x_NTD, given in zip(read, batches, strict=True)],
+        )
         yield part
         assert part.outputs is not None  # it was run
         streams = part.outputs
     size = rows_at_once(model.config.vocab_size, model.config.width)
 
-    def scores() -> list[Tensor]:
-        for x_NTD in streams:
-            for some_ND in model.final_norm(x_NTD).flatten(0, 1).split(size):
-                model.logits(some_ND)
-        return []  # nobody reads them, and there are many
+    def scores(x_ND: Tensor) -> Tensor:
+        model.logits(x_ND)
+        return x_ND  # of the scores themselves there are many, and nobody reads them
 
-    yield Part("head", scores)
+    pieces = (some_ND for x_NTD in streams for some_ND in model.final_norm(x_NTD).flatten(0, 1).split(size))
+    yield Part("head", [partial(scores, some_ND) for some_ND in pieces])
 
 
 @dataclass(frozen=True)

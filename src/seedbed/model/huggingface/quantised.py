@@ -11,20 +11,30 @@ from seedbed.model.linears.storage import Storage
 from seedbed.model.names import LLAMA, QWEN3, their_name
 from seedbed.model.transformer import weight_shapes
 
-WEIGHTS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
-ACTIVATIONS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
-FORMAT = "int-quantized"
+WHOLE_NUMBERS = {"type": "int", "symmetric": True}
+ACTIVATIONS = {"num_bits": 8, **WHOLE_NUMBERS, "strategy": "token", "dynamic": True}
+FORMATS = {"int8": "int-quantized", "int4": "pack-quantized"}
+TABLE = "embedding"
+"""The one layer of the classes below that is no matrix product."""
 
 
 def carries(config: ModelConfig, stored: Mapping[str, Storage]) -> bool:
     """Whether the class that computes a resolved config loads it with layers stored so.
 
-    It must have a matrix of its own for each of ours; a head that is the embedding can be in few bits only apart.
+    It must have a matrix of its own for each of ours, whose rows are whole groups; it looks nothing up in four bits,
+    and a head that is the embedding can be in few bits only apart.
     """
     peer = find_class(config)
     if not stored or peer is None:
         return peer is not None
-    return peer.table in (LLAMA, QWEN3) and not (config.tied and "embedding" in stored)
+    if peer.table not in (LLAMA, QWEN3):
+        return False
+    if TABLE in stored and (config.tied or stored[TABLE].scheme != "int8"):
+        return False
+    if len({storage for name, storage in stored.items() if name != TABLE}) > 1:
+        return False
+    shapes = weight_shapes(config)
+    return all(shapes[f"{name}.weight"][-1] % (storage.group or 1) == 0 for name, storage in stored.items())
 
 
 def quantization_config(config: ModelConfig, stored: Mapping[str, Storage]) -> dict[str, Any]:
@@ -32,25 +42,31 @@ def quantization_config(config: ModelConfig, stored: Mapping[str, Storage]) -> d
     peer = find_class(config)
     assert peer is not None
     matrices = [name.removesuffix(".weight") for name, shape in weight_shapes(config).items() if len(shape) == 2]
-    left = [name for name in matrices if name not in stored and name != "embedding"]
-    groups: dict[str, Any] = {}
-    for target, names in (("Linear", [*stored.keys() - {"embedding"}]), ("Embedding", stored.keys() & {"embedding"})):
-        for name in names:
-            storage = stored[name]
-            groups[target] = {
-                "targets": [target],
-                "weights": WEIGHTS,
-                "input_activations": ACTIVATIONS if storage.activations == "int8" else None,
-                "output_activations": None,
-                "format": FORMAT,
-            }
+    left = [name for name in matrices if name not in stored and name != TABLE]
+    groups = {"Embedding" if name == TABLE else "Linear": storage for name, storage in stored.items()}
+    formats = {FORMATS[storage.scheme] for storage in groups.values()}
     return {
         "quant_method": "compressed-tensors",
-        "format": FORMAT,
+        "format": formats.pop() if len(formats) == 1 else "mixed-precision",
         "quantization_status": "compressed",
-        "config_groups": {f"group_{number}": group for number, group in enumerate(groups.values())},
+        "config_groups": {f"group_{n}": _group(target, groups[target]) for n, target in enumerate(sorted(groups))},
         "ignore": [their_name(name, peer.table).removesuffix(".weight") for name in left],
         "kv_cache_scheme": None,
+    }
+
+
+def _group(target: str, storage: Storage) -> dict[str, Any]:
+    """Of all layers of a kind."""
+    if storage.scheme == "int8":
+        weights: dict[str, Any] = {"num_bits": 8, **WHOLE_NUMBERS, "strategy": "channel", "dynamic": False}
+    else:
+        weights = {"num_bits": 4, **WHOLE_NUMBERS, "strategy": "group", "group_size": storage.group, "dynamic": False}
+    return {
+        "targets": [target],
+        "weights": weights,
+        "input_activations": ACTIVATIONS if storage.activations == "int8" else None,
+        "output_activations": None,
+        "format": FORMATS[storage.scheme],
     }
 
 

@@ -9,13 +9,16 @@ Shape suffixes: D inputs, O outputs, B batch, T positions, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from seedbed.errors import DataError
 from seedbed.model.config import ModelConfig
 from seedbed.model.experts import Stack
 from seedbed.model.linear import linear
+from seedbed.model.linears.int4 import Int4Matrix
 from seedbed.model.linears.int8 import Int8Linear, Int8Matrix
 from seedbed.model.linears.matrix import Matrix
 from seedbed.model.linears.storage import Storage
@@ -23,7 +26,7 @@ from seedbed.model.positions import LearnedPositions
 from seedbed.model.skips import ValueGate
 from seedbed.model.transformer import Transformer
 
-MATRICES: Mapping[str, type[Matrix]] = {"int8": Int8Matrix}
+MATRICES: Mapping[str, type[Matrix]] = {"int8": Int8Matrix, "int4": Int4Matrix}
 """By scheme."""
 
 
@@ -111,15 +114,26 @@ def _linear(matrix: Matrix, bias_O: Tensor | None = None) -> nn.Module:
     return StoredLinear(matrix, bias_O)
 
 
-def of_weights(config: ModelConfig, weights: Mapping[str, Tensor], matrices: Mapping[str, Matrix]) -> Transformer:
-    """The model whose weights are these, fp32, and of some layers these matrices, by name."""
+def of_weights(
+    config: ModelConfig, weights: Mapping[str, Tensor], matrices: Mapping[str, Matrix], source: Path
+) -> Transformer:
+    """The model whose weights are these, fp32, and of some layers these matrices, by name. DataError, naming `source`,
+    for a layer that is none of those which may be stored so."""
     rest = {name: weight.float() for name, weight in weights.items()}
     with torch.device("meta"):
         model = Transformer(config)
+    known = storable(model)
     for name, matrix in matrices.items():
+        if name not in known:
+            raise no_such_matrix(name, source)
         put(model, name, matrix, rest.pop(f"{name}.bias", None))
     model.load_state_dict(rest, assign=True)
     return model
+
+
+def no_such_matrix(name: str, source: Path) -> DataError:
+    """The error for a layer that is said to be in few bits and cannot be."""
+    return DataError(f"{source}: stored has {name[:60]}, the model has no such matrix")
 
 
 def storages(model: Transformer) -> dict[str, Storage]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from seedbed.errors import CorruptionError, DataError
-from seedbed.model.linears.layers import MATRICES
+from seedbed.model.linears.layers import MATRICES, no_such_matrix
 from seedbed.model.linears.matrix import Matrix, Shape
 from seedbed.model.linears.storage import Storage
 from seedbed.model.names import Table, their_name
@@ -34,16 +34,18 @@ def written_parts(matrices: Mapping[str, Matrix], table: Table) -> dict[str, Ten
     }
 
 
-def promised_parts(
-    stored: Mapping[str, Storage], shapes: Mapping[str, Shape], table: Table, source: Path
-) -> dict[str, Part]:
-    """Of which dtypes and shapes those tensors are, in a model whose weights have these shapes. DataError, naming
-    `source`, for a layer that the model does not have, or whose weight is no matrix."""
+def check_stored(stored: Mapping[str, Storage], shapes: Mapping[str, Shape], source: Path) -> None:
+    """DataError, naming `source` and the first, unless each is a matrix of a model whose weights have these shapes."""
+    for name in stored:
+        if len(shapes.get(f"{name}.weight", ())) not in (2, 3):
+            raise no_such_matrix(name, source)
+
+
+def promised_parts(stored: Mapping[str, Storage], shapes: Mapping[str, Shape], table: Table) -> dict[str, Part]:
+    """Of which dtypes and shapes those tensors are, in a model whose weights have these shapes."""
     promised = {}
     for name, storage in stored.items():
-        shape = shapes.get(f"{name}.weight", ())
-        if len(shape) not in (2, 3):
-            raise DataError(f"{source}: stored has {name[:60]}, the model has no such matrix")
+        shape = shapes[f"{name}.weight"]
         for added, part in MATRICES[storage.scheme].promised(shape, storage).items():
             promised[f"{their_name(name, table)}{added}"] = Part(*part)
     return promised

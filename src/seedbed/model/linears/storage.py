@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from seedbed.configuration import between
 from seedbed.errors import ConfigError, CorruptionError
 from seedbed.runs import json_name, make_record, read_json
 
-Scheme = Literal["int8"]
+LARGEST_GROUP = 2**20
+Scheme = Literal["int8", "int4"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +20,20 @@ class Storage:
     """Of one matrix."""
 
     scheme: Scheme
-    """int8: whole numbers of 8 bits, a scale for each row."""
+    """int8: whole numbers of 8 bits, a scale for each row. int4: of 4 bits, a scale for each group of a row."""
+
+    group: int | None = None
+    """Of int4: inputs that share a scale."""
 
     activations: Literal["stored", "int8"] = "stored"
-    """What it is multiplied with: as it comes, or in 8-bit whole numbers too."""
+    """What it is multiplied with: as it comes, or, with int8, in 8-bit whole numbers too."""
+
+    def __post_init__(self) -> None:
+        if (self.scheme == "int4") != (self.group is not None):
+            raise ConfigError("group is for int4, which needs one")
+        between(self, 1, LARGEST_GROUP, "group")
+        if self.activations == "int8" and self.scheme != "int8":
+            raise ConfigError("activations int8 is for the scheme int8")
 
 
 def read_storages(path: Path) -> dict[str, Storage]:

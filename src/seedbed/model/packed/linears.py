@@ -87,7 +87,7 @@ def packed(*layers: nn.Module) -> Packed | None:
     if len(plain) == len(layers):
         return PackedLinear(_joined(plain, "weight"), _joined(plain, "bias"))
     stored = [layer for layer in layers if isinstance(layer, StoredLinear)]
-    if len(stored) == len(layers):  # made whole: there is no kernel for them yet
+    if len(stored) == len(layers):  # made whole: no kernel reads fewer bits
         return PackedLinear(_joined(stored, "weight"), _joined(stored, "bias_O"))
     whole = [layer for layer in layers if isinstance(layer, Int8Linear)]
     if len(whole) == len(layers):
