@@ -28,6 +28,8 @@ FAMILIES = {
     "Llama": ({"qk_norm": False, "attention_bias": True}, LLAMA),
     "Arcee": ({"qk_norm": False, "activation": "relu2"}, LLAMA),
 }
+GPT2 = {"norm": "layer", "norm_bias": True, "activation": "gelu", "positions": "learned", "qk_norm": False}
+GPT2 |= {"attention_bias": True, "feedforward_bias": True, "heads": 4, "kv_heads": 4}
 SCHEMES = {
     "int8": ("--scheme=int8",),
     "int8, weights alone": ("--scheme=int8", "--activations=stored"),
@@ -67,15 +69,15 @@ def test_groups_that_do_not_fill_a_row_are_ours_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "config",
-    [{"tied": True}, {"norm": "layer", "norm_bias": True, "activation": "gelu", "positions": "learned"}],
-    ids=["tied", "GPT-2"],
+    ("scheme", "config"),
+    [("int8", {"tied": True}), ("int8", GPT2), ("int4", {}), ("nf4", {})],
+    ids=["tied", "GPT-2", "tables in four bits", "NF4"],
 )
-def test_what_their_formats_do_not_carry_is_not_said_to_be_theirs(config, tmp_path):
-    config = {"qk_norm": False, "attention_bias": True, "feedforward_bias": True, "heads": 4, "kv_heads": 4} | config
+def test_what_their_formats_do_not_carry_is_not_said_to_be_theirs(scheme, config, tmp_path):
     saved(tmp_path / "model", random_model(tokenizer=TOKENIZER, **config), TOKENIZER)
     assert (tmp_path / "model" / "config.json").exists()
-    quantize(from_arguments(QuantizeConfig, [f"--model={tmp_path / 'model'}", f"--out={tmp_path / 'out'}"]))
+    arguments = [f"--model={tmp_path / 'model'}", f"--out={tmp_path / 'out'}", f"--scheme={scheme}"]
+    quantize(from_arguments(QuantizeConfig, arguments))
     assert not (tmp_path / "out" / "config.json").exists()
     assert "holds no config.json" in (tmp_path / "out" / "README.md").read_text()
     assert load_model(tmp_path / "out")[0].config == load_model(tmp_path / "model")[0].config

@@ -21,9 +21,9 @@ class QuantizeConfig:
     out: Path
     """Model folder to write."""
 
-    scheme: Literal["int8", "int4", "fp16", "bf16"] = "int8"
+    scheme: Literal["int8", "int4", "nf4", "fp16", "bf16"] = "int8"
     """int8: whole numbers of 8 bits, a scale for each row, in layers and tables. int4: of 4 bits, a scale for each
-    group of a row. fp16, bf16: all numbers at half the precision."""
+    group of a row. nf4: normal floats of 4 bits, which QLoRA takes. fp16, bf16: all numbers at half the precision."""
 
     group: int = 64
     """Inputs of int4 that share a scale: fewer are nearer to the model, more make a smaller file."""
@@ -73,6 +73,7 @@ class QuantizeConfig:
         unused |= {"calibration_tokens": "without calibration"} if self.calibration is None else {}
         unused |= {"activations": "without scheme int8"} if self.scheme != "int8" else {}
         unused |= dict.fromkeys(("group", "tables"), "without scheme int4") if self.scheme != "int4" else {}
+        unused |= {"method": "with scheme nf4, which is always the nearest"} if self.scheme == "nf4" else {}
         if halves:
             unused |= dict.fromkeys(
                 ("exclude", "calibration", "method"), f"with scheme {self.scheme}: every number is rounded"

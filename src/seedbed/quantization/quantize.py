@@ -29,7 +29,7 @@ HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 """Schemes that round every number alike."""
 ROWS = 8
 """Of text that go through the model at once."""
-DEFAULT_METHODS = {"int8": "nearest", "int4": "gptq"}
+DEFAULT_METHODS = {"int8": "nearest", "int4": "gptq", "nf4": "nearest"}
 """By scheme, with text to calibrate on."""
 
 

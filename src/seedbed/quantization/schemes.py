@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from seedbed.model.linears.int4 import HIGHEST, LOWEST, Int4Matrix, spread
 from seedbed.model.linears.int8 import LARGEST, Int8Matrix, quantise_rows
 from seedbed.model.linears.matrix import Matrix
+from seedbed.model.linears.nf4 import NF4Matrix
 from seedbed.model.linears.storage import Storage
 from seedbed.quantization.config import QuantizeConfig
 from seedbed.quantization.convert import Plain, Round
@@ -40,4 +41,7 @@ def rounding(config: QuantizeConfig, tied: bool) -> Round:
             whole_OD = gptq(weight_OD, scale_OD, second_DD, LOWEST, HIGHEST)
         return Int4Matrix.of(whole_OD, scale_OG, Storage(scheme="int4", group=config.group))
 
-    return {"int8": int8, "int4": int4}[config.scheme]
+    def nf4(name: str, plain: Plain, second_DD: Tensor | None) -> Matrix:
+        return NF4Matrix.of(plain.weight.detach(), Storage(scheme="nf4"))
+
+    return {"int8": int8, "int4": int4, "nf4": nf4}[config.scheme]

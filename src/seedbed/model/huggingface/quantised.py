@@ -31,6 +31,8 @@ def carries(config: ModelConfig, stored: Mapping[str, Storage]) -> bool:
         return False
     if TABLE in stored and (config.tied or stored[TABLE].scheme != "int8"):
         return False
+    if any(storage.scheme not in FORMATS for storage in stored.values()):
+        return False
     if len({storage for name, storage in stored.items() if name != TABLE}) > 1:
         return False
     shapes = weight_shapes(config)

@@ -21,12 +21,13 @@ from seedbed.model.linear import linear
 from seedbed.model.linears.int4 import Int4Matrix
 from seedbed.model.linears.int8 import Int8Linear, Int8Matrix
 from seedbed.model.linears.matrix import Matrix
+from seedbed.model.linears.nf4 import NF4Matrix
 from seedbed.model.linears.storage import Storage
 from seedbed.model.positions import LearnedPositions
 from seedbed.model.skips import ValueGate
 from seedbed.model.transformer import Transformer
 
-MATRICES: Mapping[str, type[Matrix]] = {"int8": Int8Matrix, "int4": Int4Matrix}
+MATRICES: Mapping[str, type[Matrix]] = {"int8": Int8Matrix, "int4": Int4Matrix, "nf4": NF4Matrix}
 """By scheme."""
 
 

@@ -12,7 +12,7 @@ from seedbed.errors import ConfigError, CorruptionError
 from seedbed.runs import json_name, make_record, read_json
 
 LARGEST_GROUP = 2**20
-Scheme = Literal["int8", "int4"]
+Scheme = Literal["int8", "int4", "nf4"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,8 @@ class Storage:
     """Of one matrix."""
 
     scheme: Scheme
-    """int8: whole numbers of 8 bits, a scale for each row. int4: of 4 bits, a scale for each group of a row."""
+    """int8: whole numbers of 8 bits, a scale for each row. int4: of 4 bits, a scale for each group of a row.
+    nf4: normal floats of 4 bits."""
 
     group: int | None = None
     """Of int4: inputs that share a scale."""
