@@ -126,8 +126,7 @@ class Guessed(torch.nn.Module):
     def __init__(self, probabilities):
         super().__init__()
         self.config = random_model(tokenizer=TOKENIZER, context=64).config
-        self.anchor = torch.nn.Parameter(torch.zeros(1))
-        self.embedding = torch.nn.Embedding(1, 1)
+        self.device, self.dtype = torch.device("cpu"), torch.float32
         self.logits_V = torch.full((TOKENIZER.vocab_size,), -torch.inf)
         self.logits_V[:10] = torch.tensor(probabilities).log()
 

@@ -26,15 +26,16 @@ class Adapters:
         """Puts an `Adapted` into the place of each layer of a model, packed or not, that one of them changes."""
         self.numbers = {name: number for number, name in enumerate(adapters)}
         self.moment = Moment()
-        weight = next(model.parameters())
-        self.device = weight.device
-        by_kernel = weight.device.type == "cpu" and weight.dtype == torch.float32 and available()
+        self.device = model.device
+        by_kernel = model.device.type == "cpu" and model.dtype == torch.float32 and available()
         changes: dict[tuple[nn.Module, str], list[Change]] = defaultdict(list)
         for name, layers in adapters.items():
             for layer, added in layers.items():
                 parent, attribute, first = _place(model, layer)
-                up_OR = (added.up_OR.double() * added.scale).to(weight)
-                changes[parent, attribute].append(Change(self.numbers[name], first, added.down_RD.to(weight), up_OR))
+                up_OR = (added.up_OR.double() * added.scale).to(model.device, model.dtype)
+                changes[parent, attribute].append(
+                    Change(self.numbers[name], first, added.down_RD.to(model.device, model.dtype), up_OR)
+                )
         for (parent, attribute), some in changes.items():
             kind = PackedAdapted if by_kernel else Adapted
             setattr(parent, attribute, kind(getattr(parent, attribute), some, self.moment))
