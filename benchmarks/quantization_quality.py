@@ -34,6 +34,7 @@ OURS = {
     "int8_weights_alone": ["--scheme=int8", "--activations=stored"],
     "int4_nearest": ["--scheme=int4", "--method=nearest"],
     "int4_gptq": ["--scheme=int4", "--method=gptq"],
+    "int4_awq": ["--scheme=int4", "--method=awq"],
     "nf4": ["--scheme=nf4"],
 }
 PEERS = {"bitsandbytes_nf4": "bitsandbytes", "llama_cpp_q8_0": "gguf", "llama_cpp_q4_0": "gguf"}
@@ -58,7 +59,7 @@ def ours(name: str, model: Path, tokens: Path, out: Path, text_tokens: int) -> d
     from seedbed.quantization.quantize import quantize
 
     given = [*OURS[name], f"--model={model}", f"--out={out / name}", f"--text={tokens}", f"--text_tokens={text_tokens}"]
-    if "--method=gptq" in given:
+    if {"--method=gptq", "--method=awq"} & set(given):
         given.append(f"--calibration={tokens}")
     with contextlib.redirect_stdout(sys.stderr):
         found = quantize(from_arguments(QuantizeConfig, given))

@@ -165,6 +165,8 @@ def test_text_is_read_from_files_too(folders, tmp_path):
         (("--scheme=fp16", "--method=nearest"), "method does nothing with scheme fp16"),
         (("--scheme=nf4", "--method=nearest"), "method does nothing with scheme nf4"),
         (("--scheme=int4", "--method=gptq"), "method gptq needs sample text"),
+        (("--scheme=int4", "--method=awq"), "method awq needs sample text"),
+        (("--method=awq", "--calibration=x"), "method awq is for int4"),
         (("--scheme=int4", "--group=4"), "group must be between 8 and"),
         (("--text_tokens=5",), "text_tokens does nothing without text"),
         (("--calibration_tokens=5",), "calibration_tokens does nothing without calibration"),
@@ -202,6 +204,17 @@ def test_a_weight_that_half_precision_does_not_hold_is_refused(tmp_path):
 def logits(path):
     model = load_model(path)[0]
     return model(some_tokens(model))
+
+
+@pytest.mark.parametrize("family", ["Qwen3", "tied"])
+@torch.no_grad()
+def test_awq_gives_a_model_that_is_as_near_as_by_rounding(folders, tokens, family, tmp_path):
+    wanted, missed = logits(folders / family), {}
+    for method in ("nearest", "awq"):
+        options = [f"--calibration={tokens}", "--calibration_tokens=4000", "--group=32", f"--method={method}"]
+        quantized(folders, family, tmp_path / method, "int4", *options)
+        missed[method] = float((logits(tmp_path / method) - wanted).norm() / wanted.norm())
+    assert missed["awq"] < 1.1 * missed["nearest"] < 0.5
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -32,10 +32,10 @@ class QuantizeConfig:
     """What int4 stores embeddings in. With int8, which is nearer, transformers and vLLM load the folder; they look up
     nothing in four bits."""
 
-    method: Literal["nearest", "gptq"] | None = None
-    """How whole numbers are found. nearest: each by itself. gptq: one column after the other, those to come making good
-    what was lost, on the calibration text (Frantar et al. 2022). Left out: gptq for int4 with calibration, else
-    nearest."""
+    method: Literal["nearest", "gptq", "awq"] | None = None
+    """How whole numbers are found. nearest: each by itself. On the calibration text, gptq: one column after the other,
+    those to come making good what was lost (Frantar et al. 2022); awq: columns that meet large inputs are made larger
+    before they are rounded (Lin et al. 2023; int4 alone). Left out: gptq for int4 with calibration, else nearest."""
 
     activations: Literal["int8", "stored"] = "int8"
     """What the layers of int8 are multiplied with: int8 rounds it too, which is faster (W8A8); stored leaves it as it
@@ -45,8 +45,8 @@ class QuantizeConfig:
     """Layers that stay as they are, by their names in the report, with * for anything: [head, "blocks.0.*"]."""
 
     calibration: Path | None = None
-    """Sample text that goes through the model, for gptq, and so that the report tells how far off the outputs of each
-    layer are: text (any file that `prepare` reads), or a tokens folder, of which the training part."""
+    """Sample text that goes through the model, for gptq and awq, and so that the report tells how far off the outputs
+    of each layer are: text (any file that `prepare` reads), or a tokens folder, of which the training part."""
 
     calibration_tokens: int = 32_768
     """Tokens of it that are read, from its beginning."""
@@ -61,8 +61,10 @@ class QuantizeConfig:
     def __post_init__(self) -> None:
         at_least(self, 2, "text_tokens", "calibration_tokens")
         between(self, 8, LARGEST_GROUP, "group")
-        if self.method == "gptq" and self.calibration is None:
-            raise ConfigError("method gptq needs sample text", "Give --calibration FILE or TOKENS.")
+        if self.method in ("gptq", "awq") and self.calibration is None:
+            raise ConfigError(f"method {self.method} needs sample text", "Give --calibration FILE or TOKENS.")
+        if self.method == "awq" and self.scheme == "int8":
+            raise ConfigError("method awq is for int4", "Give --method gptq, or leave it out.")
         if self.text is not None and self.text == self.calibration and not self.text.is_dir():
             raise ConfigError("text is the calibration text, which the model is made to fit", "Give one held out.")
 

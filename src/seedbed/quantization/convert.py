@@ -23,12 +23,14 @@ from seedbed.model.linears.storage import Storage
 from seedbed.model.transformer import Transformer
 from seedbed.progress import progress
 from seedbed.quantization.moments import readers, second_moments
-from seedbed.quantization.walk import walk
+from seedbed.quantization.walk import Part, walk
 
 Plain = nn.Linear | nn.Embedding | Stack
 Round = Callable[[str, Plain, Tensor | None], Matrix]
 """The matrix in few bits for a layer, by its name, its weights and the second moments of its inputs, where asked for.
 """
+
+Prepare = Callable[[Transformer, Part, Sequence[str]], None]
 
 
 @dataclass
@@ -77,9 +79,11 @@ def convert(
     sample_NT: Tensor | None,
     *,
     calibrates: bool = False,
+    prepare: Prepare | None = None,
 ) -> dict[str, Loss]:
     """Replaces layers of the model in its order; what each lost, with sample text also of its outputs. `calibrates`:
-    the moments of what each layer reads, once those before it are replaced, are told to `round_`."""
+    the moments of what each layer reads, once those before it are replaced, are told to `round_`. `prepare` changes
+    layers of a part before any of them is replaced."""
     losses: dict[str, Loss] = {}
     with progress("quantizing", total=len(layers), unit="layers") as advance:
 
@@ -99,6 +103,8 @@ def convert(
         for part in walk(model, sample_NT):
             own = [name for name in layers if name.startswith(part.name)]
             multiplied = {name: layer for name in own if isinstance(layer := layers[name], nn.Linear)}
+            if prepare is not None:
+                prepare(model, part, list(multiplied))
             for names in readers(model, part, list(multiplied)) if calibrates else ():
                 replace(names, second_moments(model, part, names[0]))
             replace([name for name in own if name not in losses])

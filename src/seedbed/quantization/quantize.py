@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from seedbed.model.folder import find_model, load_model, manifest_config, tell_u
 from seedbed.model.huggingface.quantised import describe_quantised
 from seedbed.model.linears.layers import storages
 from seedbed.model.transformer import Transformer
+from seedbed.quantization.awq import equalise
 from seedbed.quantization.config import QuantizeConfig
 from seedbed.quantization.convert import Loss, choose, convert, refuse_broken
 from seedbed.quantization.report import layers_of, summary, table
@@ -92,8 +94,15 @@ def _convert(config: QuantizeConfig, model: Transformer, tokenizer: Tokenizer) -
 
     layers = choose(model, config.exclude)
     sample_NT = None if config.calibration is None else _sample(config, config.calibration, model, tokenizer)
-    calibrates = config.calibration is not None and (config.method or DEFAULT_METHODS[config.scheme]) == "gptq"
-    return convert(model, layers, rounding(config, model.config.tied), sample_NT, calibrates=calibrates)
+    method = None if sample_NT is None else config.method or DEFAULT_METHODS[config.scheme]
+    return convert(
+        model,
+        layers,
+        rounding(config, model.config.tied),
+        sample_NT,
+        calibrates=method in ("gptq", "awq"),
+        prepare=partial(equalise, group=config.group) if method == "awq" else None,
+    )
 
 
 def _sample(config: QuantizeConfig, text: Path, model: Transformer, tokenizer: Tokenizer) -> Tensor:

@@ -35,7 +35,7 @@ def rounding(config: QuantizeConfig, tied: bool) -> Round:
         weight_OD = plain.weight.detach()
         scale_OG = int4_scales(weight_OD, config.group, None if second_DD is None else second_DD.diagonal())
         scale_OD = spread(scale_OG.float(), config.group, weight_OD.shape[-1])
-        if second_DD is None:
+        if second_DD is None or config.method == "awq":
             whole_OD = whole_numbers(weight_OD, scale_OD, LOWEST, HIGHEST)
         else:
             whole_OD = gptq(weight_OD, scale_OD, second_DD, LOWEST, HIGHEST)
