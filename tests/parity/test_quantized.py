@@ -70,7 +70,7 @@ def test_groups_that_do_not_fill_a_row_are_ours_alone(tmp_path):
 
 @pytest.mark.parametrize(
     ("scheme", "config"),
-    [("int8", {"tied": True}), ("int8", GPT2), ("int4", {}), ("nf4", {})],
+    [("int8", {"tied": True}), ("int8", GPT2), ("int4", SIZES), ("nf4", SIZES)],
     ids=["tied", "GPT-2", "tables in four bits", "NF4"],
 )
 def test_what_their_formats_do_not_carry_is_not_said_to_be_theirs(scheme, config, tmp_path):

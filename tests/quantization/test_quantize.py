@@ -324,6 +324,16 @@ def test_a_description_that_the_weights_contradict_is_told(folder, change, said)
         load_model(folder)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int32])
+def test_a_part_of_another_dtype_is_told(folder, dtype):
+    weights = load_file(folder / "model.safetensors")
+    scale = weights["lm_head.weight_scale"]
+    save_file(weights | {"lm_head.weight_scale": scale.to(dtype)}, folder / "model.safetensors")
+    seal(folder, "model")
+    with pytest.raises(DataError, match=r"lm_head\.weight_scale is .*, it must be float32"):
+        load_model(folder)
+
+
 def test_a_router_is_never_in_few_bits(folders, tmp_path):
     """A folder may say so; the model could not read it."""
     quantized(folders, "experts", tmp_path / "out", "int8")
