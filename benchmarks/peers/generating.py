@@ -43,7 +43,7 @@ def our_model() -> Any:
 def our_engine(scheme: str, *, rows: int) -> Any:
     from seedbed.inference.config import EngineConfig
     from seedbed.inference.engine import Engine
-    from seedbed.model.linears.int8 import quantise
+    from seedbed.model.linears.layers import quantise
     from seedbed.model.packed.pack import pack
     from seedbed.tokenizers import characters
 

@@ -15,7 +15,7 @@ from seedbed.inference.config import EngineConfig, SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.model.adapters.adapters import Adapters
 from seedbed.model.adapters.folder import read_adapter
-from seedbed.model.linears.int8 import quantise
+from seedbed.model.linears.layers import quantise
 from seedbed.model.packed.pack import pack
 from seedbed.tokenizers import bytes as byte_tokenizer
 from tests.random_adapters import random_adapter
@@ -99,6 +99,19 @@ def test_in_random_company_each_answer_has_the_same_bits(fifty, engine, wanted):
                 assert found.tokens == wanted[number].tokens[: len(found.tokens)]
             else:
                 assert found == wanted[number], (seed, number)
+
+
+def test_guesses_wear_what_their_request_wears(engine, wanted):
+    """Rows of a step are then more than its tokens that are known."""
+    config = EngineConfig(step_tokens=40)
+    guessing = Engine(engine.model, TOKENIZER, config, adapters=engine.adapters, draft=engine.model)
+    serving = [
+        guessing.submit(engine.encode(prompt), sampling, adapter=adapter) for prompt, sampling, adapter in REQUESTS
+    ]
+    while any(generation.reason is None for generation in serving):
+        guessing.step()
+    assert [generation.completion for generation in serving] == wanted
+    assert sum(generation.guessed for generation in serving) > 20
 
 
 def test_without_one_an_answer_is_that_of_an_engine_that_has_none(engine, folders):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 
-from seedbed.errors import BusyError, DataError
+from seedbed.errors import BusyError, ConfigError, DataError
 from seedbed.inference.async_engine import AsyncEngine
-from seedbed.inference.config import SamplingConfig
+from seedbed.inference.config import SamplingConfig, SearchConfig
 from seedbed.inference.engine import Engine
 from seedbed.model.packed.pack import pack
 from seedbed.tokenizers import bytes as byte_tokenizer
@@ -137,3 +137,36 @@ def test_an_engine_that_breaks_is_told_to_all(model):
     assert [str(error) for error in told] == ["out of order"] * len(PROMPTS)
     with pytest.raises(RuntimeError, match="the engine has stopped"):
         asyncio.run(shared.complete(PROMPTS[0], SAMPLINGS[0]))
+
+
+@pytest.mark.parametrize(
+    ("ids", "sampling", "asked", "said"),
+    [
+        (PROMPTS[0], SearchConfig(beams=2), {}, "are for a search"),
+        ([101.0], SamplingConfig(), {}, "no whole numbers"),
+        (PROMPTS[0], SamplingConfig(), {"sample": 2**64}, "sample must be between"),
+        (PROMPTS[0], SamplingConfig(), {"sample": "x"}, "not supported"),
+    ],
+)
+def test_who_asks_for_nonsense_is_told_and_the_others_go_on(ids, sampling, asked, said, shared, wanted):
+    async def ask():
+        other = asyncio.create_task(shared.complete(PROMPTS[1], SAMPLINGS[1]))
+        with pytest.raises((ConfigError, DataError, TypeError), match=said):
+            await shared.complete(ids, sampling, **asked)
+        return await other
+
+    assert asyncio.run(ask()) == wanted[1]
+
+
+def test_threads_that_share_an_engine_wait_for_one_another(model, wanted):
+    engine, found = Engine(model, TOKENIZER), {}
+
+    def ask(number):
+        found[number] = engine.complete([PROMPTS[number]], SAMPLINGS[number])[0]
+
+    threads = [Thread(target=ask, args=(number,)) for number in range(len(PROMPTS))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[number] for number in range(len(PROMPTS))] == wanted

@@ -251,13 +251,14 @@ SEARCHES = [
 ]
 
 
+@pytest.mark.parametrize("cache", ["auto", "int8"])
 @pytest.mark.parametrize("search", SEARCHES, ids=["beams", "groups", "contrastive"])
-def test_it_finds_the_same_bits_alone_and_in_company_and_disturbs_nobody(exact, search):
-    engine, sampling = exact(), SamplingConfig(max_tokens=60, seed=3, logprobs=1)
+def test_it_finds_the_same_bits_alone_and_in_company_and_disturbs_nobody(exact, search, cache):
+    engine, sampling = exact(cache=cache), SamplingConfig(max_tokens=60, seed=3, logprobs=1)
     alone = engine.search(TEXT, search)
     prompts = [engine.encode(text) for text in (TEXT, TEXT[:70] + "others", "x")]
     wanted = engine.complete(prompts, sampling)
-    company = exact(step_tokens=40)
+    company = exact(step_tokens=40, cache=cache)
     made = [company.submit(ids, sampling) for ids in prompts]
     while any(generation.reason is None for generation in made):
         for _ in range(9):
@@ -266,11 +267,12 @@ def test_it_finds_the_same_bits_alone_and_in_company_and_disturbs_nobody(exact, 
     assert [generation.completion for generation in made] == wanted and everything_is_back(company)
 
 
-def test_one_beam_has_the_bits_of_greedy(exact):
+@pytest.mark.parametrize("cache", ["auto", "int8"])
+def test_one_beam_has_the_bits_of_greedy(exact, cache):
     greedy = SamplingConfig(max_tokens=90, temperature=0, logprobs=3, frequency_penalty=0.2)
     one = SearchConfig(beams=1, max_tokens=90, logprobs=3, frequency_penalty=0.2)
-    found = exact().search(TEXT, one)[0]
-    assert replace(found, score=None) == exact(step_tokens=30).complete([exact().encode(TEXT)], greedy)[0]
+    found, plain = exact(cache=cache).search(TEXT, one)[0], exact(step_tokens=30, cache=cache)
+    assert replace(found, score=None) == plain.complete([plain.encode(TEXT)], greedy)[0]
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=["beams", "groups", "contrastive"])

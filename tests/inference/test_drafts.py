@@ -13,7 +13,7 @@ from seedbed.inference import engine as engine_module
 from seedbed.inference.config import EngineConfig, SamplingConfig
 from seedbed.inference.drafts import Followers
 from seedbed.inference.engine import Engine
-from seedbed.model.linears.int8 import quantise
+from seedbed.model.linears.layers import quantise
 from seedbed.model.packed.pack import pack
 from seedbed.tokenizers import byte_pair
 from seedbed.tokenizers import bytes as byte_tokenizer
@@ -247,3 +247,15 @@ def test_a_smaller_model_is_opened_beside_and_must_mean_the_same_by_each_token(t
 def test_a_draft_that_reads_both_ways_is_refused(model):
     with pytest.raises(ConfigError, match="the draft reads both ways"):
         Engine(model, TOKENIZER, draft=random_model(5, **SHAPE, causal=False))
+
+
+@pytest.mark.parametrize(
+    "sampling", [{"temperature": 1}, {"temperature": 1, "top_p": 0.9}, {"temperature": 0}], ids=str
+)
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_a_draft_whose_scores_are_no_numbers_spoils_nothing(broken, sampling, model):
+    draft = random_model(5, **SHAPE)
+    draft.final_norm.weight.data.fill_(broken)
+    how = SamplingConfig(max_tokens=20, **sampling)
+    wanted = Engine(model, TOKENIZER).complete([b"Once"], how)
+    assert Engine(model, TOKENIZER, draft=pack(draft)).complete([b"Once"], how) == wanted

@@ -8,7 +8,7 @@ import pytest
 
 from seedbed.inference.config import EngineConfig, SamplingConfig
 from seedbed.inference.engine import Engine
-from seedbed.model.linears.int8 import quantise
+from seedbed.model.linears.layers import quantise
 from seedbed.model.packed.pack import pack
 from seedbed.tokenizers import bytes as byte_tokenizer
 from tests.inference.schemas import SCHEMAS
@@ -36,6 +36,8 @@ KINDS = {
     "fp32": (False, "auto", {}),
     "int8": (True, "auto", {}),
     "fp32 over keys and values in int8": (False, "int8", {}),
+    "windows": (False, "auto", {"window": 70}),
+    "windows and convolutions": (True, "int8", {"window": 70, "short_convolution": 4}),
     "experts": (False, "auto", {"experts": 4, "experts_active": 2, "expert_width": 16}),
 }
 

@@ -107,3 +107,27 @@ def test_the_operators_are_what_the_compiler_is_told():
         (OPERATORS.int8_product.default, (x_ND.to(torch.int8), random(6), b_KM, random(16))),
     ):
         torch.library.opcheck(operator, inputs, test_utils=("test_schema", "test_faketensor"))
+
+
+def test_sums_of_very_many_rows_stay_whole(monkeypatch):
+    """All of one sign and size: in 32 bits 133,144 products are too many."""
+    layer = Int8ProductLinear(2, 2, bias=False)
+    x_ND = torch.ones(140_000, 2)
+    layer(x_ND).sum().backward()
+    torch.testing.assert_close(layer.weight.grad, torch.full((2, 2), 140_000.0))
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3, 1), (1, 1)])
+def test_a_layer_of_one_input_or_output_is_multiplied_as_ever(shape):
+    layer = Int8ProductLinear(*shape, bias=False)
+    x_ND = random(513, shape[0])
+    torch.testing.assert_close(layer(x_ND), x_ND @ layer.weight.T)
+
+
+def test_both_gradients_are_rounded_by_chance():
+    """What rounding to the nearest would lose altogether arrives in the gradient of the weight, too."""
+    layer = Int8ProductLinear(2, 3, bias=False)
+    upstream = torch.full((20_000, 3), 1e-3)
+    upstream[0] = 1.0
+    (gradient_OD,) = torch.autograd.grad(layer(torch.ones(20_000, 2)), layer.weight, upstream)
+    torch.testing.assert_close(gradient_OD, torch.full((3, 2), 1.0 + 19_999 * 1e-3), rtol=0.1, atol=0)

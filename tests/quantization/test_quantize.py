@@ -253,9 +253,9 @@ def folder(folders, tmp_path):
 
 
 def test_it_learns_no_more(folder, tmp_path):
-    with pytest.raises(DataError, match=r"is quantized already \(int8\)"):
+    with pytest.raises(DataError, match=r"is quantized \(int8\)"):
         load_model(folder, learns=True)
-    with pytest.raises(DataError, match="is quantized already"):
+    with pytest.raises(DataError, match="is quantized"):
         quantize(config_of(folder, tmp_path / "more"))
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n{"prompt": "c", "response": "d"}\n')
     for command in (

@@ -144,7 +144,7 @@ def test_int8_is_refused_where_nothing_can_round(monkeypatch):
     assert choose_precision("int8", CPU) == "int8"
     with pytest.raises(ConfigError, match=r"^precision int8 needs a CPU and a C\+\+ compiler; the device is cuda"):
         choose_precision("int8", torch.device("cuda"))
-    monkeypatch.setattr("seedbed.training.precision.available", lambda: False)
+    monkeypatch.setattr("seedbed.training.precision.available", lambda file: False)
     with pytest.raises(ConfigError, match=r"^precision int8 needs a CPU and a C\+\+ compiler"):
         choose_precision("int8", CPU)
 

@@ -10,7 +10,7 @@ from seedbed.configuration.nodes import read_group
 from seedbed.configuration.options import options
 from seedbed.configuration.parser import FRAME_OPTIONS, Parser, from_arguments, load_config
 from seedbed.configuration.presets import find_preset, list_presets
-from seedbed.configuration.rules import at_least, between, positive
+from seedbed.configuration.rules import at_least, between, positive, whole
 from seedbed.configuration.text import save_config, to_dict, to_yaml
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "save_config",
     "to_dict",
     "to_yaml",
+    "whole",
 ]

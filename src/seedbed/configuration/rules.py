@@ -32,6 +32,13 @@ def between(config: Any, low: float, high: float, *names: str) -> None:
             raise ConfigError(f"{name} must be between {low} and {high}, got {value}")
 
 
+def whole(config: Any, *names: str) -> None:
+    """Each named number is a whole one, else ConfigError: from Python nothing else sees to that."""
+    for name, value in _given(config, names):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ConfigError(f"{name} must be a whole number, got {value!r}")
+
+
 def _given(config: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
     return ((name, value) for name in names if (value := getattr(config, name)) is not None)
 

@@ -37,6 +37,8 @@ from seedbed.inference.generation import Generation
 from seedbed.model.accounting import count_parameters
 from seedbed.model.cache import BLOCK
 from seedbed.model.folder import find_model, tell_unfinished
+from seedbed.model.linears.layers import storages
+from seedbed.model.linears.storage import describe
 from seedbed.progress import progress
 from seedbed.runs import new_folder, words, write_result
 from seedbed.visual.curves import line_chart
@@ -107,7 +109,7 @@ def measure(config: BenchmarkConfig) -> dict[str, Any]:
     return {
         "model": str(config.model),
         "parameters": count_parameters(engine.model.config).total,
-        "weights": config.weights,
+        "weights": describe(stored) if (stored := storages(engine.model)) else config.weights,
         "device": str(engine.device),
         "repeats": config.repeats,
         "exact": engine.inexact is None,

@@ -137,8 +137,13 @@ class AsyncEngine:
     def _submit(
         self, listener: Listener, ids: Sequence[int], sampling: SamplingConfig, asked: Mapping[str, Any]
     ) -> None:
-        if not listener.gone:
+        if listener.gone:
+            return
+        try:
             listener.generation = self.engine.submit(ids, sampling, **asked)
+        except Exception as error:  # what is wrong with one request is no matter of the others
+            listener.tell(error)
+        else:
             self._by_generation[listener.generation] = listener
 
     def _cancel(self, listener: Listener) -> None:

@@ -6,13 +6,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from seedbed.devices import choose_device
 from seedbed.errors import DataError
-from seedbed.inference.config import ChatConfig, EngineConfig
+from seedbed.inference.config import ChatConfig
 from seedbed.inference.engine import Engine
-from seedbed.inference.generate import named, say
+from seedbed.inference.generate import say
 from seedbed.inference.grammars import read_files
-from seedbed.model.folder import tell_unfinished
+from seedbed.inference.opening import open_engine
 from seedbed.tokenizers.chat import encode_prompt, find_template
 
 GREETING = "Type a message and press Enter. /new begins again, /exit or Ctrl-D ends."
@@ -24,18 +23,8 @@ def chat(config: ChatConfig) -> dict[str, Any]:
     When the context is full the model is told the newest messages only; what is returned holds all.
     """
     config = read_files(config)
-    tell_unfinished(config.model)
-    adapters = named(config.adapter)
-    engine = Engine.load(
-        config.model,
-        device=choose_device(config.device),
-        weights=config.weights,
-        adapters=adapters,
-        config=EngineConfig(guesses=config.guesses),
-        draft=config.draft,
-    )
+    engine, adapter = open_engine(config)
     engine.grammars.check(config)
-    adapter = next(iter(adapters), None)
     if config.template is not None:
         engine.tokenizer = engine.tokenizer.with_template(find_template(config.template))
     opening = [] if config.system is None else [{"role": "system", "content": config.system}]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from seedbed.configuration import at_least, between, positive
+from seedbed.configuration import at_least, between, positive, whole
 from seedbed.errors import ConfigError
 
 MOST_STOPS = 256
@@ -25,7 +25,8 @@ class SamplingConfig:
     """Longest continuation, in tokens."""
 
     min_tokens: int = 0
-    """Tokens that there are at least: until then neither the model nor a stop text ends it."""
+    """Tokens that there are at least: until then neither the model nor a stop text ends it, but a
+    constraint that lets nothing more come does."""
 
     temperature: float = 0.8
     """Divides the logits: below 1 sharper, above 1 flatter; 0 always takes the likeliest token (greedy)."""
@@ -86,6 +87,7 @@ class SamplingConfig:
     neither."""
 
     def __post_init__(self) -> None:
+        whole(self, "max_tokens", "min_tokens", "top_k", "no_repeat_ngram", "logprobs", "seed")
         at_least(self, 1, "max_tokens", "top_k", "no_repeat_ngram")
         at_least(self, 0, "temperature")
         between(self, 0, 2**63 - 1, "seed")
@@ -94,6 +96,8 @@ class SamplingConfig:
         between(self, 0, 20, "logprobs")
         between(self, 0, self.max_tokens, "min_tokens")
         positive(self, "repetition_penalty", "top_p", "typical_p", "timeout")
+        if isinstance(self.stop, str):
+            raise ConfigError("stop is a list of texts", f"Give [{self.stop!r}].")
         if "" in self.stop:
             raise ConfigError("stop holds an empty text, which would end every continuation at once")
         if len(self.stop) > MOST_STOPS or any(len(text) > LONGEST_STOP for text in self.stop):
@@ -101,7 +105,7 @@ class SamplingConfig:
         if len(given := [name for name in CONSTRAINTS if getattr(self, name) is not None]) > 1:
             raise ConfigError(f"{given[0]} and {given[1]} are both given", "One of them says what may be said.")
         for token, bias in self.logit_bias.items():
-            if not token.isdecimal() or not -100 <= bias <= 100:
+            if not str(token).isdecimal() or not -100 <= bias <= 100:
                 raise ConfigError(
                     f"logit_bias has {token!r}: {bias}", "Give ids of tokens with numbers of −100 to 100."
                 )
@@ -158,7 +162,7 @@ class SearchConfig(SamplingConfig):
 
     def _check_beams(self, beams: int) -> None:
         if self.best > beams:
-            raise ConfigError(f"best is {self.best}, of {beams} beams", "Give as many beams, or fewer of the best.")
+            raise ConfigError(f"best is {self.best}, of {beams} beams", f"Give --beams {self.best} or more.")
         if beams % self.beam_groups:
             raise ConfigError(f"{beams} beams do not make {self.beam_groups} equal groups")
         if (self.beam_groups > 1) != (self.diversity > 0):
@@ -177,9 +181,13 @@ class SearchConfig(SamplingConfig):
         return told
 
 
+CACHES = Literal["auto", "model", "fp16", "int8"]
+"""What keys and values may be stored in."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """How many are answered at once."""
+    """How many are answered at once, and what is kept of them."""
 
     rows: int = 32
     """Continuations that are made at once; others wait."""
@@ -192,10 +200,10 @@ class EngineConfig:
     """Tokens whose keys and values are kept, in memory that is taken when it is first needed. Left out: `rows` times
     the model's context, but no more than 4 GB."""
 
-    cache: Literal["auto", "fp32", "fp16", "int8"] = "auto"
-    """What keys and values are stored in. auto: fp16, half the memory, where the layers are int8; else (fp32) as the
-    model computes. int8: whole numbers, with a scale for each position and head: half the memory of fp16, and nearly
-    the same answers."""
+    cache: CACHES = "auto"
+    """What keys and values are stored in. auto: fp16 where the layers are int8, else as the model computes (model).
+    int8: whole numbers, with a scale for each position and head: half the memory of fp16, and nearly the same
+    answers."""
 
     guesses: int = 5
     """Where tokens are guessed ahead: how many at a time, at most."""
@@ -215,11 +223,47 @@ WEIGHTS = Literal["stored", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig(SearchConfig):
-    """Continues texts."""
+class OpenConfig:
+    """How a model is opened to answer."""
 
     model: Path
     """Model folder (ours or one of transformers), run or checkpoint."""
+
+    adapter: Path | None = None
+    """A LoRA adapter over the model: a folder in peft's file format. Left out: the model as it is."""
+
+    weights: WEIGHTS = "stored"
+    """int8: the layers, but for routed experts, in 8-bit whole numbers, rounded as the model is opened: a fourth as
+    large, and faster. For a model that is not quantized yet, on a CPU."""
+
+    draft: str | None = None
+    """Guess tokens ahead and check them together; the answer stays the same. lookup: what followed earlier in the same
+    text; ngram: what followed in all texts so far; else the folder of a smaller model with the same tokenizer."""
+
+    guesses: int = 5
+    """Tokens that are guessed at a time, at most."""
+
+    cache: CACHES = "auto"
+    """What keys and values are stored in. auto: fp16 where the layers are int8, else as the model computes (model).
+    int8: half the memory of fp16, and nearly the same answers."""
+
+    exact: bool = False
+    """Refuse a model whose answers could depend, in the last bits of a score, on who else is being served."""
+
+    device: Literal["auto", "cuda", "mps", "xpu", "cpu"] = "auto"
+    """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""
+
+    def __post_init__(self) -> None:
+        between(self, 1, 64, "guesses")
+
+    def unused(self) -> dict[str, str]:
+        """Settings that are not read, and may have come from a file."""
+        return {"guesses": "without draft"} if self.draft is None else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(SearchConfig, OpenConfig):
+    """Continues texts."""
 
     prompt: str | None = None
     """The text to continue."""
@@ -230,41 +274,29 @@ class GenerateConfig(SearchConfig):
     demo: bool = False
     """Continue a few built-in openings."""
 
-    adapter: Path | None = None
-    """A LoRA adapter over the model: a folder in peft's file format. Left out: the model as it is."""
-
-    weights: WEIGHTS = "stored"
-    """int8: the layers in 8-bit whole numbers, rounded as the model is opened: a fourth as large, and faster."""
-
-    draft: str | None = None
-    """Guess tokens ahead and check them together; the answer stays the same. lookup: what followed earlier in the same
-    text; ngram: what followed in all texts so far; else the folder of a smaller model with the same tokenizer."""
-
-    guesses: int = 5
-    """Tokens that are guessed at a time, at most."""
-
     n: int = 1
     """Continuations of each prompt, with numbers of their own from the same seed."""
 
-    device: Literal["auto", "cuda", "mps", "xpu", "cpu"] = "auto"
-    """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        between(self, 1, 64, "guesses")
+        OpenConfig.__post_init__(self)
         between(self, 1, 1024, "n")
         if self.n > 1 and self.is_search:
             raise ConfigError("n continuations differ by chance, and a search draws nothing", "Give beams and best.")
         if (self.prompt is not None) + (self.prompts is not None) + self.demo != 1:
             raise ConfigError("give one of prompt, prompts and demo", 'For example --prompt "Once upon a time".')
+        if self.draft == "":
+            raise ConfigError("draft is empty", "Give lookup, ngram or a model, or leave it out.")
+        if self.draft is not None and self.is_search:
+            raise ConfigError("a search guesses nothing ahead", "Leave draft out.")
+
+    def unused(self) -> dict[str, str]:
+        return SearchConfig.unused(self) | OpenConfig.unused(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatConfig(SamplingConfig):
+class ChatConfig(SamplingConfig, OpenConfig):
     """Talks to a model, turn by turn."""
-
-    model: Path
-    """Model folder (ours or one of transformers), run or checkpoint."""
 
     template: str | None = None
     """Chat template: chatml, instruct, chat, llama3, alpaca, a .jinja file, or Jinja source. Left out: the one
@@ -273,24 +305,8 @@ class ChatConfig(SamplingConfig):
     system: str | None = None
     """A system message to begin with."""
 
-    adapter: Path | None = None
-    """A LoRA adapter over the model: a folder in peft's file format. Left out: the model as it is."""
-
-    weights: WEIGHTS = "stored"
-    """int8: the layers in 8-bit whole numbers, rounded as the model is opened: a fourth as large, and faster."""
-
-    draft: str | None = None
-    """Guess tokens ahead and check them together; the answer stays the same. lookup: what followed earlier in the same
-    text; ngram: what followed in all texts so far; else the folder of a smaller model with the same tokenizer."""
-
-    guesses: int = 5
-    """Tokens that are guessed at a time, at most."""
-
-    device: Literal["auto", "cuda", "mps", "xpu", "cpu"] = "auto"
-    """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        between(self, 1, 64, "guesses")
+        OpenConfig.__post_init__(self)
         if self.logprobs is not None:
             raise ConfigError("chat tells no probabilities", "Leave logprobs out, or take seedbed generate.")

@@ -8,11 +8,14 @@ Shape suffixes: B generations, N tokens of a step, Q sequences, W blocks, D mode
 
 from __future__ import annotations
 
+import functools
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, overload
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast, get_args, overload
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +37,10 @@ from seedbed.model.accounting import cache_bytes
 from seedbed.model.adapters.adapters import Adapters
 from seedbed.model.adapters.folder import read_adapter
 from seedbed.model.cache import BLOCK, PagedCache, Places, widest_window
+from seedbed.model.experts import Experts
 from seedbed.model.folder import load_model
-from seedbed.model.linears.int8 import quantise
-from seedbed.model.linears.layers import storages
+from seedbed.model.linears.int8 import Int8Linear
+from seedbed.model.linears.layers import StoredLinear, quantise, storages
 from seedbed.model.linears.storage import describe
 from seedbed.model.packed.linears import PackedInt8Linear
 from seedbed.model.packed.pack import pack
@@ -44,6 +48,8 @@ from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.chat import encode_prompt
 from seedbed.tokenizers.tokenizer import Tokenizer
 
+P = ParamSpec("P")
+T = TypeVar("T")
 TextDraft = Literal["lookup", "ngram"]
 """What guesses without a model."""
 CACHE_BYTES = 4_000_000_000
@@ -59,8 +65,19 @@ class Event:
     completion: Completion | None = None
 
 
+def _alone(method: Callable[Concatenate[Engine, P], T]) -> Callable[Concatenate[Engine, P], T]:
+    """While one thread is in it, others wait."""
+
+    @functools.wraps(method)
+    def locked(self: Engine, *arguments: P.args, **keywords: P.kwargs) -> T:
+        with self._lock:
+            return method(self, *arguments, **keywords)
+
+    return locked
+
+
 class Engine:
-    """Generates with one model."""
+    """Generates with one model. Several threads may ask it; they share its steps, and one at a time makes them."""
 
     def __init__(
         self,
@@ -79,14 +96,15 @@ class Engine:
                 "the model reads both ways (model.causal is false): it cannot go on with a text",
                 "It predicts hidden tokens; take a causal model to generate, chat and evaluate.",
             )
+        self._lock = threading.RLock()
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.config = config or EngineConfig()
         self.adapters = adapters or Adapters(model, {})
         self.grammars = Grammars(tokenizer, self.vocabulary)
         self.device = model.device
-        is_int8 = any(isinstance(module, PackedInt8Linear) for module in model.modules())
-        kind = ("fp16" if is_int8 else "fp32") if self.config.cache == "auto" else self.config.cache
+        is_int8 = any(isinstance(module, PackedInt8Linear | Int8Linear) for module in model.modules())
+        kind = "fp16" if self.config.cache == "auto" and is_int8 else self.config.cache
         stored = {"fp16": torch.float16, "int8": torch.int8}.get(kind)
         most = CACHE_BYTES // cache_bytes(model.config, 1, (stored or model.dtype).itemsize)
         step_tokens, window = self.config.step_tokens, widest_window(model.config)
@@ -102,6 +120,8 @@ class Engine:
         )
         self.drafter: Drafter | None = None
         if isinstance(draft, str):
+            if draft not in get_args(TextDraft):
+                raise ConfigError(f"there is no draft {draft!r}", "Give lookup, ngram or a model.")
             self.drafter = TextDrafts(everyones=draft == "ngram")
         elif draft is not None:
             cache = PagedCache(draft.config, blocks, device=self.device, dtype=draft.dtype, stored=stored)
@@ -129,7 +149,7 @@ class Engine:
         worn = Adapters(model, read)
         if draft is None or draft in get_args(TextDraft):
             return cls(model, tokenizer, config, adapters=worn, draft=cast(TextDraft | None, draft))
-        smaller, its_tokenizer = _open(Path(draft), device, dtype, weights)
+        smaller, its_tokenizer = _open(Path(draft), device, dtype, weights, is_draft=True)
         if its_tokenizer.hash != tokenizer.hash:
             raise ConfigError(f"{draft} has another tokenizer than {path}", "A draft must mean the same by each token.")
         return cls(model, tokenizer, config, adapters=worn, draft=smaller)
@@ -139,7 +159,7 @@ class Engine:
         """Why the bits of a score may depend on who else is being served; None: they do not."""
         if not self.cache.by_kernel:
             return "attention is computed by PyTorch: there is no kernel for this device, precision, width or compiler"
-        if any(isinstance(module, nn.Linear) for module in self.model.modules()):
+        if any(isinstance(module, nn.Linear | StoredLinear | Int8Linear | Experts) for module in self.model.modules()):
             return "the model's layers are not packed: it was not opened by Engine.load"
         return None
 
@@ -225,6 +245,7 @@ class Engine:
             for generation in unfinished:
                 self.cancel(generation)
 
+    @_alone
     def search(
         self,
         prompt: str | Sequence[int],
@@ -280,10 +301,13 @@ class Engine:
         for name, tokens in (("the prompt", ids), ("logit_bias", map(int, sampling.logit_bias))):
             if (wrong := next((token for token in tokens if not 0 <= token < vocabulary), None)) is not None:
                 raise DataError(f"{name} has token {wrong}, the model's vocabulary {vocabulary:,}")
+        if not all(isinstance(token, Integral) for token in ids):
+            raise DataError("the prompt has tokens that are no whole numbers", "Give ids, such as engine.encode makes.")
         self.grammars.check(sampling)
 
     # Step by step ----------------------------------------------------------------------------------------------------
 
+    @_alone
     def submit(
         self,
         ids: Sequence[int],
@@ -295,6 +319,8 @@ class Engine:
     ) -> Generation:
         """A continuation that the next steps make; of several from one seed, each needs another `sample`. DataError for
         what `check` refuses. What has another `salt`, or another `adapter`, shares nothing in the cache."""
+        if not 0 <= sample < 2**63:
+            raise DataError(f"sample must be between 0 and 2^63, got {sample}")
         if isinstance(sampling, SearchConfig) and sampling.is_search:
             raise ConfigError("beams and penalty_alpha are for a search, and this draws", "Take engine.search.")
         generation = self.begin(ids, sampling, sample=sample, salt=salt, adapter=adapter)
@@ -326,12 +352,14 @@ class Engine:
             constraint=self.grammars.constraint(sampling),
         )
 
+    @_alone
     def cancel(self, generation: Generation) -> None:
         """It is wanted no longer: its place and its blocks are free."""
         if generation.reason is None:
             generation.reason = "cancelled"
             self.scheduler.remove(generation)
 
+    @_alone
     @torch.inference_mode()
     def step(self) -> list[tuple[Generation, str]]:
         """One forward pass; the text that is now certain of each generation that has tokens more, the reason of those
@@ -465,13 +493,15 @@ class Engine:
 
 
 def _open(
-    path: Path, device: str | torch.device, dtype: str | torch.dtype | None, weights: str
+    path: Path, device: str | torch.device, dtype: str | torch.dtype | None, weights: str, *, is_draft: bool = False
 ) -> tuple[Transformer, Tokenizer]:
-    model, tokenizer = load_model(path, device=device, dtype=dtype)
+    """A draft that is quantized already is taken as it is."""
     if weights not in get_args(WEIGHTS):
         raise ConfigError(f"weights must be one of {', '.join(get_args(WEIGHTS))}, got {weights!r}")
-    if weights == "int8":
-        if stored := storages(model):
+    model, tokenizer = load_model(path, device=device, dtype=dtype)
+    stored = storages(model)
+    if weights == "int8" and not (is_draft and stored):
+        if stored:
             raise ConfigError(f"{path} is quantized already ({describe(stored)})", "Leave --weights out.")
         if model.device.type != "cpu":
             raise ConfigError("weights int8 needs a CPU", "Give --device cpu, or leave it out.")

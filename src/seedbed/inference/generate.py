@@ -9,13 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from seedbed.devices import choose_device
 from seedbed.errors import DataError
-from seedbed.inference.config import EngineConfig, GenerateConfig, SamplingConfig
+from seedbed.inference.config import GenerateConfig, SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.generation import Completion
 from seedbed.inference.grammars import read_files
-from seedbed.model.folder import tell_unfinished
+from seedbed.inference.opening import open_engine
 
 DEMO = ("Once upon a time", "def ", "The meaning of", "import ", "In the beginning")
 """Openings for `--demo`."""
@@ -35,18 +34,8 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
     prompts = list(DEMO) if config.demo else [config.prompt or ""]
     if config.prompts is not None:
         prompts = read_prompts(config.prompts)
-    tell_unfinished(config.model)
-    adapters = named(config.adapter)
-    engine = Engine.load(
-        config.model,
-        device=choose_device(config.device),
-        weights=config.weights,
-        adapters=adapters,
-        config=EngineConfig(guesses=config.guesses),
-        draft=config.draft,
-    )
+    engine, adapter = open_engine(config)
     engine.grammars.check(config)
-    adapter = next(iter(adapters), None)
     alone = config.prompt is not None and config.n == 1 and config.best == 1
     if config.prompt is not None and alone and not config.is_search:
         ids = engine.encode(config.prompt)
@@ -82,11 +71,6 @@ def _completions(
     for first in range(0, len(encoded), ROWS_AT_ONCE):
         done = engine.complete(encoded[first : first + ROWS_AT_ONCE], config, n=config.n, adapter=adapter)
         yield from ((first + row // config.n, completion) for row, completion in enumerate(done))
-
-
-def named(adapter: Path | None) -> dict[str, Path]:
-    """The adapter that a person gave, if any, by its folder's name."""
-    return {} if adapter is None else {adapter.resolve().name: adapter}
 
 
 def say(engine: Engine, ids: Sequence[int], sampling: SamplingConfig, adapter: str | None = None) -> Completion:

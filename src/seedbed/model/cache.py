@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seedbed.model.config import ModelConfig
+from seedbed.model.linears.int8 import quantise_rows
 from seedbed.model.masks import AttentionMask
 from seedbed.model.positions import Angles
 from seedbed.native.library import available, function
@@ -226,8 +227,6 @@ class PagedLayer:
         blocks_N, within_N = slots_N // BLOCK, slots_N % BLOCK
         stored = self.keys_MGKS.dtype
         if stored == torch.int8:
-            from seedbed.model.linears.int8 import quantise_rows  # it knows the model, which knows the cache
-
             whole_RK, scale_R1 = quantise_rows(torch.stack([k_NGK, v_NGK], dim=1).float().flatten(0, 2))
             self.scales_M2GS[blocks_N, :, :, within_N] = scale_R1.view(len(k_NGK), 2, -1)
             k_NGK, v_NGK = whole_RK.view(len(k_NGK), 2, *k_NGK.shape[1:]).unbind(1)

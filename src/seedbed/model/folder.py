@@ -166,7 +166,7 @@ def _load_own(folder: Path, learns: bool) -> tuple[Transformer, Tokenizer]:
     config, stored = read_config(folder), read_storages(folder / EXACT)
     if stored and learns:
         raise DataError(
-            f"{folder} is quantized already ({describe(stored)}): what was rounded away is gone",
+            f"{folder} is quantized ({describe(stored)}): it learns no more, and is not rounded again",
             "Take the model that it was made of.",
         )
     is_checkpoint = manifest.kind == "checkpoint"

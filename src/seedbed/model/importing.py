@@ -89,7 +89,14 @@ def import_config(folder: Path) -> ModelConfig:
 
 
 def _read_config(folder: Path) -> tuple[ModelConfig, PeerClass]:
+    described = read_json(folder / CONFIG)
+    if (quantized := described.get("quantization_config")) is not None:
+        by = quantized.get("quant_method", "another tool") if isinstance(quantized, dict) else "another tool"
+        raise DataError(
+            f"{folder} is quantized by {str(by)[:60]}, which seedbed does not read",
+            "Take the model that it was made of, and seedbed quantize.",
+        )
     try:
-        return read_huggingface_config(read_json(folder / CONFIG))
+        return read_huggingface_config(described)
     except SeedbedError as error:
         raise DataError(f"{folder / CONFIG} cannot be imported: {error.problem}") from error

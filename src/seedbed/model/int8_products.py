@@ -22,6 +22,8 @@ from seedbed.native.library import function
 
 CHUNK = 512
 """Rows of a product that are scaled while the processor still has their sums."""
+MOST_SUMMED = 2**17
+"""Numbers of which a sum of products stays within 32 bits, whatever they are."""
 
 # Operators of their own: torch's compiler looks into no kernel.
 torch.library.define("seedbed::round_rows", "(Tensor x, bool stochastic) -> (Tensor, Tensor)")
@@ -34,7 +36,8 @@ class Int8ProductLinear(Linear):
     weight is of fp32 and learns as ever."""
 
     def forward(self, x_D: Tensor) -> Tensor:
-        if not torch.is_grad_enabled() or x_D.numel() * len(self.weight) < WORTH:
+        # A product of which a side is 1 is none that `_int_mm` gets right.
+        if not torch.is_grad_enabled() or x_D.numel() * len(self.weight) < WORTH or 1 in self.weight.shape:
             return super().forward(x_D)
         out_NO = _Int8Product.apply(x_D.reshape(-1, x_D.shape[-1]), self.weight)
         return (out_NO if self.bias is None else out_NO + self.bias).unflatten(0, x_D.shape[:-1])
@@ -103,6 +106,9 @@ def _rounded(name: str, x_ND: Tensor, scales: int, stochastic: bool) -> tuple[Te
 
 @torch.library.impl("seedbed::int8_product", "CPU")
 def _multiply(a_NK: Tensor, a_scale_N: Tensor, b_KM: Tensor, b_scale_M: Tensor) -> Tensor:
+    if a_NK.shape[1] > MOST_SUMMED:
+        pieces = zip(a_NK.split(MOST_SUMMED, dim=1), b_KM.split(MOST_SUMMED), strict=True)
+        return torch.stack([_product(a_NP, a_scale_N, b_PM, b_scale_M) for a_NP, b_PM in pieces]).sum(0)
     width = b_KM.shape[1]
     out_NM = a_scale_N.new_empty(len(a_NK), width)
     sums_RM = torch.empty(min(CHUNK, len(a_NK)), width, dtype=torch.int32)

@@ -30,7 +30,8 @@ OPTIONS = (
 """None of them lets the compiler change the order of additions."""
 SECONDS = 300
 """A compiler that takes longer is stuck."""
-FILES = ("activations", "low_rank", "packed_linear", "paged_attention", "rms_norm", "rounding", "sampling")
+FILES = ("activations", "low_rank", "packed_linear", "paged_attention", "rms_norm", "sampling")
+"""What the engine wants, all of them or none."""
 TYPES: dict[str, Any] = {
     "p": ctypes.c_void_p,
     "i": ctypes.c_int64,
@@ -41,9 +42,9 @@ TYPES: dict[str, Any] = {
 
 
 @functools.cache
-def available() -> bool:
-    """Whether all files of functions are there, or could be compiled just now."""
-    return all(_library(file) is not None for file in FILES)
+def available(*files: str) -> bool:
+    """Whether these files of functions, or else all of the engine's, are there or could be compiled just now."""
+    return all(_library(file) is not None for file in files or FILES)
 
 
 @functools.cache

@@ -82,9 +82,9 @@ inline float *scales_of(const Step &s, int64_t block, int64_t head) {
 float round_off(const float *head, int64_t width, int8_t *to, int64_t stride) {
   float most = 1e-30f, doubt = 0;
   for (int64_t d = 0; d < width; ++d) most = std::max(most, std::fabs(head[d])), doubt += head[d] * 0.0f;
-  const float step = most / 127.0f;
-  for (int64_t d = 0; d < width; ++d) to[d * stride] = int8_t(std::lrint(head[d] / step));
-  return step + doubt;
+  const float factor = 127.0f / most;
+  for (int64_t d = 0; d < width; ++d) to[d * stride] = int8_t(std::lrint(head[d] * factor));
+  return most / 127.0f + doubt;
 }
 
 // Keys and values of a token into the block where they belong; its queries, ready, to `queries` (heads, width).

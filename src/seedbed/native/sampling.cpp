@@ -133,6 +133,7 @@ struct Row {
     }
     const double target = std::min(uniform * sum, std::nextafter(sum, 0.0));
     const int64_t chunk = std::upper_bound(sums.begin(), sums.end(), target) - sums.begin();
+    if (chunk == chunks) return 0;  // nothing is possible, or all is no number: any answer will do, but one that is there
     double cumulative = chunk ? sums[chunk - 1] : 0;
     int64_t token = 0;
     for (int64_t i = chunk * CHUNK; i < (chunk + 1) * CHUNK && cumulative <= target; ++i)

@@ -29,7 +29,7 @@ class QuantizeConfig:
     """Inputs of int4 that share a scale: fewer are nearer to the model, more make a smaller file."""
 
     tables: Literal["int4", "int8"] = "int4"
-    """What int4 stores embeddings in. With int8, which is nearer, transformers and vLLM load the folder; they look up
+    """What int4 stores embeddings in. With int8, which is nearer, transformers loads the folder; it looks up
     nothing in four bits."""
 
     method: Literal["nearest", "gptq", "awq"] | None = None

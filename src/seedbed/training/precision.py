@@ -90,7 +90,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
             f"precision fp8 needs an NVIDIA GPU of the Ada or Hopper generation or later; the device is {device}",
             "Take --train.precision auto.",
         )
-    if wanted == "int8" and (device.type != "cpu" or not available()):
+    if wanted == "int8" and (device.type != "cpu" or not available("rounding")):
         raise ConfigError(
             f"precision int8 needs a CPU and a C++ compiler; the device is {device}",
             "Take --train.precision auto, or install g++.",

@@ -11,7 +11,8 @@ from seedbed.errors import DataError
 from seedbed.model.adapters.adapted import Adapted
 from seedbed.model.adapters.adapters import Adapters
 from seedbed.model.adapters.folder import read_adapter
-from seedbed.model.linears.int8 import Int8Linear, quantise
+from seedbed.model.linears.int8 import Int8Linear
+from seedbed.model.linears.layers import quantise
 from seedbed.model.packed.adapted import PackedAdapted
 from seedbed.model.packed.pack import pack
 from tests.random_adapters import random_adapter

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from seedbed.model.linears.int8 import Int8Linear, Int8Matrix, quantise
-from seedbed.model.linears.layers import StoredEmbedding, StoredLinear, put, storable, storages, stored_layers
+from seedbed.model.linears.int8 import Int8Linear, Int8Matrix
+from seedbed.model.linears.layers import StoredEmbedding, StoredLinear, put, quantise, storable, storages, stored_layers
 from seedbed.model.linears.storage import Storage
 from tests.random_models import random_model
 

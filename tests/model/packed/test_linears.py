@@ -23,8 +23,13 @@ def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def int8_of(plain: nn.Linear) -> Int8Linear:
+    weight_OD, scale_O1 = quantise_rows(plain.weight.detach())
+    return Int8Linear(weight_OD, scale_O1[:, 0], None if plain.bias is None else plain.bias.detach())
+
+
 def both(plain: nn.Linear) -> list[nn.Module]:
-    return [packed(plain), packed(Int8Linear.of(plain))]
+    return [packed(plain), packed(int8_of(plain))]
 
 
 @settings(max_examples=60, deadline=None)
@@ -40,7 +45,7 @@ def test_of_any_size_it_is_the_product(rows, inputs, outputs, bias):
 @given(rows=SIZES, inputs=SIZES, outputs=SIZES, bias=st.booleans())
 def test_in_whole_numbers_it_is_what_pytorch_computes(rows, inputs, outputs, bias):
     """Whole numbers leave no room; where a number of x lies between two of them, either may be taken."""
-    quantised = Int8Linear.of(layer(inputs, outputs, bias=bias))
+    quantised = int8_of(layer(inputs, outputs, bias=bias))
     x = numbers(rows, inputs)
     x, scale = quantise_rows(x)
     x = x * scale  # whole numbers times a scale: no doubt about any
@@ -50,7 +55,7 @@ def test_in_whole_numbers_it_is_what_pytorch_computes(rows, inputs, outputs, bia
 def test_whole_numbers_are_near():
     plain = layer(512, 300)
     x = numbers(20, 512)
-    found, wanted = packed(Int8Linear.of(plain))(x), plain(x)
+    found, wanted = packed(int8_of(plain))(x), plain(x)
     assert (found - wanted).norm() < 0.012 * wanted.norm()
 
 
@@ -95,10 +100,17 @@ def test_what_is_no_number_stays_none(place, wrong, where):
 def test_layers_one_after_the_other_have_their_outputs_beside_one_another(place, bias):
     layers = [layer(40, outputs, bias=bias) for outputs in (20, 70, 3)]
     x = numbers(5, 40)
-    kinds = layers if place == 0 else [Int8Linear.of(each) for each in layers]
+    kinds = layers if place == 0 else [int8_of(each) for each in layers]
     assert torch.equal(packed(*kinds)(x), torch.cat([both(each)[place](x) for each in layers], dim=-1))
 
 
 def test_layers_of_different_kinds_are_not_one():
-    assert packed(layer(4, 4), Int8Linear.of(layer(4, 4))) is None
+    assert packed(layer(4, 4), int8_of(layer(4, 4))) is None
     assert packed(nn.Identity()) is None
+
+
+def test_numbers_between_two_whole_ones_are_rounded_alike():
+    """A grid on which many lie just there."""
+    x = torch.randint(-2032, 2033, (50, 320), generator=torch.Generator().manual_seed(0)) / 16
+    quantised = int8_of(layer(320, 64))
+    torch.testing.assert_close(packed(quantised)(x), quantised(x), rtol=1e-6, atol=1e-4)

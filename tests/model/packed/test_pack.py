@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from seedbed.model.cache import PagedCache, Places
-from seedbed.model.linears.int8 import Int8Linear, quantise
+from seedbed.model.linears.int8 import Int8Linear
+from seedbed.model.linears.layers import quantise
 from seedbed.model.packed.attention import PackedAttention
 from seedbed.model.packed.feedforward import PackedFeedForward
 from seedbed.model.packed.norms import PackedRMSNorm

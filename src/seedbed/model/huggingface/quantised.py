@@ -1,4 +1,4 @@
-"""What a `config.json` says of layers in few bits: the format compressed-tensors, which transformers and vLLM load."""
+"""What a `config.json` says of layers in few bits: the format compressed-tensors, which transformers loads."""
 
 from __future__ import annotations
 
@@ -77,7 +77,5 @@ def describe_quantised(config: ModelConfig, stored: Mapping[str, Storage]) -> st
     if find_class(config) is None or not stored:
         return describe_class(config)
     if carries(config, stored):
-        return (
-            f"{describe_class(config)} Its layers are stored as compressed-tensors, which transformers and vLLM load."
-        )
+        return f"{describe_class(config)} Its layers are stored as compressed-tensors, which transformers loads."
     return "Its folder holds no config.json: no format of other tools stores these layers so; seedbed alone loads it."

@@ -1,7 +1,7 @@
 """Matrices in 4-bit whole numbers, of which a group of neighbouring inputs shares a scale.
 
 Eight numbers, each plus 8, lie in one of 32 bits, the first in its lowest four: the layout of compressed-tensors'
-`pack-quantized`, so that transformers and vLLM read them.
+`pack-quantized`, so that transformers reads them.
 
 Shape suffixes: O outputs, D inputs, W words of eight inputs, G groups of inputs, the last of which may be short. What
 is said of O holds for any dimensions before D.

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from seedbed.model.linears.matrix import Matrix, Shape
 from seedbed.model.linears.storage import Storage
-from seedbed.model.transformer import Transformer
 
 LARGEST = 127
+W8A8 = Storage(scheme="int8", activations="int8")
 
 
 class Int8Matrix(Matrix):
@@ -72,12 +72,6 @@ class Int8Linear(nn.Module):
         self.register_buffer("scale_O", scale_O.float(), persistent=False)
         self.register_buffer("bias_O", bias_O, persistent=False)
 
-    @classmethod
-    def of(cls, layer: nn.Linear) -> Int8Linear:
-        """The nearest one to a layer."""
-        weight_OD, scale_O1 = quantise_rows(layer.weight.detach())
-        return cls(weight_OD, scale_O1[:, 0], None if layer.bias is None else layer.bias.detach())
-
     @property
     def weight(self) -> Tensor:
         """What the numbers stand for, made anew each time."""
@@ -86,7 +80,7 @@ class Int8Linear(nn.Module):
     @property
     def matrix(self) -> Int8Matrix:
         """What a folder holds of it."""
-        return Int8Matrix(self.weight_OD, self.scale_O, Storage(scheme="int8", activations="int8"))
+        return Int8Matrix(self.weight_OD, self.scale_O, W8A8)
 
     def forward(self, x_D: Tensor) -> Tensor:
         x_ND = x_D.reshape(-1, x_D.shape[-1])
@@ -96,19 +90,7 @@ class Int8Linear(nn.Module):
         return out_NO.view(*x_D.shape[:-1], -1)
 
 
-def quantise(model: Transformer) -> Transformer:
-    """The same model with 8-bit layers in the place of its own, the head among them. It learns no more."""
-    for module in list(model.modules()):
-        for name, layer in list(module.named_children()):
-            if isinstance(layer, nn.Linear):
-                setattr(module, name, Int8Linear.of(layer))
-    if model.head is None:
-        weight_VD, scale_V1 = quantise_rows(model.embedding.weight.detach())
-        model.head = Int8Linear(weight_VD, scale_V1[:, 0])
-    return model
-
-
 def quantise_rows(x_ND: Tensor) -> tuple[Tensor, Tensor]:
     """int8 (…, D), and what each row is to be multiplied with (…, 1), so that its largest number becomes ±127."""
-    scale_N1 = x_ND.abs().amax(-1, keepdim=True).clamp(min=1e-30) / LARGEST
-    return (x_ND / scale_N1).round().to(torch.int8), scale_N1
+    largest_N1 = x_ND.abs().amax(-1, keepdim=True).clamp(min=1e-30)
+    return (x_ND * (LARGEST / largest_N1)).round().to(torch.int8), largest_N1 / LARGEST

@@ -19,7 +19,7 @@ from seedbed.model.config import ModelConfig
 from seedbed.model.experts import Stack
 from seedbed.model.linear import linear
 from seedbed.model.linears.int4 import Int4Matrix
-from seedbed.model.linears.int8 import Int8Linear, Int8Matrix
+from seedbed.model.linears.int8 import W8A8, Int8Linear, Int8Matrix
 from seedbed.model.linears.matrix import Matrix
 from seedbed.model.linears.nf4 import NF4Matrix
 from seedbed.model.linears.storage import Storage
@@ -113,6 +113,18 @@ def _linear(matrix: Matrix, bias_O: Tensor | None = None) -> nn.Module:
     if isinstance(matrix, Int8Matrix) and matrix.storage.activations == "int8":
         return Int8Linear(matrix.weight_OD, matrix.scale_O, bias_O)
     return StoredLinear(matrix, bias_O)
+
+
+def quantise(model: Transformer) -> Transformer:
+    """The same model with 8-bit layers in the place of its own, the head among them; tables and routed experts stay as
+    they are. It learns no more."""
+    for name, layer in storable(model).items():
+        if isinstance(layer, nn.Linear):
+            bias_O = None if layer.bias is None else layer.bias.detach()
+            put(model, name, Int8Matrix.of(layer.weight.detach(), W8A8), bias_O)
+    if model.head is None:
+        model.head = _linear(Int8Matrix.of(model.embedding.weight.detach(), W8A8))
+    return model
 
 
 def of_weights(
