@@ -111,6 +111,14 @@ def test_one_text_in_is_one_text_out_and_a_list_is_a_list(engine):
     assert engine.generate([], max_tokens=5) == []
 
 
+def test_a_setting_that_there_is_not_is_refused_with_the_one_that_is_meant(engine):
+    for wrong, said in (("max_new_tokens", "here it is max_tokens"), ("temprature", "did you mean temperature")):
+        with pytest.raises(ConfigError, match=f"there is no setting '{wrong}'; {said}"):
+            engine.generate("Once", **{wrong: 5})
+    with pytest.raises(ConfigError, match="stop is a list of texts"):
+        engine.generate("Once", stop="ab")
+
+
 def test_settings_go_before_the_sampling_they_come_with(engine):
     sampling = SamplingConfig(max_tokens=9, temperature=0)
     shorter = engine.generate("Once", sampling, max_tokens=4)

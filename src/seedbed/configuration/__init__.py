@@ -7,7 +7,7 @@ the building of the dataclasses after it (so that a broken rule of `__post_init_
 """
 
 from seedbed.configuration.nodes import read_group
-from seedbed.configuration.options import options
+from seedbed.configuration.options import changed, options
 from seedbed.configuration.parser import FRAME_OPTIONS, Parser, from_arguments, load_config
 from seedbed.configuration.presets import find_preset, list_presets
 from seedbed.configuration.rules import at_least, between, positive, whole
@@ -18,6 +18,7 @@ __all__ = [
     "Parser",
     "at_least",
     "between",
+    "changed",
     "find_preset",
     "from_arguments",
     "list_presets",

@@ -230,6 +230,15 @@ def unknown_key(keys: Mapping[str, Option], problem: str, key: str, prog: str, d
     return ConfigError(problem + hint, fix or f"{prog} --help explains each.")
 
 
+def changed(config: Any, settings: Mapping[str, Any]) -> Any:
+    """A config with other values. ConfigError, with the nearest names, for a setting that there is not."""
+    there = {each.name for each in dataclasses.fields(config)}
+    if (wrong := next((name for name in settings if name not in there), None)) is not None:
+        kind: Any = type(config)
+        raise unknown_key(options(kind), f"there is no setting {wrong!r}", wrong, "seedbed generate")
+    return dataclasses.replace(config, **settings)
+
+
 def _is_alike(written: str, name: str) -> bool:
     """Whether the words behind the groups are alike; that the groups are says nothing."""
     return difflib.SequenceMatcher(None, written.rpartition(".")[2], name.rpartition(".")[2]).ratio() >= 0.7

@@ -12,7 +12,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast, get_args, overload
@@ -20,6 +20,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from seedbed.configuration import changed
 from seedbed.errors import ConfigError, DataError
 from seedbed.inference.adjustments import Adjustments
 from seedbed.inference.beam import beam_search
@@ -183,7 +184,7 @@ class Engine:
     ) -> str | list[str]:
         """Continues one text, or several at once. Settings are those of SamplingConfig, `generate("Once", seed=3)`, and
         go before what `sampling` says."""
-        sampling = replace(sampling or SamplingConfig(), **settings)
+        sampling = changed(sampling or SamplingConfig(), settings)
         texts = [prompts] if isinstance(prompts, str) else prompts
         completions = self.complete([self.encode(text) for text in texts], sampling, adapter=adapter)
         continued = [completion.text for completion in completions]
@@ -198,7 +199,7 @@ class Engine:
         **settings: Any,
     ) -> str:
         """The assistant's reply to a conversation."""
-        sampling = replace(sampling or SamplingConfig(), **settings)
+        sampling = changed(sampling or SamplingConfig(), settings)
         return self.complete([encode_prompt(self.tokenizer, list(messages))], sampling, adapter=adapter)[0].text
 
     def encode(self, text: str) -> list[int]:
@@ -260,7 +261,7 @@ class Engine:
         DataError for what `check` refuses, and when the cache is too small for so many beams; BusyError when those who
         are being answered leave too little of it.
         """
-        config = replace(config or SearchConfig(), **settings)
+        config = changed(config or SearchConfig(), settings)
         ids = self.encode(prompt) if isinstance(prompt, str) else prompt
         if config.beams is not None:
             return beam_search(self, ids, config, adapter)
