@@ -97,8 +97,8 @@ def test_answers_are_as_long_as_asked_and_no_prompt_is_found_in_the_cache(folder
         engine.tokenizer.end_ids = tuple(range(3, engine.vocabulary))
         return engine
 
-    def watched(engine, ids, sampling):
-        submitted.append(submit(engine, ids, sampling))
+    def watched(engine, ids, sampling, **asked):
+        submitted.append(submit(engine, ids, sampling, **asked))
         return submitted[-1]
 
     monkeypatch.setattr(Engine, "load", endings)

@@ -21,7 +21,6 @@ from seedbed import __version__
 from seedbed.configuration import to_dict
 from seedbed.devices import (
     EnergyCounter,
-    choose_device,
     describe_cpu,
     describe_memory,
     describe_torch,
@@ -31,12 +30,13 @@ from seedbed.devices import (
 )
 from seedbed.errors import ConfigError
 from seedbed.evaluation.config import BenchmarkConfig
-from seedbed.inference.config import EngineConfig, SamplingConfig
+from seedbed.inference.config import SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.generation import Generation
+from seedbed.inference.opening import open_engine
 from seedbed.model.accounting import count_parameters
 from seedbed.model.cache import BLOCK
-from seedbed.model.folder import find_model, tell_unfinished
+from seedbed.model.folder import find_model
 from seedbed.model.linears.layers import storages
 from seedbed.model.linears.storage import describe
 from seedbed.progress import progress
@@ -73,7 +73,6 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
 
     Returns the numbers: of each case the median of the repeats, the least and the most.
     """
-    tell_unfinished(config.model)
     if config.out is None:
         result = measure(config)
     else:
@@ -92,8 +91,7 @@ def measure(config: BenchmarkConfig) -> dict[str, Any]:
     lengths = itertools.product(config.prompt_tokens, config.output_tokens, config.batch)
     cases = list(dict.fromkeys(Case(batch, prompt, output) for prompt, output, batch in lengths))
     blocks = max(case.batch * -(-(case.prompt_tokens + case.output_tokens) // BLOCK) for case in cases)
-    room = EngineConfig(rows=max(config.batch), cache_tokens=blocks * BLOCK)
-    engine = Engine.load(config.model, device=choose_device(config.device), weights=config.weights, config=room)
+    engine, adapter = open_engine(config, rows=max(config.batch), cache_tokens=blocks * BLOCK)
     longest, context = max(config.prompt_tokens) + max(config.output_tokens), engine.model.config.context
     if longest > context:
         raise ConfigError(f"a prompt and its answer are {longest:,} tokens, the model's context is {context:,}")
@@ -102,7 +100,7 @@ def measure(config: BenchmarkConfig) -> dict[str, Any]:
     rounds = config.warm_up + config.repeats
     with progress("benchmark", len(cases) * rounds, "measurements") as done:
         for round_, case in itertools.product(range(rounds), cases):
-            measured = answer(engine, case, chance, energy.read)
+            measured = answer(engine, case, chance, energy.read, adapter)
             if round_ >= config.warm_up:
                 found[case].append(measured)
             done(1)
@@ -110,6 +108,7 @@ def measure(config: BenchmarkConfig) -> dict[str, Any]:
         "model": str(config.model),
         "parameters": count_parameters(engine.model.config).total,
         "weights": describe(stored) if (stored := storages(engine.model)) else config.weights,
+        "cache": str(engine.cache.keys_LMGKS.dtype).removeprefix("torch."),
         "device": str(engine.device),
         "repeats": config.repeats,
         "exact": engine.inexact is None,
@@ -124,7 +123,11 @@ def measure(config: BenchmarkConfig) -> dict[str, Any]:
 
 
 def answer(
-    engine: Engine, case: Case, chance: np.random.Generator, joules: Callable[[], float | None]
+    engine: Engine,
+    case: Case,
+    chance: np.random.Generator,
+    joules: Callable[[], float | None],
+    adapter: str | None = None,
 ) -> dict[str, float | None]:
     """The numbers of one measurement of a case."""
     shape = (case.batch, case.prompt_tokens)
@@ -132,7 +135,7 @@ def answer(
     sampling = SamplingConfig(max_tokens=case.output_tokens, min_tokens=case.output_tokens, temperature=0)
     synchronise(engine.device)
     before, began = joules(), time.perf_counter()
-    under_way = [engine.submit(ids, sampling) for ids in prompts]
+    under_way = [engine.submit(ids, sampling, adapter=adapter) for ids in prompts]
     first: dict[Generation, float] = {}
     last: dict[Generation, float] = {}
     blocks, held, told = engine.scheduler.blocks, 0, 0
@@ -218,7 +221,8 @@ def about(result: Mapping[str, Any]) -> list[str]:
     machine, torch = result["machine"], result["versions"]["torch"]
     bits = "the same alone and in company" if result["exact"] else "nearly the same alone and in company"
     return [
-        f"{result['model']}: {result['parameters']:,} parameters, weights {result['weights']}, answers {bits}.",
+        f"{result['model']}: {result['parameters']:,} parameters, weights {result['weights']}, keys and values "
+        f"{result['cache']}, answers {bits}.",
         f"{machine['cpu']['name']}, {machine['cpu']['cores']} cores, {torch['threads']} threads, on {result['device']};"
         f" seedbed {result['versions']['seedbed']}, torch {torch['version']}, Python {result['versions']['python']}.",
         f"Weights {result['weights_mb']:,.1f} MB, the process at most {result['peak_rss_mb']:,.0f} MB."

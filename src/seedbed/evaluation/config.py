@@ -8,7 +8,7 @@ from typing import Literal
 
 from seedbed.configuration import at_least, between
 from seedbed.errors import ConfigError
-from seedbed.inference.config import WEIGHTS
+from seedbed.inference.config import WEIGHTS, OpenConfig
 
 TASK_NAMES = ("bits_per_byte", "skills")
 
@@ -52,11 +52,8 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkConfig:
+class BenchmarkConfig(OpenConfig):
     """Measures how fast a model answers, and what it takes."""
-
-    model: Path
-    """Model folder (ours or one of transformers), run or checkpoint."""
 
     out: Path | None = None
     """Folder to write: result.json, a page and a picture. Left out: only the table is printed."""
@@ -79,13 +76,8 @@ class BenchmarkConfig:
     seed: int = 0
     """Of the prompts."""
 
-    weights: WEIGHTS = "stored"
-    """int8: the layers in 8-bit whole numbers, rounded as the model is opened."""
-
-    device: Literal["auto", "cuda", "mps", "xpu", "cpu"] = "auto"
-    """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, most in (("batch", 10_000), ("prompt_tokens", 2**20), ("output_tokens", 2**20)):
             numbers = getattr(self, name)
             if not numbers or any(not 1 <= number <= most for number in numbers):

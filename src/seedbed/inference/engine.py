@@ -3,7 +3,7 @@
 A step is one forward pass for a share of the tokens of all who are being answered, one choice for each whose tokens are
 all read, and their text. Whoever is done leaves, and the next one comes in (Yu et al. 2022, OSDI '22: Orca).
 
-Shape suffixes: B generations, N tokens of a step, Q sequences, W blocks, D model width, V vocabulary.
+Shape suffixes: B generations, N tokens of a step, T those of a text, D model width, V vocabulary.
 """
 
 from __future__ import annotations
