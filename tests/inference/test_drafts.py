@@ -259,3 +259,15 @@ def test_a_draft_whose_scores_are_no_numbers_spoils_nothing(broken, sampling, mo
     how = SamplingConfig(max_tokens=20, **sampling)
     wanted = Engine(model, TOKENIZER).complete([b"Once"], how)
     assert Engine(model, TOKENIZER, draft=pack(draft)).complete([b"Once"], how) == wanted
+
+
+def test_a_draft_that_nobody_knows_is_refused(model):
+    with pytest.raises(ConfigError, match="there is no draft 'look'"):
+        Engine(model, TOKENIZER, draft="look")
+
+
+def test_a_draft_that_is_quantized_already_is_taken_as_it_is(tmp_path):
+    big = saved(tmp_path / "big", random_model(3, **SHAPE), TOKENIZER)
+    small = saved(tmp_path / "small", quantise(random_model(5, **SHAPE)), TOKENIZER)
+    plain, guessing = Engine.load(big, weights="int8"), Engine.load(big, weights="int8", draft=small)
+    assert guessing.generate("Once", max_tokens=20) == plain.generate("Once", max_tokens=20)
