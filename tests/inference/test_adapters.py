@@ -18,6 +18,7 @@ from seedbed.model.adapters.folder import read_adapter
 from seedbed.model.linears.layers import quantise
 from seedbed.model.packed.pack import pack
 from seedbed.tokenizers import bytes as byte_tokenizer
+from tests.inference.company import serve_in_company
 from tests.random_adapters import random_adapter
 from tests.random_models import random_model, saved
 
@@ -83,22 +84,7 @@ def test_in_random_company_each_answer_has_the_same_bits(fifty, engine, wanted):
             cache_tokens=chance.choice([256, 320, 1024]),
         )
         serving_engine = Engine(engine.model, TOKENIZER, config, adapters=engine.adapters)
-        coming = chance.choices(range(len(REQUESTS)), k=chance.randint(2, 8))
-        serving = []
-        while coming or any(generation.reason is None for _, generation in serving):
-            if coming and chance.random() < 0.4:
-                prompt, sampling, adapter = REQUESTS[coming[-1]]
-                ids = engine.encode(prompt)
-                serving.append((coming.pop(), serving_engine.submit(ids, sampling, adapter=adapter)))
-            if serving and chance.random() < 0.03:
-                serving_engine.cancel(chance.choice(serving)[1])
-            serving_engine.step()
-        for number, generation in serving:
-            found = generation.completion
-            if found.reason == "cancelled":
-                assert found.tokens == wanted[number].tokens[: len(found.tokens)]
-            else:
-                assert found == wanted[number], (seed, number)
+        serve_in_company(serving_engine, REQUESTS, wanted, chance)
 
 
 def test_guesses_wear_what_their_request_wears(engine, wanted):

@@ -17,6 +17,7 @@ from seedbed.model.linears.layers import quantise
 from seedbed.model.packed.pack import pack
 from seedbed.tokenizers import byte_pair
 from seedbed.tokenizers import bytes as byte_tokenizer
+from tests.inference.company import serve_in_company
 from tests.inference.test_schedules import REQUESTS
 from tests.random_models import random_model, saved
 
@@ -68,23 +69,7 @@ def test_of_random_schedules_each_answer_is_what_it_is_alone_without_guessing(na
             guesses=chance.choice([1, 3, 9]),
         )
         engine = Engine(model, TOKENIZER, config, draft=drafts[name])
-        coming = chance.choices(range(len(REQUESTS)), k=chance.randint(2, 7))
-        serving = []
-        while coming or any(generation.reason is None for _, generation in serving):
-            if coming and chance.random() < 0.4:
-                prompt, sampling = REQUESTS[coming[-1]]
-                serving.append((coming.pop(), engine.submit(engine.encode(prompt), sampling)))
-            if serving and chance.random() < 0.03:
-                engine.cancel(chance.choice(serving)[1])
-            engine.step()
-        for number, generation in serving:
-            found = generation.completion
-            if found.reason == "cancelled":
-                assert found.tokens == wanted[number].tokens[: len(found.tokens)]
-            else:
-                assert found == wanted[number], (seed, number)
-        blocks = engine.scheduler.blocks
-        assert blocks.available == blocks.count and not any(blocks.holders)
+        serve_in_company(engine, REQUESTS, wanted, chance)
 
 
 def test_a_model_that_guesses_for_itself_is_right(model):

@@ -11,6 +11,7 @@ from seedbed.inference.engine import Engine
 from seedbed.model.linears.layers import quantise
 from seedbed.model.packed.pack import pack
 from seedbed.tokenizers import bytes as byte_tokenizer
+from tests.inference.company import serve_in_company
 from tests.inference.schemas import SCHEMAS
 from tests.random_models import random_model
 
@@ -75,23 +76,7 @@ def test_of_a_thousand_random_schedules_each_answer_is_the_same_bits(hundred, ki
             cache_tokens=chance.choice([256, 320, 1024]),  # the least that holds the context: many must make room
         )
         engine = Engine(model, TOKENIZER, config)
-        coming = chance.choices(range(len(REQUESTS)), k=chance.randint(2, 7))  # the same one twice, too
-        serving = []
-        while coming or any(generation.reason is None for _, generation in serving):
-            if coming and chance.random() < 0.4:
-                prompt, sampling = REQUESTS[coming[-1]]
-                serving.append((coming.pop(), engine.submit(engine.encode(prompt), sampling)))
-            if serving and chance.random() < 0.03:
-                engine.cancel(chance.choice(serving)[1])
-            engine.step()
-        for number, generation in serving:
-            found = generation.completion
-            if found.reason == "cancelled":
-                assert found.tokens == wanted[number].tokens[: len(found.tokens)]
-            else:
-                assert found == wanted[number], (seed, number)
-        blocks = engine.scheduler.blocks
-        assert blocks.available == blocks.count and not any(blocks.holders)
+        serve_in_company(engine, REQUESTS, wanted, chance)
 
 
 @pytest.mark.parametrize("kind", KINDS, indirect=True)

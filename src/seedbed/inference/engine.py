@@ -453,9 +453,8 @@ class Engine:
         early = [row for row, generation in enumerate(generations) if not generation.may_end]
         if ends and early:
             places = torch.tensor(early)[:, None], torch.tensor(ends)
-            adjusted_BV = adjusted_BV.index_put(
-                places, adjusted_BV.new_tensor(-torch.inf)
-            )  # logits_BV stay as they are
+            # Not in place: logits_BV tell log-probabilities, too.
+            adjusted_BV = adjusted_BV.index_put(places, adjusted_BV.new_tensor(-torch.inf))
         return adjusted_BV
 
     def take(self, generation: Generation, token: int) -> tuple[Generation, str]:
