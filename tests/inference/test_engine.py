@@ -510,8 +510,8 @@ def test_keys_and_values_are_stored_as_the_config_says(kind, stored, monkeypatch
     monkeypatch.setattr("seedbed.inference.engine.CACHE_BYTES", 2**20)
     engine = Engine(model, TOKENIZER, EngineConfig(cache=kind, rows=10_000))
     cache, plain = engine.cache, Engine(model, TOKENIZER)
-    assert cache.keys_LMGKS.dtype == cache.values_LMGSK.dtype == getattr(torch, stored)
-    held = sum(part.nbytes for part in (cache.keys_LMGKS, cache.values_LMGSK, cache.scales_LM2GS))
+    assert cache.keys_LMGPKI.dtype == cache.values_LMGSK.dtype == getattr(torch, stored)
+    held = sum(part.nbytes for part in (cache.keys_LMGPKI, cache.values_LMGSK, cache.scales_LM2GS))
     assert abs(held - 2**20) <= 2**14  # a block
     sampling = SamplingConfig(max_tokens=1, temperature=0, logprobs=20)
     one, other = (dict(each.complete([[65] * 90], sampling)[0].likelihoods[0].likeliest) for each in (engine, plain))

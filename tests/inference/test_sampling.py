@@ -284,6 +284,22 @@ def test_the_kernel_chooses_what_the_tensors_choose(
     config = SamplingConfig(temperature=temperature, top_p=top_p, min_p=min_p, typical_p=typical_p)
     wanted = choose(logits_BV.double(), config, numbers)  # which no kernel takes
     assert choose(logits_BV, config, numbers).tolist() == wanted.tolist()
+    assert torch.equal(choose(logits_BV, SamplingConfig(temperature=0), numbers), logits_BV.argmax(-1))
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)  # by the kernel, and not
+@pytest.mark.parametrize("vocabulary", [1, 16, 37])
+def test_nothing_is_chosen_where_no_token_is_possible_or_one_is_no_number(vocabulary, dtype, temperature):
+    rows = 3 * vocabulary
+    logits_BV = torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(0)).to(dtype)
+    broken = {row: (math.nan, math.inf)[row % 2] for row in range(0, rows, 3)}
+    for row, what in broken.items():
+        logits_BV[row, row // 3] = what
+    logits_BV[1] = -math.inf
+    chosen = choose(logits_BV, SamplingConfig(temperature=temperature), [0.5] * rows).tolist()
+    assert [row for row, token in enumerate(chosen) if token < 0] == sorted([*broken, 1])
+    assert all(0 <= token < vocabulary for row, token in enumerate(chosen) if row != 1 and row not in broken)
 
 
 def test_of_equally_likely_tokens_the_first_are_the_k_likeliest():

@@ -114,7 +114,7 @@ def test_operations_of_any_architecture_equal_what_torch_counts(config):
 def test_cache_bytes_are_those_of_a_cache(config, taps):
     config = replace(config, short_convolution=taps)
     cache = PagedCache(config, 2, device=torch.device("cpu"), dtype=torch.float32)
-    held = cache.keys_LMGKS.nbytes + cache.values_LMGSK.nbytes + cache.inputs_LCND.nbytes
+    held = cache.keys_LMGPKI.nbytes + cache.values_LMGSK.nbytes + cache.inputs_LCND.nbytes
     assert cache_bytes(config, 128) == held
 
 

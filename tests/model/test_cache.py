@@ -138,7 +138,7 @@ def test_where_all_decode_they_may_be_attended_to_at_once(shape, dtype):
 def test_what_lies_behind_a_sequence_changes_nothing():
     model, tokens_BT = random_model(), some_tokens(1, 8)
     reader = Reader(model, 1, 8)
-    reader.cache.keys_LMGKS.fill_(1e4)
+    reader.cache.keys_LMGPKI.fill_(1e4)
     reader.cache.values_LMGSK.fill_(math.nan)
     assert_close(reader.logits([(0, tokens_BT[0])])[0], model(tokens_BT)[0])
 
@@ -212,8 +212,8 @@ def test_without_the_kernel_the_same_is_stored_and_read(head_width, stored):
         outs.append(attended(cache, heads, [70, 71]))
         caches.append(cache)
     assert caches[0].by_kernel == (head_width != 24)
-    assert caches[0].keys_LMGKS.dtype == STORED[stored]
-    for part in ("keys_LMGKS", "values_LMGSK", "scales_LM2GS"):
+    assert caches[0].keys_LMGPKI.dtype == STORED[stored]
+    for part in ("keys_LMGPKI", "values_LMGSK", "scales_LM2GS"):
         assert torch.equal(*(getattr(cache, part)[0] for cache in caches))
     torch.testing.assert_close(*outs, rtol=0, atol=2e-6)
 
@@ -227,10 +227,10 @@ def test_whole_numbers_are_near_and_take_half_of_fp16():
     for stored in (None, torch.float16, torch.int8):
         cache = PagedCache(config, 5, device=torch.device("cpu"), dtype=torch.float32, stored=stored)
         outs.append(attended(cache, heads, []))
-        sizes.append(cache.keys_LMGKS.nbytes + cache.values_LMGSK.nbytes + cache.scales_LM2GS.nbytes)
-        assert sizes[-1] == cache_bytes(config, 5 * BLOCK, cache.keys_LMGKS.element_size())
+        sizes.append(cache.keys_LMGPKI.nbytes + cache.values_LMGSK.nbytes + cache.scales_LM2GS.nbytes)
+        assert sizes[-1] == cache_bytes(config, 5 * BLOCK, cache.keys_LMGPKI.element_size())
     assert sizes[0] == 2 * sizes[1] and sizes[2] == sizes[1] * (64 + 4) // 128
-    held = cache.keys_LMGKS[0, 4, :, :, :].transpose(1, 2) * cache.scales_LM2GS[0, 4, 0, :, :, None]
+    held = cache.keys_LMGPKI[0, 4].transpose(2, 3).flatten(1, 2) * cache.scales_LM2GS[0, 4, 0, :, :, None]
     off, most = (held - heads[1][0, :, :BLOCK]).abs().amax(-1), heads[1][0, :, :BLOCK].abs().amax(-1)
     assert (off <= most / 253.9).all()
     assert 1e-4 < (outs[2] - outs[0]).norm() / outs[0].norm() < 0.01

@@ -108,7 +108,7 @@ def measure(config: BenchmarkConfig) -> dict[str, Any]:
         "model": str(config.model),
         "parameters": count_parameters(engine.model.config).total,
         "weights": describe(stored) if (stored := storages(engine.model)) else config.weights,
-        "cache": str(engine.cache.keys_LMGKS.dtype).removeprefix("torch."),
+        "cache": str(engine.cache.keys_LMGPKI.dtype).removeprefix("torch."),
         "device": str(engine.device),
         "repeats": config.repeats,
         "exact": engine.inexact is None,
@@ -140,7 +140,7 @@ def answer(
     last: dict[Generation, float] = {}
     blocks, held, told = engine.scheduler.blocks, 0, 0
     cache = engine.cache
-    block_bytes = _bytes(x for x in vars(cache).values() if isinstance(x, Tensor)) / cache.keys_LMGKS.shape[1]
+    block_bytes = _bytes(x for x in vars(cache).values() if isinstance(x, Tensor)) / cache.keys_LMGPKI.shape[1]
     while under_way:
         engine.step()
         synchronise(engine.device)

@@ -185,4 +185,5 @@ class ModelDrafts:
             generation.number(len(guesses[place])) for generation, place in zip(generations, places, strict=True)
         ]
         logits_BV = self.model.logits(x_BD)[:, : self.vocabulary]
-        return choose_each(logits_BV.float(), [generation.sampling for generation in generations], numbers)
+        tokens = choose_each(logits_BV.float(), [generation.sampling for generation in generations], numbers)
+        return [max(token, 0) for token in tokens]  # also where its scores are no numbers: a wrong guess does no harm

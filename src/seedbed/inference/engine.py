@@ -427,19 +427,15 @@ class Engine:
     def choose(self, logits_BV: Tensor, generations: Sequence[Generation]) -> list[tuple[Generation, str]]:
         """A token for each."""
         adjusted_BV = self.adjusted(logits_BV, generations)
-        possible = adjusted_BV.amax(-1).isfinite().tolist()  # NaN is the largest of all
+        numbers = [generation.number() for generation in generations]
+        tokens = choose_each(adjusted_BV, [generation.sampling for generation in generations], numbers)
         told = []
-        for place, generation in enumerate(generations):
-            if not possible[place]:
-                told.append(self.fail(generation, no_choice(logits_BV[place])))
-        places = [place for place, can_be in enumerate(possible) if can_be]
-        some = [generations[place] for place in places]
-        rows_BV = adjusted_BV if len(some) == len(generations) else adjusted_BV[places]
-        numbers = [generation.number() for generation in some]
-        tokens = choose_each(rows_BV, [generation.sampling for generation in some], numbers)
-        for generation, token, place in zip(some, tokens, places, strict=True):
+        for generation, token, logits_V in zip(generations, tokens, logits_BV, strict=True):
+            if token < 0:
+                told.append(self.fail(generation, no_choice(logits_V)))
+                continue
             if generation.sampling.logprobs is not None:
-                generation.likelihoods.append(Likelihood.of(token, logits_BV[place], generation.sampling.logprobs))
+                generation.likelihoods.append(Likelihood.of(token, logits_V, generation.sampling.logprobs))
             told.append(self.take(generation, token))
         return told
 

@@ -61,7 +61,7 @@ class DecodeGraphs:
         return recording.x_ND[: len(tokens_N)].clone()
 
     def _record(self, rows: int, width: int) -> Recording:
-        device = self.cache.keys_LMGKS.device
+        device = self.cache.keys_LMGPKI.device
         tokens_N = torch.zeros(rows, dtype=torch.int64, device=device)
         places = Places.of([[self.spare] * width] * rows, [(0, 1)] * rows, device)
         places = Places(places.tables_QW, places.sequences_N, places.positions_N, seen=width * BLOCK, is_decode=True)

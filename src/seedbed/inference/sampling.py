@@ -22,12 +22,17 @@ from seedbed.native.library import available, function
 
 
 def choose(logits_BV: Tensor, config: SamplingConfig, numbers: Iterable[float]) -> Tensor:
-    """The next token (B) of each row, by one number in [0, 1) for each. In every row some token must be possible, and
-    no logit NaN."""
-    if config.temperature == 0:
-        return logits_BV.argmax(-1)
+    """The next token (B) of each row, by one number in [0, 1) for each; −1 where no token is possible, or a logit is
+    NaN or ∞."""
     if logits_BV.device.type == "cpu" and logits_BV.dtype == torch.float32 and available():
         return _by_kernel(logits_BV, config, numbers)
+    can_be_B = logits_BV.amax(-1).isfinite()  # NaN is the largest of all
+    return torch.where(can_be_B, _by_pytorch(logits_BV, config, numbers), -1)
+
+
+def _by_pytorch(logits_BV: Tensor, config: SamplingConfig, numbers: Iterable[float]) -> Tensor:
+    if config.temperature == 0:
+        return logits_BV.argmax(-1)
     exact_BV = exact(logits_BV)
     # The likeliest token's logit becomes 0, so that a low temperature makes the others −∞ and never itself NaN.
     scaled_BV = (exact_BV - exact_BV.amax(-1, keepdim=True)) / config.temperature
@@ -52,7 +57,7 @@ def _by_kernel(logits_BV: Tensor, config: SamplingConfig, numbers: Iterable[floa
 
 def choose_each(logits_BV: Tensor, configs: Sequence[SamplingConfig], numbers: Sequence[float]) -> list[int]:
     """The same where every row has settings of its own: those that choose alike, but for their numbers, choose
-    together."""
+    together. −1 where no token is possible."""
     alike = defaultdict(list)
     for row, config in enumerate(configs):
         alike[config.temperature, config.top_k, config.top_p, config.min_p, config.typical_p].append(row)

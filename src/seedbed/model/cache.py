@@ -4,8 +4,9 @@ A sequence is a list of blocks, not necessarily side by side: it grows by one wh
 that begin alike share their first ones (Kwon et al. 2023, arXiv:2309.06180). New tokens of all sequences go through the
 model as one row, and each reads its own sequence.
 
-Shape suffixes: L layers, M blocks, G key/value heads, H query heads, K head width, S the 64 positions of a block, C
-convolutions of a layer, D model width, N new tokens, T those of one sequence, Q sequences, W blocks of a sequence.
+Shape suffixes: L layers, M blocks, G key/value heads, H query heads, K head width, S the 64 positions of a block, P its
+4 parts, I the 16 positions of a part, C convolutions of a layer, D model width, N new tokens, T those of one sequence,
+Q sequences, W blocks of a sequence.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from seedbed.native.library import available, function
 
 BLOCK = 64
 """Positions of a block: fewer would cost attention time, more would share less and waste more."""
+PART = 16
+"""Positions of which the keys lie within one another: as many as the kernel computes with at once."""
 KERNEL_WIDTHS = (16, 32, 64, 96, 128)
 """Widths of heads that our kernel is made for."""
 ARGUMENTS = "ppppppfpppppppppp" + "iiiiiiiii" + "ft"
@@ -104,8 +107,9 @@ class PagedCache:
         stored = stored or dtype
         self.masks = AttentionMask(rows=1, queries=1, keys=config.context, device=device).of_layers(config)
         shape = (config.layers, blocks, config.kv_heads)
-        # Keys lie with the positions inside, so that scores of 16 positions are one operation.
-        self.keys_LMGKS = torch.zeros(*shape, config.head_width, BLOCK, device=device, dtype=stored)
+        # Scores of 16 positions are one operation, and of a block that is not full only its first parts are read.
+        parts = (BLOCK // PART, config.head_width, PART)
+        self.keys_LMGPKI = torch.zeros(*shape, *parts, device=device, dtype=stored)
         self.values_LMGSK = torch.zeros(*shape, BLOCK, config.head_width, device=device, dtype=stored)
         scales = BLOCK if stored == torch.int8 else 0
         self.scales_LM2GS = torch.zeros(config.layers, blocks, 2, config.kv_heads, scales, device=device)
@@ -117,14 +121,14 @@ class PagedCache:
 
     def copy(self, source: int, target: int) -> None:
         """Makes one block what another one is."""
-        for held in (self.keys_LMGKS, self.values_LMGSK, self.scales_LM2GS):
+        for held in (self.keys_LMGPKI, self.values_LMGSK, self.scales_LM2GS):
             held[:, target] = held[:, source]
         first, other = source * BLOCK, target * BLOCK
         self.inputs_LCND[:, :, other : other + BLOCK] = self.inputs_LCND[:, :, first : first + BLOCK]
 
     def layers(self, places: Places) -> list[PagedLayer]:
         """The cache of each layer, for a pass of new tokens."""
-        held = zip(self.keys_LMGKS, self.values_LMGSK, self.scales_LM2GS, self.inputs_LCND, self.masks, strict=True)
+        held = zip(self.keys_LMGPKI, self.values_LMGSK, self.scales_LM2GS, self.inputs_LCND, self.masks, strict=True)
         at_once = self.side_by_side and places.is_decode
         return [PagedLayer(*parts, places, self.by_kernel, at_once) for parts in held]
 
@@ -134,7 +138,7 @@ class PagedLayer:
 
     def __init__(
         self,
-        keys_MGKS: Tensor,
+        keys_MGPKI: Tensor,
         values_MGSK: Tensor,
         scales_M2GS: Tensor,
         inputs_CND: Tensor,
@@ -143,7 +147,7 @@ class PagedLayer:
         by_kernel: bool,
         at_once: bool,
     ):
-        self.keys_MGKS, self.values_MGSK, self.scales_M2GS = keys_MGKS, values_MGSK, scales_M2GS
+        self.keys_MGPKI, self.values_MGSK, self.scales_M2GS = keys_MGPKI, values_MGSK, scales_M2GS
         self.inputs_CND = inputs_CND
         self.mask, self.places, self.by_kernel, self.at_once = mask, places, by_kernel, at_once
 
@@ -168,7 +172,7 @@ class PagedLayer:
     ) -> Tensor:
         """The same by our kernel, of heads beside one another (1, N, E), which it norms and turns on the way."""
         places, mask = self.places, self.mask
-        _, shared, width, _ = self.keys_MGKS.shape
+        _, shared, _, width = self.values_MGSK.shape
         count, heads = q_1NE.shape[1], q_1NE.shape[2] // width
         out_1NE = q_1NE.new_empty(q_1NE.shape)
         strides_3 = (ctypes.c_int64 * 3)(*(x.stride(1) for x in (q_1NE, k_1NE, v_1NE)))
@@ -181,11 +185,11 @@ class PagedLayer:
             *map(_address, norms),
             getattr(query_norm, "epsilon", 0.0),
             *map(_address, angles or (None, None)),
-            *(x.data_ptr() for x in (out_1NE, self.keys_MGKS, self.values_MGSK, self.scales_M2GS)),
+            *(x.data_ptr() for x in (out_1NE, self.keys_MGPKI, self.values_MGSK, self.scales_M2GS)),
             *(x.data_ptr() for x in (places.tables_QW, places.sequences_N, places.positions_N)),
             _address(slopes_H),
             *(count, places.tables_QW.shape[1], heads, shared, width, mask.window or 0, sparse, summary),
-            self.keys_MGKS.element_size(),
+            self.keys_MGPKI.element_size(),
             width**-0.5,
             torch.get_num_threads(),
         )
@@ -225,7 +229,7 @@ class PagedLayer:
         """New keys and values, as they are stored, in the blocks where they belong."""
         slots_N = self.places.slots()
         blocks_N, within_N = slots_N // BLOCK, slots_N % BLOCK
-        stored = self.keys_MGKS.dtype
+        stored = self.keys_MGPKI.dtype
         if stored == torch.int8:
             whole_RK, scale_R1 = quantise_rows(torch.stack([k_NGK, v_NGK], dim=1).float().flatten(0, 2))
             self.scales_M2GS[blocks_N, :, :, within_N] = scale_R1.view(len(k_NGK), 2, -1)
@@ -233,13 +237,14 @@ class PagedLayer:
         elif stored != k_NGK.dtype:
             most = torch.finfo(stored).max
             k_NGK, v_NGK = (x_NGK.clamp(-most, most).to(stored) for x_NGK in (k_NGK, v_NGK))
-        self.keys_MGKS[blocks_N, :, :, within_N] = k_NGK
+        self.keys_MGPKI[blocks_N, :, within_N // PART, :, within_N % PART] = k_NGK
         self.values_MGSK[blocks_N, :, within_N] = v_NGK
 
     def _held(self, tables_QW: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
         """Keys and values of sequences, block after block (Q, G, S, K), as they are computed with."""
         scales_QW2GS = self.scales_M2GS[tables_QW]
-        for part, x_QWGSK in enumerate((self.keys_MGKS[tables_QW].transpose(3, 4), self.values_MGSK[tables_QW])):
+        keys_QWGSK = self.keys_MGPKI[tables_QW].transpose(4, 5).flatten(3, 4)
+        for part, x_QWGSK in enumerate((keys_QWGSK, self.values_MGSK[tables_QW])):
             is_whole = x_QWGSK.dtype == torch.int8
             held = x_QWGSK * scales_QW2GS[:, :, part, :, :, None] if is_whole else x_QWGSK
             yield held.to(dtype).transpose(1, 2).flatten(2, 3)

@@ -15,7 +15,7 @@
 
 namespace {
 
-constexpr int BLOCK = 64, GROUPS = BLOCK / LANES;
+constexpr int BLOCK = 64, GROUPS = BLOCK / LANES, LINE = 64;  // of a cache line, bytes
 constexpr int MOST_ROWS = 4;  // queries at once: what they read is read once
 constexpr int MOST_WIDTH = 128;
 constexpr float LOWEST = -1e30f;
@@ -40,7 +40,7 @@ struct Step {
   const float *query_norm, *key_norm;    // weights of a norm per head, or null
   const float *cosines, *sines;          // of each token's angles (tokens, width), or null: nothing is turned
   float *out;                            // tokens, heads, width
-  void *held_keys;                       // blocks, shared heads, width, 64; in fp32, fp16 or whole numbers
+  void *held_keys;                       // blocks, shared heads, 4, width, 16; in fp32, fp16 or whole numbers
   void *held_values;                     // blocks, shared heads, 64, width
   float *scales;                         // blocks, keys and values, shared heads, 64: what a whole number stands for
   const int32_t *tables;                 // sequences, columns: the block of each 64 positions
@@ -100,28 +100,53 @@ void take_in(const Step &s, int64_t token, float *queries) {
     prepare(s, s.keys.first + token * s.keys.stride + head * s.width, s.key_norm, token, key);
     const float *value = s.values.first + token * s.values.stride + head * s.width;
     const int64_t where = (block * s.shared + head) * s.width * BLOCK;
-    Number *keys = static_cast<Number *>(s.held_keys) + where + slot;
+    Number *keys = static_cast<Number *>(s.held_keys) + where + slot / LANES * LANES * s.width + slot % LANES;
     Number *values = static_cast<Number *>(s.held_values) + where + slot * s.width;
     if constexpr (IS_WHOLE<Number>) {
       float *scale = scales_of(s, block, head) + slot;
-      scale[0] = round_off(key, s.width, keys, BLOCK);
+      scale[0] = round_off(key, s.width, keys, LANES);
       scale[s.shared * BLOCK] = round_off(value, s.width, values, 1);
     } else {
-      for (int64_t d = 0; d < s.width; ++d) stored(key[d], keys[d * BLOCK]), stored(value[d], values[d]);
+      for (int64_t d = 0; d < s.width; ++d) stored(key[d], keys[d * LANES]), stored(value[d], values[d]);
     }
   }
 }
 
-// Queries with the first COUNT groups of keys of a block. The count is known when this is compiled: sums stay in
-// registers.
+// What a head has in one block, of which the first positions matter.
+template <class Number>
+struct Held {
+  const Number *keys, *values;
+  int until;
+
+  Held(const Step &s, int64_t block, int64_t head, int until) : until(until) {
+    const int64_t where = (block * s.shared + head) * s.width * BLOCK;
+    keys = static_cast<const Number *>(s.held_keys) + where;
+    values = static_cast<const Number *>(s.held_values) + where;
+  }
+
+  int groups() const { return (until + LANES - 1) / LANES; }
+};
+
+// Asks for memory that will soon be read. It comes while one computes: half the time of attention is waiting.
+template <class Number>
+inline void fetch(const Number *from, int count) {
+  for (int i = 0; i < count; i += LINE / int(sizeof(Number))) __builtin_prefetch(from + i, 0, 2);
+}
+
+// Queries with the first COUNT groups of keys of a block, while the next ones are fetched. The count is known when this
+// is compiled: sums stay in registers.
 template <int WIDTH, int COUNT, int ROWS, class Number>
-inline void multiply(const float (&q)[WIDTH][ROWS], const Number *key, vec (&score)[ROWS][GROUPS]) {
+inline void multiply(const float (&q)[WIDTH][ROWS], const Number *key, vec (&score)[ROWS][GROUPS],
+                     const Held<Number> &next) {
   vec sum[ROWS][COUNT] = {};
-  for (int d = 0; d < WIDTH; ++d)
+  const int step = next.groups() * LANES;
+  for (int d = 0; d < WIDTH; ++d) {
+    fetch(next.keys + d * step, step);
     for (int g = 0; g < COUNT; ++g) {
-      const vec k = load(key + d * BLOCK + g * LANES);
+      const vec k = load(key + (g * WIDTH + d) * LANES);
       for (int r = 0; r < ROWS; ++r) sum[r][g] += q[d][r] * k;
     }
+  }
   for (int r = 0; r < ROWS; ++r)
     for (int g = 0; g < COUNT; ++g) score[r][g] = sum[r][g];
 }
@@ -155,19 +180,21 @@ void attend(const Step &s, const float *queries, int64_t shared_head, int64_t fi
   const int32_t *table = s.tables + s.sequences[first_row / group] * s.columns;
   ivec lane;
   for (int i = 0; i < LANES; ++i) lane[i] = i;
-  for (int32_t block = first / BLOCK; block <= last / BLOCK; ++block) {
-    const int64_t where = (int64_t(table[block]) * s.shared + shared_head) * WIDTH * BLOCK;
-    const Number *key = static_cast<const Number *>(s.held_keys) + where;
-    const Number *value = static_cast<const Number *>(s.held_values) + where;
+  // What lies behind the last query was written by nobody, or by a sequence that is gone.
+  const auto held = [&](int32_t block, int64_t head) {
+    return Held<Number>(s, table[block], head, std::min(BLOCK, last - block * BLOCK + 1));
+  };
+  const int32_t first_block = first / BLOCK, last_block = last / BLOCK;
+  for (int32_t block = first_block; block <= last_block; ++block) {
+    const Held<Number> here = held(block, shared_head);
+    const Held<Number> next = block < last_block ? held(block + 1, shared_head) : held(first_block, shared_head + 1);
     const float *scale = WHOLE ? scales_of(s, table[block], shared_head) : nullptr;  // of keys, then of values
-    // What lies behind the last query was written by nobody, or by a sequence that is gone.
-    const int until = std::min(BLOCK, last - block * BLOCK + 1), groups = (until + LANES - 1) / LANES;
     vec score[ROWS][GROUPS] = {};
-    switch (groups) {
-      case 1: multiply<WIDTH, 1, ROWS>(q, key, score); break;
-      case 2: multiply<WIDTH, 2, ROWS>(q, key, score); break;
-      case 3: multiply<WIDTH, 3, ROWS>(q, key, score); break;
-      default: multiply<WIDTH, GROUPS, ROWS>(q, key, score);
+    switch (here.groups()) {
+      case 1: multiply<WIDTH, 1, ROWS>(q, here.keys, score, next); break;
+      case 2: multiply<WIDTH, 2, ROWS>(q, here.keys, score, next); break;
+      case 3: multiply<WIDTH, 3, ROWS>(q, here.keys, score, next); break;
+      default: multiply<WIDTH, GROUPS, ROWS>(q, here.keys, score, next);
     }
     for (int r = 0; r < ROWS; ++r) {
       ivec visible[GROUPS];
@@ -196,11 +223,13 @@ void attend(const Step &s, const float *queries, int64_t shared_head, int64_t fi
       total[r] = total[r] * shrink + sum(sums);
       for (int v = 0; v < VECS; ++v) found[r][v] *= shrink;
     }
-    for (int j = 0; j < until; ++j)
+    for (int j = 0; j < here.until; ++j) {
+      fetch(next.values + j * WIDTH, WIDTH);
       for (int v = 0; v < VECS; ++v) {
-        const vec x = load(value + j * WIDTH + v * LANES);
+        const vec x = load(here.values + j * WIDTH + v * LANES);
         for (int r = 0; r < ROWS; ++r) found[r][v] += p[j][r] * x;
       }
+    }
   }
   for (int r = 0; r < count; ++r)
     for (int v = 0; v < VECS; ++v) *reinterpret_cast<vec *>(s.out + place[r] + v * LANES) = found[r][v] / total[r];
@@ -223,21 +252,24 @@ void run(const Step &s, int threads) {
   }
   const int64_t work = int64_t(pieces.size()) * s.shared;
   std::vector<float> queries(s.tokens * s.heads * WIDTH);
-  std::atomic<int64_t> next{0};  // sequences differ in length: a thread takes a piece when it has done one
+  // Sequences differ in length: a thread takes work when it has done some, all heads of a piece where there are enough.
+  const int64_t share = work >= 4 * threads * s.shared ? s.shared : 1;
+  std::atomic<int64_t> next{0};
 #pragma omp parallel num_threads(int(std::min<int64_t>(work, threads)))
   {
 #pragma omp for schedule(static)
     for (int64_t token = 0; token < s.tokens; ++token) take_in<Number>(s, token, queries.data() + token * s.heads * WIDTH);
     // Here all have been taken in.
-    for (int64_t item; (item = next.fetch_add(1)) < work;) {
-      const Piece &piece = pieces[item / s.shared];
-      const int64_t head = item % s.shared;
-      switch (piece.count) {
-        case 1: attend<WIDTH, Number, 1>(s, queries.data(), head, piece.row, 1); break;
-        case 2: attend<WIDTH, Number, 2>(s, queries.data(), head, piece.row, 2); break;
-        default: attend<WIDTH, Number, MOST_ROWS>(s, queries.data(), head, piece.row, piece.count);
+    for (int64_t start; (start = next.fetch_add(share)) < work;)
+      for (int64_t item = start; item < start + share; ++item) {
+        const Piece &piece = pieces[item / s.shared];
+        const int64_t head = item % s.shared;
+        switch (piece.count) {
+          case 1: attend<WIDTH, Number, 1>(s, queries.data(), head, piece.row, 1); break;
+          case 2: attend<WIDTH, Number, 2>(s, queries.data(), head, piece.row, 2); break;
+          default: attend<WIDTH, Number, MOST_ROWS>(s, queries.data(), head, piece.row, piece.count);
+        }
       }
-    }
   }
 }
 

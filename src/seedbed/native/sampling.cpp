@@ -16,7 +16,24 @@ constexpr double MOST_BELOW = 4096;  // no rank of a token with a weight is as l
 
 typedef double vec __attribute__((vector_size(LANES * sizeof(double)), aligned(8)));
 typedef int64_t ivec __attribute__((vector_size(LANES * sizeof(int64_t)), aligned(8)));
-typedef float halfvec __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));
+typedef float floats __attribute__((vector_size(16 * sizeof(float)), aligned(4)));
+typedef int32_t masks __attribute__((vector_size(16 * sizeof(int32_t)), aligned(4)));
+
+// The largest of a row; what is no number is larger than any.
+static float largest(const float *logits, int64_t vocabulary) {
+  floats most = floats{} - INFINITY;
+  masks is_none{};
+  int64_t i = 0;
+  for (; i + 16 <= vocabulary; i += 16) {
+    const floats x = *reinterpret_cast<const floats *>(logits + i);
+    most = x > most ? x : most;
+    is_none |= x != x;
+  }
+  float found = -INFINITY;
+  for (int lane = 0; lane < 16; ++lane) found = is_none[lane] ? NAN : std::max(found, most[lane]);
+  for (; i < vocabulary; ++i) found = logits[i] > found || std::isnan(logits[i]) ? logits[i] : found;
+  return found;
+}
 
 // Of x ≤ 0, to the last bit or two: 1 at 0, and 0 from −708 on. Taylor's series of what is left of a power of two.
 static vec exponential(vec x) {
@@ -51,12 +68,11 @@ struct Row {
     return found;
   }
 
-  void read(const float *logits, int64_t vocabulary, double temperature) {
+  void read(const float *logits, int64_t vocabulary, double largest, double temperature) {
     count = vocabulary;
     const int64_t padded = (vocabulary + CHUNK - 1) / CHUNK * CHUNK;
     below.assign(padded, -INFINITY);
     weight.resize(padded);
-    const double largest = *std::max_element(logits, logits + vocabulary);
     for (int64_t i = 0; i < vocabulary; ++i) below[i] = (double(logits[i]) - largest) / temperature;
     for (int64_t i = 0; i < padded; i += LANES)
       *reinterpret_cast<vec *>(&weight[i]) = exponential(*reinterpret_cast<const vec *>(&below[i]));
@@ -133,7 +149,6 @@ struct Row {
     }
     const double target = std::min(uniform * sum, std::nextafter(sum, 0.0));
     const int64_t chunk = std::upper_bound(sums.begin(), sums.end(), target) - sums.begin();
-    if (chunk == chunks) return 0;  // nothing is possible, or all is no number: any answer will do, but one that is there
     double cumulative = chunk ? sums[chunk - 1] : 0;
     int64_t token = 0;
     for (int64_t i = chunk * CHUNK; i < (chunk + 1) * CHUNK && cumulative <= target; ++i)
@@ -142,8 +157,8 @@ struct Row {
   }
 };
 
-// Rows of logits, `stride` numbers apart, of which none is NaN and some is finite in each. top_k 0, top_p 1, min_p 0 and
-// typical_p 1 leave out nothing.
+// Rows of logits, `stride` numbers apart; −1 where none is finite or one is NaN. Temperature 0: the likeliest. top_k 0,
+// top_p 1, min_p 0 and typical_p 1 leave out nothing.
 extern "C" void choose_tokens(const float *logits, const double *uniforms, int64_t *tokens, int64_t rows,
                              int64_t vocabulary, int64_t stride, double temperature, int64_t top_k, double top_p,
                              double min_p, double typical_p, int threads) {
@@ -153,7 +168,16 @@ extern "C" void choose_tokens(const float *logits, const double *uniforms, int64
 #pragma omp for schedule(static)
     for (int64_t number = 0; number < rows; ++number) {
       const float *from = logits + number * stride;
-      row.read(from, vocabulary, temperature);
+      const float most = largest(from, vocabulary);
+      if (!std::isfinite(most)) {
+        tokens[number] = -1;
+        continue;
+      }
+      if (temperature == 0) {
+        tokens[number] = std::find(from, from + vocabulary, most) - from;
+        continue;
+      }
+      row.read(from, vocabulary, most, temperature);
       if (top_k > 0 && top_k < vocabulary) row.keep_likeliest(from, top_k);
       if (top_p < 1) row.keep_nucleus(top_p);
       if (min_p > 0)
