@@ -13,7 +13,7 @@ from seedbed.errors import ConfigError, DataError
 from seedbed.inference.chat import chat, recent
 from seedbed.inference.config import ChatConfig, GenerateConfig, SamplingConfig
 from seedbed.inference.engine import Engine
-from seedbed.inference.generate import DEMO, ROWS_AT_ONCE, generate, read_prompts
+from seedbed.inference.generate import DEMO, generate, read_prompts
 from seedbed.tokenizers import bytes as byte_tokenizer
 from seedbed.tokenizers.chat import encode_prompt
 from tests.random_adapters import random_adapter
@@ -93,7 +93,7 @@ def test_a_prompt_beyond_the_context_is_refused_before_it_is_printed(folder, cap
 
 
 def test_a_file_of_prompts_gives_a_json_object_a_line(folder, engine, tmp_path, capsys):
-    prompts = [f"number {i} 木" for i in range(ROWS_AT_ONCE + 3)]
+    prompts = [f"number {i} 木" for i in range(67)]
     (tmp_path / "prompts.txt").write_text("\n\n".join(prompts) + "\n", encoding="utf-8")
     result = generate(config_of(folder, prompts=tmp_path / "prompts.txt"))
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

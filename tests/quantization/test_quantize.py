@@ -277,7 +277,10 @@ def test_another_precision_is_refused(folder):
 
 def test_inspect_says_what_it_is(folder, capsys):
     result = inspect_model(InspectConfig(model=str(folder)))
-    assert result["stored"] == "int8" and "Its layers are in int8." in capsys.readouterr().out
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    assert result["stored"] == "int8" and result["stored_bytes"] == size < result["weight_bytes"] / 2
+    told = capsys.readouterr().out
+    assert "Its layers are in int8." in told and f"({size / 1e6:,.1f} as they are stored)" in told
 
 
 def test_a_flipped_bit_or_a_cut_off_file_is_found(folder):

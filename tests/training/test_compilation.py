@@ -10,7 +10,7 @@ import torch
 
 from seedbed.configuration import load_config
 from seedbed.errors import ConfigError
-from seedbed.model import linear
+from seedbed.model.linears import linear
 from seedbed.training import compilation, stage
 from seedbed.training.checkpoint import Checkpoints
 from seedbed.training.compilation import check_compiler, compile_blocks, pays

@@ -110,7 +110,7 @@ def test_the_scale_doubles_after_many_steps_without_overflow():
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "int8"])
 def test_a_narrow_run_resumes_to_the_same_bits(precision, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "GROW_AFTER", 3)  # so that the scale moves before and after the break
-    monkeypatch.setattr("seedbed.model.int8_products.WORTH", 0)  # else no product of these is large enough
+    monkeypatch.setattr("seedbed.model.linears.int8_products.WORTH", 0)  # else no product of these is large enough
     settings = {"steps": 10, "precision": precision, "checkpoint": CheckpointConfig(steps=5)}
     whole = tiny_trainer(tmp_path / "whole", **settings)
     whole.train()
@@ -151,7 +151,7 @@ def test_int8_is_refused_where_nothing_can_round(monkeypatch):
 
 def test_fp8_products_are_near_the_exact_ones_and_keep_the_weights():
     """On the CPU, whose kernel for them is slow but exact."""
-    from seedbed.model.float8 import Float8Linear, use_float8
+    from seedbed.model.linears.float8 import Float8Linear, use_float8
 
     model = tiny_model()
     linear = model.blocks[0].feedforward.up

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seedbed.model import linear
 from seedbed.model.config import ModelConfig
+from seedbed.model.linears import linear
 from seedbed.training.recompute import recompute_blocks
 from tests.tiny import VOCABULARY, random_rows, records, tiny_model, tiny_trainer, watch_kept
 

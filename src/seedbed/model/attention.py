@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from seedbed.model.attention_paths.path import Attend
 from seedbed.model.config import ModelConfig
-from seedbed.model.linear import Linear
+from seedbed.model.linears.linear import Linear
 from seedbed.model.norms import build_norm
 from seedbed.model.positions import Angles, rotate
 from seedbed.model.recipes import remade

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from seedbed.model.linear import linear
+from seedbed.model.linears.linear import linear
 
 CHUNK = 2**21
 """Logits that exist at once, and as many again for their softmax; as many as the head has weights, if that is more.

@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 
 from seedbed.model.config import ModelConfig
 from seedbed.model.feedforward import ACTIVATIONS, GATES, FeedForward, GatedFeedForward, build_feedforward
-from seedbed.model.linear import linear
+from seedbed.model.linears.linear import linear
 from seedbed.model.recipes import remade
 
 

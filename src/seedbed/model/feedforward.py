@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from seedbed.model.config import ModelConfig
 from seedbed.model.lean import gated_silu
-from seedbed.model.linear import Linear
+from seedbed.model.linears.linear import Linear
 from seedbed.model.recipes import remade
 
 

@@ -40,6 +40,7 @@ def inspect_model(config: InspectConfig) -> dict[str, Any]:
         "forward_flops_per_token": forward_flops(model, length),
         "training_flops_per_token": training_flops(model, length),
         "weight_bytes": 4 * count.total,
+        "stored_bytes": _stored_bytes(config) if stored else None,
         "cache_bytes_per_sequence": cache_bytes(model, length),
         "training_bytes": training_bytes(model, config.batch * length),
     }
@@ -79,11 +80,20 @@ def _stored(config: InspectConfig) -> dict[str, Storage]:
     return {} if path is None or not path.is_file() else read_storages(path)
 
 
+def _stored_bytes(config: InspectConfig) -> int:
+    assert config.model is not None  # nothing else is stored
+    return sum(file.stat().st_size for file in find_model(Path(config.model)).glob("*.safetensors"))
+
+
 def _feedforward(model: dict[str, Any]) -> str:
     if not model["experts"]:
         return str(model["ff_width"])
     shared = f" and {model['experts_shared']} shared" if model["experts_shared"] else ""
     return f"{model['experts_active']} of {model['experts']} experts{shared} of {model['expert_width']}"
+
+
+def _as_stored(result: dict[str, Any]) -> str:
+    return "" if result["stored_bytes"] is None else f"  ({result['stored_bytes'] / 1e6:,.1f} as they are stored)"
 
 
 def _table(result: dict[str, Any], config: InspectConfig) -> str:
@@ -103,7 +113,7 @@ def _table(result: dict[str, Any], config: InspectConfig) -> str:
         f"  {'training':<20}{result['training_flops_per_token']:>16,}",
         "",
         "memory, fp32, MB",
-        f"  {'weights':<20}{result['weight_bytes'] / 1e6:>16,.1f}",
+        f"  {'weights':<20}{result['weight_bytes'] / 1e6:>16,.1f}{_as_stored(result)}",
         f"  {'cache, a sequence':<20}{result['cache_bytes_per_sequence'] / 1e6:>16,.1f}",
         f"  {f'training, {config.batch} rows':<20}{result['training_bytes'] / 1e6:>16,.1f}  (estimate)",
     ]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from seedbed.model.config import VALUE_GATE_INPUTS, ModelConfig
-from seedbed.model.linear import Linear
+from seedbed.model.linears.linear import Linear
 
 
 class EmbeddingSkip(nn.Module):

@@ -27,7 +27,7 @@ from seedbed.model.convolution import ATTENTION, FEEDFORWARD, build_convolution
 from seedbed.model.cross_entropy import Scores
 from seedbed.model.experts import Router, Stack, build_experts
 from seedbed.model.feedforward import build_feedforward
-from seedbed.model.linear import Linear, linear
+from seedbed.model.linears.linear import Linear, linear
 from seedbed.model.masks import AttentionMask
 from seedbed.model.norms import build_norm
 from seedbed.model.positions import Angles, build_positions

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.experts import Stack
-from seedbed.model.linear import linear
 from seedbed.model.linears.layers import put, storable
+from seedbed.model.linears.linear import linear
 from seedbed.model.linears.matrix import Matrix
 from seedbed.model.linears.storage import Storage
 from seedbed.model.transformer import Transformer
@@ -25,6 +25,8 @@ from seedbed.progress import progress
 from seedbed.quantization.moments import readers, second_moments
 from seedbed.quantization.walk import Part, walk
 
+SHOWN = 9
+"""Names of layers in an error: those of a block, about."""
 Plain = nn.Linear | nn.Embedding | Stack
 Round = Callable[[str, Plain, Tensor | None], Matrix]
 """The matrix in few bits for a layer, by its name, its weights and the second moments of its inputs, where asked for.
@@ -57,7 +59,8 @@ def choose(model: Transformer, exclude: Sequence[str]) -> dict[str, Plain]:
     layers = storable(model)
     for pattern in exclude:
         if not any(fnmatchcase(name, pattern) for name in layers):
-            raise ConfigError(f"exclude has {pattern!r}, which no layer is called", f"Layers: {', '.join(layers)}")
+            known = ", ".join(list(layers)[:SHOWN]) + (", …" if len(layers) > SHOWN else "")
+            raise ConfigError(f"exclude has {pattern!r}, which no layer is called", f"Layers: {known}")
     left = {n: layer for n, layer in layers.items() if not any(fnmatchcase(n, pattern) for pattern in exclude)}
     if not left:
         raise ConfigError("exclude leaves no layer to be stored in fewer bits", "Exclude less.")

@@ -64,7 +64,7 @@ def quantize(config: QuantizeConfig) -> dict[str, Any]:
         result |= {"share": result["bytes"] / fp32_bytes, "seconds": round(time.perf_counter() - began, 2)}
         write_card(staging, config.out.name, _card(config, model, result))
         write_result(staging, result)
-    print(table(result))
+    print(f"{table(result)}\n{describe_quantised(model.config, storages(model))}")
     return result
 
 

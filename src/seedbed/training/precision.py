@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from seedbed.errors import ConfigError
-from seedbed.model.float8 import use_float8
-from seedbed.model.int8_products import use_int8_products
+from seedbed.model.linears.float8 import use_float8
+from seedbed.model.linears.int8_products import use_int8_products
 from seedbed.native.library import available
 from seedbed.training.run_state import RunState
 

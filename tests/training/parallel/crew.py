@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from seedbed.errors import ConfigError, StorageError
-from seedbed.model import linear
+from seedbed.model.linears import linear
 from seedbed.model.routing import find_routers
 from seedbed.optim.config import OptimizerConfig
 from seedbed.training import checkpoint

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from seedbed.errors import DataError
 from seedbed.model.config import ModelConfig
 from seedbed.model.experts import Stack
-from seedbed.model.linear import linear
 from seedbed.model.linears.int4 import Int4Matrix
 from seedbed.model.linears.int8 import W8A8, Int8Linear, Int8Matrix
+from seedbed.model.linears.linear import linear
 from seedbed.model.linears.matrix import Matrix
 from seedbed.model.linears.nf4 import NF4Matrix
 from seedbed.model.linears.storage import Storage

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from seedbed.model.linear import Linear
+from seedbed.model.linears.linear import Linear
 
 MULTIPLE = 16
 """Both sizes of a matrix must be multiples of this."""

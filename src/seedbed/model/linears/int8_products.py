@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
-from seedbed.model.linear import WORTH, Linear
+from seedbed.model.linears.linear import WORTH, Linear
 from seedbed.native.library import function
 
 CHUNK = 512

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from seedbed import onednn
-from seedbed.model import linear as room
-from seedbed.model.linear import WORTH, Linear, linear
+from seedbed.model.linears import linear as room
+from seedbed.model.linears.linear import WORTH, Linear, linear
 
 needs_onednn = pytest.mark.skipif(not onednn.AVAILABLE, reason="this build of torch has no oneDNN for this processor")
 

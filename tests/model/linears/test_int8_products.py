@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seedbed.model import int8_products
-from seedbed.model.int8_products import Int8ProductLinear, use_int8_products
+from seedbed.model.linears import int8_products
+from seedbed.model.linears.int8_products import Int8ProductLinear, use_int8_products
 from tests.random_models import random_model
 
 OPERATORS = torch.ops.seedbed
