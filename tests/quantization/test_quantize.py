@@ -122,7 +122,7 @@ def test_what_is_excluded_stays_as_it_is(folders, tmp_path):
 def test_a_pattern_that_fits_nothing_or_all_is_told(folders, tmp_path):
     with pytest.raises(ConfigError, match="exclude has 'heads', which no layer is called") as told:
         quantized(folders, "Qwen3", tmp_path / "out", "int8", "--exclude=[heads]")
-    assert "blocks.1.feedforward.down, head" in told.value.fix
+    assert "blocks.*.feedforward.down, head" in told.value.fix
     with pytest.raises(ConfigError, match="leaves no layer"):
         quantized(folders, "Qwen3", tmp_path / "out", "int8", "--exclude=['*']")
     assert not (tmp_path / "out").exists()

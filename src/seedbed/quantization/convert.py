@@ -5,6 +5,7 @@ Shape suffixes: N rows of text, T positions, D inputs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,8 +26,6 @@ from seedbed.progress import progress
 from seedbed.quantization.moments import readers, second_moments
 from seedbed.quantization.walk import Part, walk
 
-SHOWN = 9
-"""Names of layers in an error: those of a block, about."""
 Plain = nn.Linear | nn.Embedding | Stack
 Round = Callable[[str, Plain, Tensor | None], Matrix]
 """The matrix in few bits for a layer, by its name, its weights and the second moments of its inputs, where asked for.
@@ -59,7 +58,7 @@ def choose(model: Transformer, exclude: Sequence[str]) -> dict[str, Plain]:
     layers = storable(model)
     for pattern in exclude:
         if not any(fnmatchcase(name, pattern) for name in layers):
-            known = ", ".join(list(layers)[:SHOWN]) + (", …" if len(layers) > SHOWN else "")
+            known = ", ".join(dict.fromkeys(re.sub(r"^blocks\.\d+", "blocks.*", name) for name in layers))
             raise ConfigError(f"exclude has {pattern!r}, which no layer is called", f"Layers: {known}")
     left = {n: layer for n, layer in layers.items() if not any(fnmatchcase(n, pattern) for pattern in exclude)}
     if not left:
