@@ -80,6 +80,11 @@ COMMANDS = {
     "finetune": Command(
         "model + conversations → model", "seedbed.tuning.config:FinetuneConfig", "seedbed.tuning.finetune:finetune"
     ),
+    "constitution": Command(
+        "model + principles → preferences between its answers",
+        "seedbed.alignment.config:ConstitutionConfig",
+        "seedbed.alignment.constitution:constitution",
+    ),
     "quantize": Command(
         "model → model in fewer bits",
         "seedbed.quantization.config:QuantizeConfig",

@@ -6,6 +6,7 @@ Kinds of rows:
     Preference   {prompt, chosen, rejected, margin?}     answers are texts or messages, or whole conversations that
                  {chosen, rejected, margin?}             share their beginning, the prompt
     Judgement    {prompt, completion, label}             label: true for a wanted answer (KTO)
+    Question     {prompt}                                nobody has answered it yet
     Problem      {prompt, answer or reference, reward?}  an answer that can be checked, or
                  {prompt, tests}                         code to run against a program
 """
@@ -104,6 +105,20 @@ class Judgement:
 
 
 @dataclass(frozen=True)
+class Question:
+    """A prompt that nobody has answered yet."""
+
+    shape: ClassVar[str] = "A row is {prompt}, {question} or {instruction, input}: a text, or messages."
+
+    name: str
+    prompt: Messages
+
+    @classmethod
+    def read(cls, row: Row, name: str) -> Self:
+        return cls(name, _prompt(row, cls.shape))
+
+
+@dataclass(frozen=True)
 class Problem:
     """A prompt whose answers a program can check."""
 
@@ -131,7 +146,7 @@ class Problem:
         return cls(name, _prompt(row, cls.shape), reference, reward, tests)
 
 
-Kind = TypeVar("Kind", Preference, Judgement, Problem)
+Kind = TypeVar("Kind", Preference, Judgement, Question, Problem)
 
 
 def read_rows(

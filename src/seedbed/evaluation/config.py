@@ -10,7 +10,7 @@ from seedbed.configuration import at_least, between
 from seedbed.errors import ConfigError
 from seedbed.inference.config import WEIGHTS, OpenConfig
 
-TASK_NAMES = ("bits_per_byte", "skills")
+TASK_NAMES = ("bits_per_byte", "skills", "refusals")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +21,15 @@ class EvaluateConfig:
     """Model folder (ours or one of transformers), run or checkpoint."""
 
     data_dir: Path
-    """Where the tasks find their data: skills reads skills.jsonl (rows of skill, prompt, answer), bits_per_byte the
-    validation shards of a corpus folder."""
+    """Where the tasks find their data: skills reads skills.jsonl (rows of skill, prompt, answer), refusals
+    refusals.jsonl (rows of harmful, harmless), bits_per_byte the validation shards of a corpus folder."""
 
     out: Path
     """Report folder to write."""
 
-    tasks: list[str] = field(default_factory=lambda: list(TASK_NAMES))
-    """bits_per_byte: how well text is predicted. skills: how many questions are answered exactly."""
+    tasks: list[str] = field(default_factory=lambda: ["bits_per_byte", "skills"])
+    """bits_per_byte: how well text is predicted. skills: how many questions are answered exactly. refusals: how often
+    requests that do harm are refused, and such as look like them and do none."""
 
     batch: int = 32
     """Rows, of text or of questions, that go through the model at once."""

@@ -13,6 +13,7 @@ from seedbed.devices import choose_device
 from seedbed.errors import DataError
 from seedbed.evaluation.config import EvaluateConfig
 from seedbed.evaluation.likelihood import measure_likelihood
+from seedbed.evaluation.refusals import REQUESTS, read_pairs, score_refusals
 from seedbed.evaluation.skills import QUESTIONS, read_items, score_skills
 from seedbed.inference.engine import Engine
 from seedbed.model.folder import find_model, tell_unfinished
@@ -56,6 +57,10 @@ def _source(task: str, data_dir: Path) -> Path:
             if file.is_file():
                 return file
         raise DataError(f"the task skills needs {data_dir / QUESTIONS}", "seedbed quickstart writes one.")
+    if task == "refusals":
+        if (data_dir / REQUESTS).is_file():
+            return data_dir / REQUESTS
+        raise DataError(f"the task refusals needs {data_dir / REQUESTS}", "A row is {harmful, harmless}.")
     for folder in (data_dir, data_dir / "corpus"):
         if (folder / MANIFEST).is_file():
             return folder
@@ -81,7 +86,11 @@ def _bits_per_byte(engine: Engine, source: Path, config: EvaluateConfig) -> Meas
     return Measured({**numbers, "tokens": found.tokens}, [])
 
 
-MEASUREMENTS = {"skills": _skills, "bits_per_byte": _bits_per_byte}
+def _refusals(engine: Engine, source: Path, config: EvaluateConfig) -> Measured:
+    return Measured(*score_refusals(engine, read_pairs(source)))
+
+
+MEASUREMENTS = {"skills": _skills, "bits_per_byte": _bits_per_byte, "refusals": _refusals}
 
 
 def _points(numbers: dict[str, Any]) -> list[str]:

@@ -110,8 +110,9 @@ class Engine:
         most = CACHE_BYTES // cache_bytes(model.config, 1, (stored or model.dtype).itemsize)
         step_tokens, window = self.config.step_tokens, widest_window(model.config)
         longest = model.config.context if window is None else min(model.config.context, window + step_tokens + BLOCK)
-        tokens = self.config.cache_tokens or min(self.config.rows * longest, most)
-        blocks = -(-max(tokens, longest) // BLOCK)  # of one sequence at least
+        whole = -(-longest // BLOCK) * BLOCK
+        tokens = self.config.cache_tokens or min(self.config.rows * whole, most)
+        blocks = -(-max(tokens, whole) // BLOCK)  # of one sequence at least
         # One block more than the scheduler knows of: nobody's.
         self.cache = PagedCache(model.config, blocks + 1, device=self.device, dtype=model.dtype, stored=stored)
         self.graphs = DecodeGraphs(model, self.cache, spare=blocks) if self.device.type == "cuda" else None

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from seedbed.errors import DataError
+from seedbed.inference.answers import answers
 from seedbed.inference.config import GenerateConfig, SamplingConfig
 from seedbed.inference.engine import Engine
-from seedbed.inference.generation import Completion, Generation
+from seedbed.inference.generation import Completion
 from seedbed.inference.grammars import read_files
 from seedbed.inference.opening import open_engine
 
@@ -62,25 +61,13 @@ def generate(config: GenerateConfig) -> dict[str, Any]:
 def _completions(
     engine: Engine, encoded: Sequence[Sequence[int]], config: GenerateConfig, adapter: str | None
 ) -> Iterator[tuple[int, Completion]]:
-    """Of each prompt, with its number, in order. The engine always has some that wait, and never all of them."""
+    """Of each prompt, with its number, in order."""
     if config.is_search:
         for number, ids in enumerate(encoded):
             yield from ((number, completion) for completion in engine.search(ids, config, adapter=adapter))
         return
-    coming = ((number, sample) for number in range(len(encoded)) for sample in range(config.n))
-    asked: deque[tuple[int, Generation]] = deque()
-    while True:
-        under_way = sum(generation.reason is None for _, generation in asked)
-        for number, sample in islice(coming, max(0, 2 * engine.config.rows - under_way)):
-            asked.append((number, engine.submit(encoded[number], config, sample=sample, adapter=adapter)))
-        if not asked:
-            return
-        engine.step()
-        while asked and asked[0][1].reason is not None:
-            number, generation = asked.popleft()
-            if generation.error is not None:
-                raise generation.error
-            yield number, generation.completion
+    for row, completion in enumerate(answers(engine, encoded, config, n=config.n, adapter=adapter)):
+        yield row // config.n, completion
 
 
 def say(engine: Engine, ids: Sequence[int], sampling: SamplingConfig, adapter: str | None = None) -> Completion:
