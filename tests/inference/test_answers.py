@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from seedbed.errors import DataError
 from seedbed.inference.answers import answers
@@ -26,7 +27,7 @@ def test_they_are_those_of_each_prompt_alone_in_order(engine):
 
 
 def test_one_that_takes_long_holds_up_nobody(engine, monkeypatch):
-    """Its followers are asked while it is under way, and no more of them at a time than twice the rows."""
+    """Its followers are asked while it is under way, and no more of them at a time than there are rows."""
     under_way, most, asked = [], [], []
     submit, step = engine.submit, engine.step
 
@@ -43,9 +44,24 @@ def test_one_that_takes_long_holds_up_nobody(engine, monkeypatch):
     monkeypatch.setattr(engine, "submit", noting)
     monkeypatch.setattr(engine, "step", watching)
     assert len(list(answers(engine, [engine.encode("a")] * 12, SamplingConfig()))) == 12
-    assert any(under_way) and max(most) == 4
+    assert any(under_way) and max(most) == 2
 
 
 def test_what_cannot_be_answered_is_told(engine):
-    with pytest.raises(DataError, match="the prompt is empty"):
-        list(answers(engine, [engine.encode("a"), []], SamplingConfig(max_tokens=2)))
+    with pytest.raises(DataError, match="prompt 2: the prompt is empty"):
+        list(answers(engine, [engine.encode("a"), [], engine.encode("a")], SamplingConfig(max_tokens=2)))
+    assert not engine.scheduler.running and not engine.scheduler.waiting
+
+
+def test_one_that_fails_is_named_and_the_others_are_taken_back(engine, monkeypatch):
+    monkeypatch.setattr(engine.model, "logits", lambda x_BD: torch.full((len(x_BD), engine.vocabulary), torch.nan))
+    with pytest.raises(DataError, match="prompt 1: the model's scores are not numbers"):
+        list(answers(engine, [engine.encode("a")] * 3, SamplingConfig(max_tokens=2)))
+    assert not engine.scheduler.running and not engine.scheduler.waiting
+
+
+def test_who_stops_listening_takes_back_what_is_not_done(engine):
+    listening = answers(engine, [engine.encode("a")] * 9, SamplingConfig(max_tokens=3))
+    next(listening)
+    listening.close()
+    assert not engine.scheduler.running and not engine.scheduler.waiting

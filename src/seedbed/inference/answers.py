@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
+from seedbed.errors import DataError
 from seedbed.inference.config import SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.generation import Completion, Generation
@@ -19,19 +21,34 @@ def answers(
     n: int = 1,
     adapter: str | None = None,
 ) -> Iterator[Completion]:
-    """The completions of each prompt, given as token ids, in order, `n` of them for each, as they are done. The engine
-    always has some that wait and never all of them. Raises DataError for what it refuses."""
-    coming = ((ids, sample) for ids in prompts for sample in range(n))
-    asked: deque[Generation] = deque()
-    while True:
-        under_way = sum(generation.reason is None for generation in asked)
-        for ids, sample in islice(coming, max(0, 2 * engine.config.rows - under_way)):
-            asked.append(engine.submit(ids, sampling, sample=sample, adapter=adapter))
-        if not asked:
-            return
-        engine.step()
-        while asked and asked[0].reason is not None:
-            generation = asked.popleft()
-            if generation.error is not None:
-                raise generation.error
-            yield generation.completion
+    """The completions of each prompt, given as token ids, in order, `n` of them for each, as they are done. So many are
+    asked at a time as the engine has rows, and another one as soon as one of them is done. Raises DataError, with the
+    number of the prompt, for what is refused or fails. Who stops listening cancels what is not done."""
+    coming = ((number, sample) for number in range(len(prompts)) for sample in range(n))
+    asked: deque[tuple[int, Generation]] = deque()
+    try:
+        while True:
+            under_way = sum(generation.reason is None for _, generation in asked)
+            for number, sample in islice(coming, engine.config.rows - under_way):
+                with _numbered(number):
+                    asked.append((number, engine.submit(prompts[number], sampling, sample=sample, adapter=adapter)))
+            if not asked:
+                return
+            engine.step()
+            while asked and asked[0][1].reason is not None:
+                number, generation = asked.popleft()
+                with _numbered(number):
+                    if generation.error is not None:
+                        raise generation.error
+                yield generation.completion
+    finally:
+        for _, generation in asked:
+            engine.cancel(generation)
+
+
+@contextlib.contextmanager
+def _numbered(number: int) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"prompt {number + 1:,}: {error.problem}", error.fix) from None

@@ -269,7 +269,8 @@ class GenerateConfig(SearchConfig, OpenConfig):
     """The text to continue."""
 
     prompts: Path | None = None
-    """A file with one prompt a line; the answers come as one JSON object a line."""
+    """A file with one prompt a line; the answers come as one JSON object a line, in the order of the
+    file."""
 
     demo: bool = False
     """Continue a few built-in openings."""

@@ -139,8 +139,8 @@ class Generation:
         return len(self.tokens) - self.prompt >= self.sampling.min_tokens
 
     def number(self, ahead: int = 0) -> float:
-        """What decides which token is next, or the one so many after it: a function of seed, position and sample. Where
-        nothing is left to chance 0."""
+        """What decides which token is next, or the one so many after it: a function of seed, position and sample; where
+        nothing is left to chance, 0."""
         if self.sampling.temperature == 0:
             return 0.0
         return uniform(self.sampling.seed, len(self.tokens) + ahead, self.sample)

@@ -40,7 +40,7 @@ def inspect_model(config: InspectConfig) -> dict[str, Any]:
         "forward_flops_per_token": forward_flops(model, length),
         "training_flops_per_token": training_flops(model, length),
         "weight_bytes": 4 * count.total,
-        "stored_bytes": _stored_bytes(config) if stored else None,
+        "stored_bytes": _stored_bytes(config),
         "cache_bytes_per_sequence": cache_bytes(model, length),
         "training_bytes": training_bytes(model, config.batch * length),
     }
@@ -80,9 +80,9 @@ def _stored(config: InspectConfig) -> dict[str, Storage]:
     return {} if path is None or not path.is_file() else read_storages(path)
 
 
-def _stored_bytes(config: InspectConfig) -> int:
-    assert config.model is not None  # nothing else is stored
-    return sum(file.stat().st_size for file in find_model(Path(config.model)).glob("*.safetensors"))
+def _stored_bytes(config: InspectConfig) -> int | None:
+    files = [] if config.model is None else list(find_model(Path(config.model)).glob("*.safetensors"))
+    return sum(file.stat().st_size for file in files) if files else None
 
 
 def _feedforward(model: dict[str, Any]) -> str:
@@ -93,7 +93,8 @@ def _feedforward(model: dict[str, Any]) -> str:
 
 
 def _as_stored(result: dict[str, Any]) -> str:
-    return "" if result["stored_bytes"] is None else f"  ({result['stored_bytes'] / 1e6:,.1f} as they are stored)"
+    size = result["stored_bytes"]
+    return "" if size is None or size > 0.95 * result["weight_bytes"] else f"  ({size / 1e6:,.1f} as they are stored)"
 
 
 def _table(result: dict[str, Any], config: InspectConfig) -> str:

@@ -223,8 +223,9 @@ void attend(const Step &s, const float *queries, int64_t shared_head, int64_t fi
       total[r] = total[r] * shrink + sum(sums);
       for (int v = 0; v < VECS; ++v) found[r][v] *= shrink;
     }
+    const int each = (next.until + here.until - 1) / here.until;  // rows of the next values for one of these
     for (int j = 0; j < here.until; ++j) {
-      fetch(next.values + j * WIDTH, WIDTH);
+      if (j * each < next.until) fetch(next.values + j * each * WIDTH, each * WIDTH);
       for (int v = 0; v < VECS; ++v) {
         const vec x = load(here.values + j * WIDTH + v * LANES);
         for (int r = 0; r < ROWS; ++r) found[r][v] += p[j][r] * x;

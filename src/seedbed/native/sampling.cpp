@@ -1,7 +1,7 @@
 // The next token of each row: what `inference/sampling.py` says, in one pass over a row instead of a dozen, and without
 // sorting more of it than is needed.
 //
-// Everything is in fp64, in which the last token's share of a large vocabulary is not rounded away.
+// Shares are in fp64, in which that of the last token of a large vocabulary is not rounded away.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -11,26 +11,27 @@
 #include <vector>
 
 constexpr int LANES = 8;
+constexpr int FLOATS = 2 * LANES;
 constexpr int CHUNK = 256;
 constexpr double MOST_BELOW = 4096;  // no rank of a token with a weight is as large
 
 typedef double vec __attribute__((vector_size(LANES * sizeof(double)), aligned(8)));
 typedef int64_t ivec __attribute__((vector_size(LANES * sizeof(int64_t)), aligned(8)));
-typedef float floats __attribute__((vector_size(16 * sizeof(float)), aligned(4)));
-typedef int32_t masks __attribute__((vector_size(16 * sizeof(int32_t)), aligned(4)));
+typedef float floats __attribute__((vector_size(FLOATS * sizeof(float)), aligned(4)));
+typedef int32_t masks __attribute__((vector_size(FLOATS * sizeof(int32_t)), aligned(4)));
 
 // The largest of a row; what is no number is larger than any.
-static float largest(const float *logits, int64_t vocabulary) {
+static float largest_of(const float *logits, int64_t vocabulary) {
   floats most = floats{} - INFINITY;
   masks is_none{};
   int64_t i = 0;
-  for (; i + 16 <= vocabulary; i += 16) {
+  for (; i + FLOATS <= vocabulary; i += FLOATS) {
     const floats x = *reinterpret_cast<const floats *>(logits + i);
     most = x > most ? x : most;
     is_none |= x != x;
   }
   float found = -INFINITY;
-  for (int lane = 0; lane < 16; ++lane) found = is_none[lane] ? NAN : std::max(found, most[lane]);
+  for (int lane = 0; lane < FLOATS; ++lane) found = is_none[lane] ? NAN : std::max(found, most[lane]);
   for (; i < vocabulary; ++i) found = logits[i] > found || std::isnan(logits[i]) ? logits[i] : found;
   return found;
 }
@@ -168,16 +169,16 @@ extern "C" void choose_tokens(const float *logits, const double *uniforms, int64
 #pragma omp for schedule(static)
     for (int64_t number = 0; number < rows; ++number) {
       const float *from = logits + number * stride;
-      const float most = largest(from, vocabulary);
-      if (!std::isfinite(most)) {
+      const float largest = largest_of(from, vocabulary);
+      if (!std::isfinite(largest)) {
         tokens[number] = -1;
         continue;
       }
       if (temperature == 0) {
-        tokens[number] = std::find(from, from + vocabulary, most) - from;
+        tokens[number] = std::find(from, from + vocabulary, largest) - from;
         continue;
       }
-      row.read(from, vocabulary, most, temperature);
+      row.read(from, vocabulary, largest, temperature);
       if (top_k > 0 && top_k < vocabulary) row.keep_likeliest(from, top_k);
       if (top_p < 1) row.keep_nucleus(top_p);
       if (min_p > 0)

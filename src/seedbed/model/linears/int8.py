@@ -93,4 +93,6 @@ class Int8Linear(nn.Module):
 def quantise_rows(x_ND: Tensor) -> tuple[Tensor, Tensor]:
     """int8 (…, D), and what each row is to be multiplied with (…, 1), so that its largest number becomes ±127."""
     largest_N1 = x_ND.abs().amax(-1, keepdim=True).clamp(min=1e-30)
-    return (x_ND * (LARGEST / largest_N1)).round().to(torch.int8), largest_N1 / LARGEST
+    # A number over a tensor would be its reciprocal times the number, which rounds twice; the kernel divides.
+    factor_N1 = torch.full_like(largest_N1, LARGEST) / largest_N1
+    return (x_ND * factor_N1).round().to(torch.int8), largest_N1 / LARGEST
