@@ -45,6 +45,7 @@ from seedbed.model.linears.layers import StoredLinear, quantise, storages
 from seedbed.model.linears.storage import describe
 from seedbed.model.packed.linears import PackedInt8Linear
 from seedbed.model.packed.pack import pack
+from seedbed.model.score_head import refuse_score_head
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.chat import encode_prompt
 from seedbed.tokenizers.tokenizer import Tokenizer
@@ -91,12 +92,13 @@ class Engine:
     ):
         """`adapters`: what requests may wear. `draft`: what guesses tokens ahead, to be checked together; a smaller
         model with the same tokens; "lookup", what followed earlier in the same text; "ngram", what followed in all
-        texts. ConfigError when the model reads both ways: it cannot go on with a text."""
+        texts. ConfigError when the model reads both ways or is a reward model: it cannot go on with a text."""
         if not model.config.causal:
             raise ConfigError(
                 "the model reads both ways (model.causal is false): it cannot go on with a text",
                 "It predicts hidden tokens; take a causal model to generate, chat and evaluate.",
             )
+        refuse_score_head(model.config)
         self._lock = threading.RLock()
         self.model = model.eval()
         self.tokenizer = tokenizer

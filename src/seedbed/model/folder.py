@@ -24,6 +24,7 @@ from seedbed.model.linears.layers import of_weights, storages, stored_layers
 from seedbed.model.linears.parts import check_dtypes, check_stored, promised_parts, read_matrices, written_parts
 from seedbed.model.linears.storage import Storage, describe, read_storages
 from seedbed.model.names import OWN, Table, shapes_of_theirs, to_ours, to_theirs
+from seedbed.model.score_head import refuse_score_head
 from seedbed.model.transformer import Transformer, weight_shapes
 from seedbed.model.weights import (
     StoredTensor,
@@ -62,7 +63,8 @@ CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints."""
 TOKENIZER = "tokenizer"
 """Folder of a run's tokenizer."""
-FOR_OTHER_TOOLS = (CONFIG, "generation_config.json")
+GENERATION = "generation_config.json"
+FOR_OTHER_TOOLS = (CONFIG, GENERATION)
 SAMPLING = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p")
 """Of generation_config.json: what a person may prefer otherwise, and other tools alone read."""
 
@@ -127,18 +129,22 @@ def load_model(
     dtype: torch.dtype | str | None = None,
     tokenizer: Tokenizer | None = None,
     learns: bool = False,
+    scores: bool = False,
 ) -> tuple[Transformer, Tokenizer]:
     """The model of a model folder, a run, a checkpoint or a folder of transformers, in evaluation mode, and its
     tokenizer.
 
     `dtype`: of the weights; left out, the one they are stored in, and fp32 where layers are in few bits, which take no
     other. `tokenizer`: for a folder of transformers that holds none. `learns`: its weights are to be changed, which
-    those in few bits cannot be. Every byte is checked against the manifest first, where there is one, and what the
-    config promises against what the files hold before memory is taken for it. CorruptionError when a byte has changed,
-    DataError when the folder is none of the four, its parts do not belong together, or it cannot learn.
+    those in few bits cannot be. `scores`: it may be a reward model, which gives no tokens. Every byte is checked
+    against the manifest first, where there is one, and what the config promises against what the files hold before
+    memory is taken for it. CorruptionError when a byte has changed, DataError when the folder is none of the four, its
+    parts do not belong together, or it cannot learn; ConfigError for a reward model that was not asked for.
     """
     folder = find_model(path)
     model, tokenizer = import_folder(folder, tokenizer) if is_foreign(folder) else _load_own(folder, learns)
+    if not scores:
+        refuse_score_head(model.config, str(folder))
     numbers = None if dtype is None else find_dtype(dtype)
     if stored := storages(model):
         if numbers not in (None, torch.float32):
@@ -236,7 +242,7 @@ def _check_promises(
     promises = _for_other_tools(config, tokenizer, dtype, stored)
     for name in FOR_OTHER_TOOLS:
         if name not in promises and (folder / name).exists():
-            raise DataError(f"{folder / name}: no other tool computes this architecture, so it must not be there")
+            raise DataError(f"{folder / name}: no other tool does that with this model, so it must not be there")
     for name, promised in promises.items():
         said = read_json(folder / name)
         for key, value in promised.items():
@@ -290,7 +296,8 @@ def _for_other_tools(
         return {}
     if stored:
         described["quantization_config"] = quantization_config(config, stored)
-    return dict(zip(FOR_OTHER_TOOLS, (described, generation_config(config, tokenizer)), strict=True))
+    spoken = {GENERATION: generation_config(config, tokenizer)} if config.head == "tokens" else {}
+    return {CONFIG: described, **spoken}
 
 
 def generation_config(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -88,6 +88,7 @@ LLAMA: Table = (
     *_row("blocks.{n}.feedforward.down", "model.layers.{n}.mlp.down_proj"),
     *_row("final_norm", "model.norm"),
     *_row("head", "lm_head"),
+    *_row("score", "score"),
 )
 """Arcee's too, which has no gate."""
 
@@ -134,6 +135,7 @@ GPT2: Table = (
     *_row("blocks.{n}.feedforward.down", "transformer.h.{n}.mlp.c_proj", TRANSPOSED),
     *_row("final_norm", "transformer.ln_f"),
     *_row("head", "lm_head"),
+    *_row("score", "score"),
 )
 
 GPT_NEOX: Table = (
@@ -146,6 +148,7 @@ GPT_NEOX: Table = (
     *_row("blocks.{n}.feedforward.down", "gpt_neox.layers.{n}.mlp.dense_4h_to_h"),
     *_row("final_norm", "gpt_neox.final_layer_norm"),
     *_row("head", "embed_out"),
+    *_row("score", "score"),
 )
 
 OWN: Table = ()

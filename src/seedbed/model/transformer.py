@@ -93,7 +93,7 @@ BLOCKS = {"pre": Block, "post": PostNormBlock, "sandwich": Block}
 
 
 class Head(Linear):
-    """From the residual stream to the vocabulary."""
+    """From the residual stream to the vocabulary, or to one number."""
 
     parameter_kind = "head"
     """Its own rate, which `optim.groups` reads here."""
@@ -128,7 +128,10 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(BLOCKS[config.norm_place](config, layer) for layer in layers)
         # After post-norm blocks the residual stream is normalised already.
         self.final_norm = nn.Identity() if config.norm_place == "post" else build_norm(config.width, config)
-        self.head: nn.Module | None = None if config.tied else Head(config.width, config.vocab_size, bias=False)
+        speaks = config.head == "tokens"
+        own_head = speaks and not config.tied
+        self.head: nn.Module | None = Head(config.width, config.vocab_size, bias=False) if own_head else None
+        self.score: nn.Module | None = None if speaks else Head(config.width, 1, bias=False)
         self.softcap = nn.Identity() if config.logit_softcap is None else SoftCap(config.logit_softcap)
         self.attention_path = "auto"
         self.initialise()
@@ -157,6 +160,7 @@ class Transformer(nn.Module):
             "feedforward.shared.down": own_share * (2 * config.layers) ** -0.5,
             "value_gate.gate": 0.0,
             "head": own_share,
+            "score": own_share,
         }
         for name, module in self.named_modules():
             if isinstance(module, nn.Embedding):
@@ -235,6 +239,12 @@ class Transformer(nn.Module):
         masks = mask.of_layers(self.config)
         made = {layer: choose(self.attention_path, layer, heads) for layer in dict.fromkeys(masks)}
         return [made[layer] for layer in masks]
+
+    def value(self, x_BTD: Tensor) -> Tensor:
+        """What a score head gives (…) for normed residual vectors (…, D)."""
+        assert self.score is not None  # the config's head is score
+        value_BT: Tensor = self.score(x_BTD).squeeze(-1)
+        return value_BT
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores (…, V) over the vocabulary of normed residual vectors (…, D)."""

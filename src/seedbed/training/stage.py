@@ -302,11 +302,14 @@ def _card(stage: Stage, model: ModelConfig, result: Mapping[str, Any], run: Path
         if key in ("steps", "units", "val_loss", "val_bits_per_byte")
     ]
     parameters = count_parameters(model).total
-    use = f"`seedbed {'generate' if model.causal else 'inspect'} --model {shlex.quote(str(run))}"
-    use += ' --prompt "Once"`' if model.causal else "`"
+    speaks = model.head == "tokens"
+    goes_on = model.causal and speaks
+    use = f"`seedbed {'generate' if goes_on else 'inspect'} --model {shlex.quote(str(run))}"
+    use += ' --prompt "Once"`' if goes_on else "`"
     if find_class(model) is not None:
-        use += f', or, in transformers, `AutoModelForCausalLM.from_pretrained("{run / "model"}")`'
-    what = f"A language model of {parameters:,} parameters, made by `seedbed {stage.name}`."
+        opener = "AutoModelForCausalLM" if speaks else "AutoModelForSequenceClassification"
+        use += f', or, in transformers, `{opener}.from_pretrained("{run / "model"}")`'
+    what = f"A {'language' if speaks else 'reward'} model of {parameters:,} parameters, made by `seedbed {stage.name}`."
     return {
         "What": f"{what} {describe_class(model)}",
         "Measured": "\n".join(lines),
