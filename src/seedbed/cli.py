@@ -80,6 +80,17 @@ COMMANDS = {
     "finetune": Command(
         "model + conversations → model", "seedbed.tuning.config:FinetuneConfig", "seedbed.tuning.finetune:finetune"
     ),
+    "reward": Command(
+        "model + preferences → reward model",
+        "seedbed.alignment.direct_config:RewardConfig",
+        "seedbed.alignment.reward:reward",
+    ),
+    "dpo": Command(
+        "model + preferences → model", "seedbed.alignment.direct_config:DirectConfig", "seedbed.alignment.direct:dpo"
+    ),
+    "kto": Command(
+        "model + judgements → model", "seedbed.alignment.direct_config:KtoConfig", "seedbed.alignment.kto:kto"
+    ),
     "quantize": Command(
         "model → model in fewer bits",
         "seedbed.quantization.config:QuantizeConfig",

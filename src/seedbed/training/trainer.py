@@ -375,7 +375,7 @@ class Trainer(Generic[B]):
     def record_validation(self) -> bool:
         """Validates and notes it; whether it is the best so far."""
         metrics = self.validate()
-        progress, loss = self.progress, metrics["loss"]
+        progress, loss = self.progress, self.objective.judge(metrics)
         improved = math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss)
         improved = (
             improved and not progress.skipped_in_row
