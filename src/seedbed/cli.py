@@ -80,6 +80,7 @@ COMMANDS = {
     "finetune": Command(
         "model + conversations → model", "seedbed.tuning.config:FinetuneConfig", "seedbed.tuning.finetune:finetune"
     ),
+    "fuse": Command("base + adapter → model", "seedbed.tuning.config:FuseConfig", "seedbed.tuning.fuse:fuse"),
     "quantize": Command(
         "model → model in fewer bits",
         "seedbed.quantization.config:QuantizeConfig",
