@@ -80,6 +80,7 @@ COMMANDS = {
     "finetune": Command(
         "model + conversations → model", "seedbed.tuning.config:FinetuneConfig", "seedbed.tuning.finetune:finetune"
     ),
+    "fuse": Command("base + adapter → model", "seedbed.tuning.config:FuseConfig", "seedbed.tuning.fuse:fuse"),
     "reward": Command(
         "model + preferences → reward model",
         "seedbed.alignment.direct_config:RewardConfig",

@@ -307,6 +307,11 @@ def test_what_is_best_is_as_the_config_says(judge, wanted):
     assert objective.judge({"loss": 0.3, "margin": 2.0, "accuracy": 0.5}) == wanted
 
 
+def test_dropout_of_an_adapter_is_refused():
+    with pytest.raises(ConfigError, match=r"lora\.dropout is 0\.1: answers are learned from without dropout"):
+        settings(**{"method": "lora", "lora.dropout": 0.1})
+
+
 def test_beta_is_a_tenth_but_for_simpo():
     assert settings().beta == settings("orpo").beta == 0.1 and settings("simpo").beta == 2
     plain = DirectConfig(model=Path("m"), data=Path("d"), out=Path("o")).resolve()
@@ -326,3 +331,17 @@ def test_batches_are_on_the_device_they_are_asked_for():
     batch = random_pairs().batch(0, 2).to("meta")
     assert isinstance(batch, AnswerBatch) and batch.completions.rows.tokens_BT.device.type == "meta"
     assert batch.reference_SK.device.type == batch.told_L.device.type == "meta"
+
+
+# Adapters ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "qlora"])
+def test_an_adapter_learns_over_a_base_that_rests_and_is_compared_with_it(method, base, data, tmp_path):
+    result = dpo(config(DirectConfig, base, data, tmp_path / "out", f"--method={method}", "--train.steps=25"))
+    first = records(tmp_path / "out")[0]
+    assert first["val_loss"] == pytest.approx(0.693147, abs=1e-5) and result["val_accuracy"] == 1
+    assert (tmp_path / "out" / "adapter").is_dir() and not (tmp_path / "out" / "model").exists()
+    merged, plain = load_model(tmp_path / "out")[0], load_model(base)[0]
+    assert torch.equal(merged.final_norm.weight, plain.final_norm.weight)
+    assert not torch.equal(merged.blocks[0].attention.query.weight, plain.blocks[0].attention.query.weight)

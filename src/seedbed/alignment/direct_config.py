@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self, cast
 from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
 from seedbed.optim.config import OptimizerConfig
-from seedbed.training.config import StageConfig
+from seedbed.tuning.config import TuningConfig
 
 DERIVED = cast(float, None)
 """A number that is left out: `resolve()` fills it in."""
@@ -48,11 +48,8 @@ class DirectOptimizerConfig(OptimizerConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswersConfig(StageConfig):
+class AnswersConfig(TuningConfig):
     """What every stage is told that learns from answers which people have judged."""
-
-    model: Path
-    """Model folder (ours or one of transformers), run or checkpoint to begin with."""
 
     validation: Path | None = None
     """Rows to validate on. Left out: a share of the data is kept apart."""
@@ -80,16 +77,20 @@ class AnswersConfig(StageConfig):
     Moves weights by rounding alone."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(self, 2, "length")
         between(self, 0, 0.5, "validation_fraction")
+        if self.lora.dropout:
+            raise ConfigError(f"lora.dropout is {self.lora.dropout}: answers are learned from without dropout")
         if self.train.horizon is not None:
             raise ConfigError(
                 "train.horizon is a budget of pretrain alone", "Give --train.steps, --train.epochs or --train.minutes."
             )
 
     def unused(self) -> dict[str, str]:
-        """A share that is not kept apart."""
-        return {"validation_fraction": "beside validation"} if self.validation is not None else {}
+        """A share that is not kept apart, and what is for another method."""
+        found = {"validation_fraction": "beside validation"} if self.validation is not None else {}
+        return found | super().unused()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +218,8 @@ class RewardConfig(AnswersConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 0, "margin", "centring")
+        if self.method != "full":
+            raise ConfigError("an adapter has no score head: a reward model is for the method full", "Leave it out.")
 
     def unused(self) -> dict[str, str]:
         """What is for another loss."""

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
+from torch import nn
+
 from seedbed.alignment.answers import encode_answers, fit, input_files, refuse_alike, row_length
 from seedbed.alignment.direct_config import AnswersConfig, DirectConfig, KtoConfig, RewardConfig
 from seedbed.alignment.reference import Reference
@@ -28,6 +30,7 @@ from seedbed.training.objective import Objective, refuse_both_ways
 from seedbed.training.observers.observer import Observer
 from seedbed.training.precision import MASTER, Precision
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
+from seedbed.tuning.equipment import equipped, load_base
 
 C = TypeVar("C", DirectConfig, KtoConfig, RewardConfig)
 
@@ -65,14 +68,20 @@ def begin(config: C) -> Beginning[C]:
 
 
 def _initial(config: AnswersConfig) -> tuple[Transformer, Tokenizer]:
-    """The model to begin with, as it is trained: under a score head where scores are learned, and without dropout, with
-    which the same answer would be found more or less likely at each look."""
-    scores = isinstance(config, RewardConfig)
-    model, tokenizer = load_model(config.model, dtype=MASTER, learns=True, scores=scores)
-    if model.config.dropout:
-        weights = {name: weight.detach() for name, weight in model.named_parameters()}
-        model = Transformer.of_weights(replace(model.config, dropout=0.0), weights)
-    return with_score_head(model) if scores else model, tokenizer
+    """The model to begin with and its tokenizer; under a score head where scores are learned."""
+    if isinstance(config, RewardConfig):
+        model, tokenizer = load_model(config.model, dtype=MASTER, learns=True, scores=True)
+        return with_score_head(model), tokenizer
+    return load_base(config)
+
+
+def without_dropout(model: Transformer) -> Transformer:
+    """The same model, which with dropout would find an answer more or less likely at each look."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    model.config = replace(model.config, dropout=0.0)
+    return model
 
 
 def encode_preferences(rows: Sequence[Preference], beginning: Beginning[Any]) -> list[AnswerRow]:
@@ -131,7 +140,7 @@ def run_answers(
     device = choose_device(config.train.device)
 
     def starting_model() -> Transformer:
-        model = _initial(config)[0]
+        model = without_dropout(equipped(_initial(config)[0], config))
         if compares:
             at_once = group * (config.train.micro_batch or config.train.batch)
             precision = Precision(config.train.precision, device)

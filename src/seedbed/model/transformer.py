@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,9 @@ from seedbed.model.norms import build_norm
 from seedbed.model.positions import Angles, build_positions
 from seedbed.model.recipes import Recipes, remade
 from seedbed.model.skips import build_skips, build_value_embeddings
+
+if TYPE_CHECKING:
+    from seedbed.model.adapters.adapter import Adapter
 
 
 class Block(nn.Module):
@@ -134,6 +138,8 @@ class Transformer(nn.Module):
         self.score: nn.Module | None = None if speaks else Head(config.width, 1, bias=False)
         self.softcap = nn.Identity() if config.logit_softcap is None else SoftCap(config.logit_softcap)
         self.attention_path = "auto"
+        self.adapter: Adapter | None = None
+        """What it wears and learns while its own weights rest."""
         self.initialise()
 
     @classmethod
@@ -259,6 +265,11 @@ class Transformer(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of its weights that are no whole numbers; where there are none, fp32, which it then computes in."""
         return next((weight.dtype for weight in self.parameters()), torch.float32)
+
+    @property
+    def moving(self) -> dict[str, nn.Parameter]:
+        """The weights, by name, that training may move: all, or, while it wears an adapter, the adapter's."""
+        return {name: p for name, p in self.named_parameters() if self.adapter is None or p.requires_grad}
 
     @property
     def scores(self) -> Scores:

@@ -109,7 +109,7 @@ class Trainer(Generic[B]):
             compile_blocks(model)
         if config.recompute != "none":
             recompute_blocks(model, config.recompute)
-        self.average = WeightAverage(model, config.average, self.steps) if config.select == "average" else None
+        self.average = WeightAverage(model.moving, config.average, self.steps) if config.select == "average" else None
         self.display = display
         self.checkpoints = Checkpoints(run, inputs, self.parallel)
         self.run = run
