@@ -152,6 +152,15 @@ def test_the_loss_is_that_of_whole_answers_by_hand():
     assert float(loss.sum) == pytest.approx(total, rel=1e-5) and loss.units == 6
 
 
+def test_the_likelihood_of_the_better_answer_may_be_learned_too():
+    model, batch = random_model(), random_pairs().batch(0, 6)
+    with torch.no_grad():
+        plain, both = (DirectObjective(settings(likelihood=a)).loss(model, batch).sum for a in (0.0, 0.7))
+        logs_KS = completion_log_probabilities(model, batch.completions).unflatten(0, (2, -1))
+        sizes_S = batch.completions.lengths_C[:6]
+    assert float(both - plain) == pytest.approx(float(-0.7 * (logs_KS[0] / sizes_S).sum()), rel=1e-5)
+
+
 def test_dropout_is_off(base, data, tmp_path, stages):
     model, tokenizer = load_model(base)
     weights = {name: weight.detach() for name, weight in model.named_parameters()}

@@ -355,4 +355,4 @@ def test_an_ensemble_is_the_mean_less_what_its_members_disagree_by(trained, base
 
 def test_settings_of_another_loss_are_told_apart():
     told = replace(settings(), loss="process").unused()
-    assert set(told) == {"margin", "use_margins", "centring"}
+    assert {"margin", "use_margins", "centring"} <= set(told)

@@ -47,6 +47,8 @@ class DirectObjective(Objective[AnswerBatch]):
         logs_KS = completion_log_probabilities(model, batch.completions).unflatten(0, (2, -1))
         rewards_KS = self.rewards(logs_KS, batch)
         loss_S = self.costs(logs_KS, rewards_KS, batch)
+        if self.config.likelihood and self.config.loss != "orpo":
+            loss_S = loss_S - self.config.likelihood * logs_KS[0] / _lengths(batch)[0]
         with torch.no_grad():
             margin_S = rewards_KS[0] - rewards_KS[1]
             totals = {

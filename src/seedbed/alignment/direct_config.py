@@ -109,6 +109,11 @@ class DirectConfig(AnswersConfig):
     """How dear it is to leave the reference: the smaller, the further the model goes. For orpo, the weight of the odds
     ratio beside the likelihood. Left out: 0.1, for simpo 2."""
 
+    likelihood: float = 0.0
+    """How much of the better answer's negative log-likelihood, divided by its tokens, is added: the model then does not
+    make both answers rarer, as plain DPO may (Pang et al. 2024, arXiv:2404.19733, eq. 1; they take 1). Not for orpo,
+    which has it anyway."""
+
     flipped: float = 0.1
     """Of robust and conservative: share of the preferences that are thought to be the wrong way round."""
 
@@ -126,7 +131,7 @@ class DirectConfig(AnswersConfig):
         super().__post_init__()
         positive(self, "beta")
         between(self, 0, 0.49, "flipped")
-        at_least(self, 0, "target_margin")
+        at_least(self, 0, "target_margin", "likelihood")
 
     def unused(self) -> dict[str, str]:
         """What is for another loss."""
@@ -136,6 +141,8 @@ class DirectConfig(AnswersConfig):
             for key, losses in owners.items()
             if self.loss not in losses
         }
+        if self.loss == "orpo":
+            told["likelihood"] = "under orpo, which has it anyway"
         return super().unused() | told
 
     def resolve(self) -> Self:
