@@ -82,8 +82,20 @@ COMMANDS = {
     ),
     "constitution": Command(
         "model + principles → preferences between its answers",
-        "seedbed.alignment.config:ConstitutionConfig",
+        "seedbed.alignment.constitution_config:ConstitutionConfig",
         "seedbed.alignment.constitution:constitution",
+    ),
+    "fuse": Command("base + adapter → model", "seedbed.tuning.config:FuseConfig", "seedbed.tuning.fuse:fuse"),
+    "reward": Command(
+        "model + preferences → reward model",
+        "seedbed.alignment.direct_config:RewardConfig",
+        "seedbed.alignment.reward:reward",
+    ),
+    "dpo": Command(
+        "model + preferences → model", "seedbed.alignment.direct_config:DirectConfig", "seedbed.alignment.direct:dpo"
+    ),
+    "kto": Command(
+        "model + judgements → model", "seedbed.alignment.direct_config:KtoConfig", "seedbed.alignment.kto:kto"
     ),
     "quantize": Command(
         "model → model in fewer bits",

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 import seedbed.alignment.constitution as room
-from seedbed.alignment.config import ConstitutionConfig
 from seedbed.alignment.constitution import PRINCIPLES, constitution, read_principles
+from seedbed.alignment.constitution_config import ConstitutionConfig
 from seedbed.cli import main
 from seedbed.data.preferences import Preference, read_rows
 from seedbed.errors import ConfigError, DataError

@@ -149,7 +149,7 @@ def test_a_group_that_fits_no_parameter_is_refused_with_the_names_there_are():
     config = OptimizerConfig(groups=[ParameterGroup(of="*.donw.weight", weight_decay=0)])
     with pytest.raises(ConfigError, match=r"no parameter is called \*\.donw\.weight") as told:
         build_optimizers(random_model(), config)
-    assert "matrix, embedding, head, vector, embedding.weight" in told.value.fix
+    assert "matrix, embedding, head, vector, adapter, embedding.weight" in told.value.fix
 
 
 def test_a_group_of_nothing_is_refused():
@@ -257,5 +257,5 @@ def test_what_a_parameter_is_does_not_hang_on_its_name():
     assert kinds["head"] == [bare.head.weight] and kinds["embedding"] == [bare.embedding.weight]
     named = torch.nn.ModuleDict({"head": torch.nn.Linear(4, 4), "embedding": torch.nn.Linear(4, 4, bias=False)})
     assert {kind: len(found) for kind, found in parameter_kinds(named).items()} == {
-        **{"matrix": 2, "embedding": 0, "head": 0, "vector": 1}
+        **{"matrix": 2, "embedding": 0, "head": 0, "vector": 1, "adapter": 0}
     }

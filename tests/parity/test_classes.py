@@ -11,9 +11,10 @@ import pytest
 import torch
 import transformers
 from hypothesis import HealthCheck, given, settings
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from seedbed.errors import DataError
+from seedbed.model.config import ModelConfig
 from seedbed.model.folder import load_model
 from seedbed.model.huggingface.activations import GATED_ACTIVATIONS, PLAIN_ACTIVATIONS
 from seedbed.model.importing import import_model
@@ -95,6 +96,36 @@ def test_random_architectures_of_a_class_compute_the_same_there(family, tmp_path
         assert_same_logits(imported, theirs)
 
     check()
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_a_reward_model_of_a_class_scores_the_same_there(family, tied, tmp_path):
+    if family == "Dots1ForCausalLM":  # has no such class
+        return
+    fixed, activations = FAMILIES[family]
+    sizes = {"layers": 2, "width": 40, "heads": 5, "kv_heads": 5, "head_width": 8, "ff_width": 48} | fixed
+    sizes |= {"heads": 4, "kv_heads": 2, "head_width": 10} if sizes["width"] == 36 else {}
+    sizes |= {"activation": next(iter(activations)), "tied": tied, "head": "score"}
+    model = Transformer(ModelConfig(**sizes)).eval()
+    randomise(model)
+    folder = saved(tmp_path / "model", model, TOKENIZER)
+    theirs, info = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    assert type(theirs).__name__ == family.replace("ForCausalLM", "").replace("LMHeadModel", "") + (
+        "ForSequenceClassification"
+    )
+    assert not any(info.values())
+    tokens_BT = torch.randint(7, TOKENIZER.vocab_size, (2, 30), generator=torch.Generator().manual_seed(0))
+    tokens_BT[1, 20:] = TOKENIZER.pad_id  # theirs scores the last token that is no padding
+    with torch.no_grad():
+        values_BT = model.value(model.hidden(tokens_BT))
+        wanted = values_BT[[0, 1], [29, 19]]
+        found = theirs.eval()(tokens_BT, attention_mask=(tokens_BT != TOKENIZER.pad_id).long()).logits[:, 0]
+    assert values_BT.std() > 0.05
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    imported = import_model(folder)
+    assert imported.config.head == "score" and torch.equal(imported.score.weight, model.score.weight)
 
 
 QWEN_EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "mlp_only_layers": [0]}

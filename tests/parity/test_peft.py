@@ -74,7 +74,6 @@ def test_logits_are_those_of_peft(pair, packed):
 @pytest.mark.parametrize(
     ("wants", "said"),
     [
-        ({"use_dora": True}, "use_dora is true"),
         ({"bias": "lora_only"}, "bias is a text"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save is a list"),
         ({"rank_pattern": {"k_proj": 2}}, "rank_pattern is an object"),

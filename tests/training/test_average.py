@@ -19,7 +19,7 @@ from tests.tiny import random_rows, records, tiny_run, tiny_trainer, weights
 @pytest.mark.parametrize("decay", [0.0, 0.6, 0.99, 1.0])
 def test_the_average_is_the_mean_written_out(decay, after):
     model = torch.nn.Linear(3, 2).double()
-    average = WeightAverage(model, AverageConfig(decay=decay, after=after), steps=12)
+    average = WeightAverage(dict(model.named_parameters()), AverageConfig(decay=decay, after=after), steps=12)
     seen = []
     for step in range(1, 13):
         torch.nn.init.normal_(model.weight)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import seedbed.tuning.equipment as equipment
 import seedbed.tuning.finetune as room
 from seedbed.cli import parser
 from seedbed.configuration import from_arguments
@@ -407,7 +408,7 @@ def test_rows_longer_than_the_context_are_refused(base, tmp_path):
 def test_a_tokenizer_without_padding_needs_none(base, tmp_path, monkeypatch):
     model, tokenizer = load_model(base)
     tokenizer.pad_id = None
-    monkeypatch.setattr(room, "load_model", lambda path, **_: (model, tokenizer))
+    monkeypatch.setattr(equipment, "load_model", lambda path, **_: (model, tokenizer))
     rows = facts(tmp_path / "d.jsonl")
     without = finetune(config(base, rows, tmp_path / "out", "--train.steps=1"))
     monkeypatch.undo()

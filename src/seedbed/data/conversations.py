@@ -133,7 +133,7 @@ def _refuse_preference(row: dict[str, Any]) -> None:
         raise DataError(
             f"it is a preference between two answers; fine-tuning learns from one. Its keys: {_keys(row)}",
             f"To teach the better answers, write rows of what {better} holds: {{prompt, response}}, or {{messages}} "
-            "where it is a whole conversation. Learning from preferences is not in this version.",
+            "where it is a whole conversation. To learn from preferences: seedbed dpo.",
         )
 
 

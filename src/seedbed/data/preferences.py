@@ -7,6 +7,7 @@ Kinds of rows:
                  {chosen, rejected, margin?}             share their beginning, the prompt
     Judgement    {prompt, completion, label}             label: true for a wanted answer (KTO)
     Question     {prompt}                                nobody has answered it yet
+    Solution     {prompt, steps or completions, labels}  the steps of an answer, and whether each is right
     Problem      {prompt, answer or reference, reward?}  an answer that can be checked, or
                  {prompt, tests}                         code to run against a program
 """
@@ -119,6 +120,32 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Solution:
+    """An answer in steps, and which of them are right (Lightman et al. 2023, arXiv:2305.20050)."""
+
+    shape: ClassVar[str] = "A row is {prompt, steps, labels}: texts, and for each true or false."
+
+    name: str
+    prompt: Messages
+    steps: tuple[str, ...]
+    labels: tuple[bool, ...]
+
+    @classmethod
+    def read(cls, row: Row, name: str) -> Self:
+        key = first_key(row, ("steps", "completions"))
+        steps, labels = row.get(key or "steps"), row.get("labels")
+        if not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
+            raise DataError(f"steps must be a list of texts; its keys: {_keys(row)}", cls.shape)
+        if not isinstance(labels, list) or any(label not in (True, False) for label in labels):
+            raise DataError("labels must be a list of true and false", cls.shape)
+        if len(labels) != len(steps):
+            raise DataError(f"it has {len(steps)} steps, but {len(labels)} labels", cls.shape)
+        if not steps or not all(step.strip() for step in steps):
+            raise UselessRow("empty answer", "a step is empty" if steps else "it has no step")
+        return cls(name, _prompt(row, cls.shape), tuple(steps), tuple(map(bool, labels)))
+
+
+@dataclass(frozen=True)
 class Problem:
     """A prompt whose answers a program can check."""
 
@@ -146,7 +173,7 @@ class Problem:
         return cls(name, _prompt(row, cls.shape), reference, reward, tests)
 
 
-Kind = TypeVar("Kind", Preference, Judgement, Question, Problem)
+Kind = TypeVar("Kind", Preference, Judgement, Solution, Question, Problem)
 
 
 def read_rows(

@@ -227,10 +227,12 @@ class OpenConfig:
     """How a model is opened to answer."""
 
     model: Path
-    """Model folder (ours or one of transformers), run or checkpoint."""
+    """Model folder (ours or one of transformers), run or checkpoint. An adapter, or a run that trained one, stands for
+    its base with the adapter merged into it."""
 
     adapter: Path | None = None
-    """A LoRA adapter over the model: a folder in peft's file format. Left out: the model as it is."""
+    """An adapter over the model: a folder in peft's file format, or a run that trained one. Left out: the model as it
+    is."""
 
     weights: WEIGHTS = "stored"
     """int8: the layers, but for routed experts, in 8-bit whole numbers, rounded as the model is opened: a fourth as

@@ -39,12 +39,13 @@ from seedbed.model.adapters.adapters import Adapters
 from seedbed.model.adapters.folder import read_adapter
 from seedbed.model.cache import BLOCK, PagedCache, Places, widest_window
 from seedbed.model.experts import Experts
-from seedbed.model.folder import load_model
+from seedbed.model.folder import adapted, find_model, load_model
 from seedbed.model.linears.int8 import Int8Linear
 from seedbed.model.linears.layers import StoredLinear, quantise, storages
 from seedbed.model.linears.storage import describe
 from seedbed.model.packed.linears import PackedInt8Linear
 from seedbed.model.packed.pack import pack
+from seedbed.model.score_head import refuse_score_head
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.chat import encode_prompt
 from seedbed.tokenizers.tokenizer import Tokenizer
@@ -91,12 +92,13 @@ class Engine:
     ):
         """`adapters`: what requests may wear. `draft`: what guesses tokens ahead, to be checked together; a smaller
         model with the same tokens; "lookup", what followed earlier in the same text; "ngram", what followed in all
-        texts. ConfigError when the model reads both ways: it cannot go on with a text."""
+        texts. ConfigError when the model reads both ways or is a reward model: it cannot go on with a text."""
         if not model.config.causal:
             raise ConfigError(
                 "the model reads both ways (model.causal is false): it cannot go on with a text",
                 "It predicts hidden tokens; take a causal model to generate, chat and evaluate.",
             )
+        refuse_score_head(model.config)
         self._lock = threading.RLock()
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -140,14 +142,16 @@ class Engine:
         dtype: str | torch.dtype | None = None,
         weights: str = "stored",
         adapters: Mapping[str, str | Path] | None = None,
+        merge: str | Path | None = None,
         config: EngineConfig | None = None,
         draft: str | Path | None = None,
     ) -> Engine:
         """From what `load_model` opens, with weights of `dtype`, or of the one they are stored in, packed for speed.
         `weights` int8: its layers in 8-bit whole numbers, which needs a CPU. `adapters`: folders of LoRA, by the names
-        that requests say. `draft`: "lookup", "ngram", or where a smaller model is whose tokenizer is the same."""
-        model, tokenizer = _open(Path(path), device, dtype, weights)
-        read = {name: read_adapter(Path(folder), model.config) for name, folder in (adapters or {}).items()}
+        that requests say. `merge`: an adapter's folder that becomes part of the model. `draft`: "lookup", "ngram", or
+        where a smaller model is whose tokenizer is the same."""
+        model, tokenizer = _open(Path(path), device, dtype, weights, merge=merge)
+        read = {name: read_adapter(find_model(Path(folder)), model.config) for name, folder in (adapters or {}).items()}
         worn = Adapters(model, read)
         if draft is None or draft in get_args(TextDraft):
             return cls(model, tokenizer, config, adapters=worn, draft=cast(TextDraft | None, draft))
@@ -490,12 +494,20 @@ class Engine:
 
 
 def _open(
-    path: Path, device: str | torch.device, dtype: str | torch.dtype | None, weights: str, *, is_draft: bool = False
+    path: Path,
+    device: str | torch.device,
+    dtype: str | torch.dtype | None,
+    weights: str,
+    *,
+    merge: str | Path | None = None,
+    is_draft: bool = False,
 ) -> tuple[Transformer, Tokenizer]:
     """A draft that is quantized already is taken as it is."""
     if weights not in get_args(WEIGHTS):
         raise ConfigError(f"weights must be one of {', '.join(get_args(WEIGHTS))}, got {weights!r}")
     model, tokenizer = load_model(path, device=device, dtype=dtype)
+    if merge is not None:
+        model, tokenizer = adapted(find_model(Path(merge)), model, tokenizer)
     stored = storages(model)
     if weights == "int8" and not (is_draft and stored):
         if stored:

@@ -71,7 +71,7 @@ def count_parameters(config: ModelConfig, *, active: bool = False) -> ParameterC
         biases=config.layers * bias_of_block + mixed * config.experts * (config.balance_rate > 0),
         skips=2 * config.layers * config.embedding_skip,
         convolutions=2 * config.layers * config.width * ((config.short_convolution or 1) - 1),
-        head=0 if config.tied else config.vocab_size * config.width,
+        head=0 if config.tied and config.head == "tokens" else config.head_rows * config.width,
     )
 
 
@@ -84,7 +84,7 @@ def _norm_parameters(config: ModelConfig) -> int:
 def multiplied_parameters(config: ModelConfig) -> int:
     """Those that every token is multiplied with: the matrices of the blocks, of experts the active ones, and the head,
     tied or not."""
-    return count_parameters(config, active=True).matrices + config.vocab_size * config.width
+    return count_parameters(config, active=True).matrices + config.head_rows * config.width
 
 
 def forward_flops(config: ModelConfig, length: int) -> int:
@@ -122,8 +122,8 @@ def training_bytes(config: ModelConfig, tokens: int, *, optimizer_numbers: int =
     what comes and goes: a chunk of logits, or the gradients inside a block. Nothing is recomputed, and nothing dropped.
     """
     weights = count_parameters(config).total * (2 + optimizer_numbers)
-    logits = (2 if config.logit_softcap is None else 3) * config.vocab_size
-    logits *= min(tokens, rows_at_once(config.vocab_size, config.width))
+    logits = (2 if config.logit_softcap is None else 3) * config.head_rows
+    logits *= min(tokens, rows_at_once(config.head_rows, config.width))
     inside = tokens * ((2 + 2 * KEPT[config.activation]) * _hidden(config) + 2 * config.width)
     return (weights + tokens * kept_numbers(config) + max(logits, inside)) * BYTES
 

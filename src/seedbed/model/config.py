@@ -197,6 +197,10 @@ class ModelConfig:
     tied: bool = False
     """Whether the output head is the embedding matrix."""
 
+    head: Literal["tokens", "score"] = "tokens"
+    """What stands on the residual stream. tokens: scores of the next token. score: one number a position, as a reward
+    model or a critic gives; `seedbed reward` makes such a model."""
+
     initial_std: float | None = None
     """Standard deviation of fresh matrices; 0.02 in GPT-2. Left out: each matrix's input width^-0.5."""
 
@@ -321,6 +325,11 @@ class ModelConfig:
     def has_value_embedding(self, layer: int) -> bool:
         """Of block number `layer`, counted from 0: every second block, the last one among them."""
         return self.value_embeddings and (self.layers - 1 - layer) % 2 == 0
+
+    @property
+    def head_rows(self) -> int:
+        """Numbers that the head gives for a position."""
+        return 1 if self.head == "score" else self.vocab_size
 
     @property
     def layer_kinds(self) -> str:

@@ -16,14 +16,17 @@ import torch
 from torch import Tensor
 
 from seedbed.errors import ConfigError, CorruptionError, DataError
+from seedbed.model.adapters.changes import fold
+from seedbed.model.adapters.folder import OVER, base_of, is_adapter, read_adapter
 from seedbed.model.config import ModelConfig
 from seedbed.model.huggingface.classes import find_class, huggingface_config
 from seedbed.model.huggingface.quantised import carries, quantization_config
 from seedbed.model.importing import CONFIG, import_config, import_folder
-from seedbed.model.linears.layers import of_weights, storages, stored_layers
+from seedbed.model.linears.layers import nf4, of_weights, storages, stored_layers
 from seedbed.model.linears.parts import check_dtypes, check_stored, promised_parts, read_matrices, written_parts
 from seedbed.model.linears.storage import Storage, describe, read_storages
 from seedbed.model.names import OWN, Table, shapes_of_theirs, to_ours, to_theirs
+from seedbed.model.score_head import refuse_score_head
 from seedbed.model.transformer import Transformer, weight_shapes
 from seedbed.model.weights import (
     StoredTensor,
@@ -62,7 +65,10 @@ CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints."""
 TOKENIZER = "tokenizer"
 """Folder of a run's tokenizer."""
-FOR_OTHER_TOOLS = (CONFIG, "generation_config.json")
+ADAPTER = "adapter"
+"""Folder of what a run has made that trained an adapter."""
+GENERATION = "generation_config.json"
+FOR_OTHER_TOOLS = (CONFIG, GENERATION)
 SAMPLING = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p")
 """Of generation_config.json: what a person may prefer otherwise, and other tools alone read."""
 
@@ -104,10 +110,11 @@ def write_model(folder: Path, model: Transformer, tokenizer: Tokenizer, *, input
 
 
 def find_model(path: Path) -> Path:
-    """The model or checkpoint folder that `path` means: itself, a run's model, or the newest checkpoint of a run that
-    has no model yet. Raises DataError when there is none."""
-    if (path / "model" / MANIFEST).is_file():
-        return path / "model"
+    """The model, adapter or checkpoint folder that `path` means: itself, what a run has made, or the newest checkpoint
+    of a run that is not at its end."""
+    for made in ("model", ADAPTER):
+        if (path / made / MANIFEST).is_file():
+            return path / made
     if whole := sorted((path / CHECKPOINTS).glob(f"step_*/{MANIFEST}")):
         return whole[-1].parent
     return path
@@ -127,18 +134,25 @@ def load_model(
     dtype: torch.dtype | str | None = None,
     tokenizer: Tokenizer | None = None,
     learns: bool = False,
+    scores: bool = False,
 ) -> tuple[Transformer, Tokenizer]:
     """The model of a model folder, a run, a checkpoint or a folder of transformers, in evaluation mode, and its
-    tokenizer.
+    tokenizer. Of an adapter: its base with the adapter merged into it.
 
     `dtype`: of the weights; left out, the one they are stored in, and fp32 where layers are in few bits, which take no
     other. `tokenizer`: for a folder of transformers that holds none. `learns`: its weights are to be changed, which
-    those in few bits cannot be. Every byte is checked against the manifest first, where there is one, and what the
-    config promises against what the files hold before memory is taken for it. CorruptionError when a byte has changed,
-    DataError when the folder is none of the four, its parts do not belong together, or it cannot learn.
+    those in few bits cannot be. `scores`: it may be a reward model, which gives no tokens. Every byte is checked
+    against the manifest first, where there is one, and what the config promises against what the files hold before
+    memory is taken for it. CorruptionError when a byte has changed, DataError when the folder is none of the four, its
+    parts do not belong together, or it cannot learn; ConfigError for a reward model that was not asked for.
     """
     folder = find_model(path)
+    if is_adapter(folder):
+        base = base_of(folder)
+        return adapted(folder, *load_model(base, device=device, dtype=dtype, tokenizer=tokenizer, learns=learns))
     model, tokenizer = import_folder(folder, tokenizer) if is_foreign(folder) else _load_own(folder, learns)
+    if not scores:
+        refuse_score_head(model.config, str(folder))
     numbers = None if dtype is None else find_dtype(dtype)
     if stored := storages(model):
         if numbers not in (None, torch.float32):
@@ -147,9 +161,24 @@ def load_model(
     return model.to(device, numbers).eval(), tokenizer
 
 
+def adapted(folder: Path, model: Transformer, tokenizer: Tokenizer) -> tuple[Transformer, Tokenizer]:
+    """A model with the adapter of a folder merged into it, and the tokenizer to use it with, which is the adapter's own
+    if it has one."""
+    if (folder / MANIFEST).is_file():
+        manifest = open_folder(folder, "adapter", verify="all")
+        if manifest.config.get(OVER) == "nf4" and not storages(model):
+            model = nf4(model.float())  # what it was trained over
+        own = Tokenizer.load(folder)
+        _check_token_ids(model.config, own, folder)
+        tokenizer = own
+    return fold(model, read_adapter(folder, model.config)).eval(), tokenizer
+
+
 def find_config(path: Path) -> ModelConfig:
     """The config of the same, without its weights."""
     folder = find_model(path)
+    if is_adapter(folder):
+        return find_config(base_of(folder))
     if is_foreign(folder):
         return import_config(folder)
     open_folder(folder, ("model", "checkpoint"))
@@ -193,6 +222,10 @@ def _checkpoint_weights(folder: Path, manifest: Manifest, config: ModelConfig) -
     from seedbed.model import state  # brings torch.distributed.checkpoint, as slow to import as half of torch
 
     stored = state.weight_state(state.describe_state(folder))
+    if "embedding.weight" not in stored:
+        raise DataError(
+            f"{folder} holds an adapter that is not trained to its end", "Give the same command again: it goes on."
+        )
     check_shapes(weight_shapes(config), {name: tensor.shape for name, tensor in stored.items()}, folder)
     return Weights(stored, lambda: Transformer.of_weights(config, state.read_state(folder, stored)))
 
@@ -236,7 +269,7 @@ def _check_promises(
     promises = _for_other_tools(config, tokenizer, dtype, stored)
     for name in FOR_OTHER_TOOLS:
         if name not in promises and (folder / name).exists():
-            raise DataError(f"{folder / name}: no other tool computes this architecture, so it must not be there")
+            raise DataError(f"{folder / name}: no other tool does that with this model, so it must not be there")
     for name, promised in promises.items():
         said = read_json(folder / name)
         for key, value in promised.items():
@@ -266,6 +299,11 @@ def read_config(folder: Path) -> ModelConfig:
         raise CorruptionError(f"{path}: {error.problem}") from error
 
 
+def read_stored(folder: Path) -> dict[str, Storage]:
+    """How the layers of a model folder are stored that are in few bits, by name; none in most."""
+    return read_storages(folder / EXACT) if (folder / EXACT).is_file() else {}
+
+
 def _check_token_ids(config: ModelConfig, tokenizer: Tokenizer, where: Path) -> None:
     """Raises DataError when the model does not have one row of embeddings for each token id, or means other ids by
     padding, beginning and end."""
@@ -290,7 +328,8 @@ def _for_other_tools(
         return {}
     if stored:
         described["quantization_config"] = quantization_config(config, stored)
-    return dict(zip(FOR_OTHER_TOOLS, (described, generation_config(config, tokenizer)), strict=True))
+    spoken = {GENERATION: generation_config(config, tokenizer)} if config.head == "tokens" else {}
+    return {CONFIG: described, **spoken}
 
 
 def generation_config(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -92,6 +92,12 @@ def _feedforward(model: dict[str, Any]) -> str:
     return f"{model['experts_active']} of {model['experts']} experts{shared} of {model['expert_width']}"
 
 
+def _head(model: dict[str, Any]) -> str:
+    if model["head"] == "score":
+        return "of one score: a reward model or a critic"
+    return "tied" if model["tied"] else "its own"
+
+
 def _as_stored(result: dict[str, Any]) -> str:
     size = result["stored_bytes"]
     return "" if size is None or size > 0.95 * result["weight_bytes"] else f"  ({size / 1e6:,.1f} as they are stored)"
@@ -103,7 +109,7 @@ def _table(result: dict[str, Any], config: InspectConfig) -> str:
     lines = [
         f"{name}: {model['layers']} layers × {model['width']}, {model['heads']} heads of {model['head_width']}"
         f" ({model['kv_heads']} key/value), feed-forward {_feedforward(model)}, vocabulary {model['vocab_size']:,},"
-        f" context {model['context']:,}, head {'tied' if model['tied'] else 'its own'}",
+        f" context {model['context']:,}, head {_head(model)}",
         result["huggingface"] + (f" Its layers are in {result['stored']}." if result["stored"] else ""),
         "",
         "parameters",

@@ -22,6 +22,10 @@ class Layout:
 
     def join(self, parts: Sequence[Tensor], head_width: int) -> Tensor:
         """Their weight, made of ours."""
+        return self.join_outputs(parts, head_width)
+
+    def join_outputs(self, parts: Sequence[Tensor], head_width: int) -> Tensor:
+        """The same of what has a row for each output, however their weight lies."""
         return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
     def split(self, whole: Tensor, shapes: Sequence[Shape], head_width: int) -> list[Tensor]:
@@ -46,7 +50,7 @@ class Transposed(Layout):
 class ByHead(Layout):
     """The rows of each head side by side: query, key and value of the first, then of the second (GPT-NeoX)."""
 
-    def join(self, parts: Sequence[Tensor], head_width: int) -> Tensor:
+    def join_outputs(self, parts: Sequence[Tensor], head_width: int) -> Tensor:
         return torch.stack([part.unflatten(0, (-1, head_width)) for part in parts], dim=1).flatten(0, 2)
 
     def split_outputs(self, whole: Tensor, sizes: Sequence[int], head_width: int) -> list[Tensor]:
@@ -88,6 +92,7 @@ LLAMA: Table = (
     *_row("blocks.{n}.feedforward.down", "model.layers.{n}.mlp.down_proj"),
     *_row("final_norm", "model.norm"),
     *_row("head", "lm_head"),
+    *_row("score", "score"),
 )
 """Arcee's too, which has no gate."""
 
@@ -134,6 +139,7 @@ GPT2: Table = (
     *_row("blocks.{n}.feedforward.down", "transformer.h.{n}.mlp.c_proj", TRANSPOSED),
     *_row("final_norm", "transformer.ln_f"),
     *_row("head", "lm_head"),
+    *_row("score", "score"),
 )
 
 GPT_NEOX: Table = (
@@ -146,6 +152,7 @@ GPT_NEOX: Table = (
     *_row("blocks.{n}.feedforward.down", "gpt_neox.layers.{n}.mlp.dense_4h_to_h"),
     *_row("final_norm", "gpt_neox.final_layer_norm"),
     *_row("head", "embed_out"),
+    *_row("score", "score"),
 )
 
 OWN: Table = ()

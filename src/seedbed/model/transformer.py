@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,9 @@ from seedbed.model.norms import build_norm
 from seedbed.model.positions import Angles, build_positions
 from seedbed.model.recipes import Recipes, remade
 from seedbed.model.skips import build_skips, build_value_embeddings
+
+if TYPE_CHECKING:
+    from seedbed.model.adapters.adapter import Adapter
 
 
 class Block(nn.Module):
@@ -93,7 +97,7 @@ BLOCKS = {"pre": Block, "post": PostNormBlock, "sandwich": Block}
 
 
 class Head(Linear):
-    """From the residual stream to the vocabulary."""
+    """From the residual stream to the vocabulary, or to one number."""
 
     parameter_kind = "head"
     """Its own rate, which `optim.groups` reads here."""
@@ -128,9 +132,14 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(BLOCKS[config.norm_place](config, layer) for layer in layers)
         # After post-norm blocks the residual stream is normalised already.
         self.final_norm = nn.Identity() if config.norm_place == "post" else build_norm(config.width, config)
-        self.head: nn.Module | None = None if config.tied else Head(config.width, config.vocab_size, bias=False)
+        speaks = config.head == "tokens"
+        own_head = speaks and not config.tied
+        self.head: nn.Module | None = Head(config.width, config.vocab_size, bias=False) if own_head else None
+        self.score: nn.Module | None = None if speaks else Head(config.width, 1, bias=False)
         self.softcap = nn.Identity() if config.logit_softcap is None else SoftCap(config.logit_softcap)
         self.attention_path = "auto"
+        self.adapter: Adapter | None = None
+        """What it wears and learns while its own weights rest."""
         self.initialise()
 
     @classmethod
@@ -157,6 +166,7 @@ class Transformer(nn.Module):
             "feedforward.shared.down": own_share * (2 * config.layers) ** -0.5,
             "value_gate.gate": 0.0,
             "head": own_share,
+            "score": own_share,
         }
         for name, module in self.named_modules():
             if isinstance(module, nn.Embedding):
@@ -236,6 +246,12 @@ class Transformer(nn.Module):
         made = {layer: choose(self.attention_path, layer, heads) for layer in dict.fromkeys(masks)}
         return [made[layer] for layer in masks]
 
+    def value(self, x_BTD: Tensor) -> Tensor:
+        """What a score head gives (…) for normed residual vectors (…, D)."""
+        assert self.score is not None  # the config's head is score
+        value_BT: Tensor = self.score(x_BTD).squeeze(-1)
+        return value_BT
+
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores (…, V) over the vocabulary of normed residual vectors (…, D)."""
         return self.softcap(linear(x_BTD, self.embedding.weight) if self.head is None else self.head(x_BTD))
@@ -249,6 +265,11 @@ class Transformer(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of its weights that are no whole numbers; where there are none, fp32, which it then computes in."""
         return next((weight.dtype for weight in self.parameters()), torch.float32)
+
+    @property
+    def moving(self) -> dict[str, nn.Parameter]:
+        """The weights, by name, that training may move: all, or, while it wears an adapter, the adapter's."""
+        return {name: p for name, p in self.named_parameters() if self.adapter is None or p.requires_grad}
 
     @property
     def scores(self) -> Scores:

@@ -152,7 +152,7 @@ def write_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
     if len(shards) == 1:
         files = [WEIGHTS]
     for file, names in zip(files, shards, strict=True):
-        _write_file(folder / file, {name: weights[name].detach().cpu().contiguous() for name in names})
+        write_file(folder / file, {name: weights[name] for name in names})
     if len(shards) > 1:
         total = sum(weight.nbytes for weight in weights.values())
         weight_map = {name: file for file, names in zip(files, shards, strict=True) for name in names}
@@ -172,12 +172,13 @@ def _shards(weights: Mapping[str, Tensor]) -> list[list[str]]:
     return shards
 
 
-def _write_file(file: Path, weights: dict[str, Tensor]) -> None:
+def write_file(file: Path, weights: Mapping[str, Tensor]) -> None:
     """Writes a safetensors file; an error of the operating system, which safetensors tells in words, as an OSError."""
     file.touch()
     mode = file.stat().st_mode  # what this user's files have; safetensors' own are for nobody else
     try:
-        save_file(weights, file, metadata={"format": "pt"})
+        held = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+        save_file(held, file, metadata={"format": "pt"})
         file.chmod(mode)
     except SafetensorError as error:
         number = re.search(r"\(os error (\d+)\)", str(error))

@@ -14,7 +14,10 @@ DERIVED = cast(float, None)
 LIKE_MUON = ("muon", "normuon")
 """Optimizers that move matrices by Muon and the rest by AdamW."""
 
-OF_MUON = ("matrix_rate", "embedding_rate", "head_rate", "vector_rate", "newton_schulz_steps", "polynomial")
+OF_MUON = (
+    *("matrix_rate", "embedding_rate", "head_rate", "vector_rate", "adapter_rate"),
+    *("newton_schulz_steps", "polynomial"),
+)
 """Settings that they alone read."""
 
 RATES = {"matrix_rate": 0.02, "embedding_rate": 0.05, "head_rate": 0.004, "vector_rate": 0.01, "weight_decay": 0.0}
@@ -37,8 +40,8 @@ class ParameterGroup:
     """Parameters with a rate or a decay of their own."""
 
     of: str
-    """embedding, head, matrix or vector; or the name of a parameter, in which * stands for anything: blocks.0.*,
-    *.down.weight."""
+    """embedding, head, matrix, vector or adapter; or the name of a parameter, in which * stands for anything:
+    blocks.0.*, *.down.weight."""
 
     rate: float | None = None
     """Their peak learning rate. Left out: that of their kind."""
@@ -84,6 +87,9 @@ class OptimizerConfig:
     """Peak learning rate of norm weights, biases and other vectors under muon, where AdamW moves them. Left out:
     0.01."""
 
+    adapter_rate: float = 0.001
+    """Peak learning rate of an adapter (LoRA and the like) under muon, where AdamW moves it."""
+
     groups: list[ParameterGroup] = field(default_factory=list)
     """Parameters with a rate or decay of their own, under any optimizer: {of: embedding, rate: 0.003} or {of: "*skip*",
     weight_decay: 0.1}. Where several fit, the last counts."""
@@ -125,7 +131,7 @@ class OptimizerConfig:
     a usual one is then 0.01."""
 
     def __post_init__(self) -> None:
-        positive(self, "rate", "matrix_rate", "embedding_rate", "head_rate", "vector_rate", "epsilon")
+        positive(self, "rate", "matrix_rate", "embedding_rate", "head_rate", "vector_rate", "adapter_rate", "epsilon")
         at_least(self, 0, "weight_decay")
         at_least(self, 1, "newton_schulz_steps")
         between(self, 0, 0.9999, "momentum", "beta1", "beta2")

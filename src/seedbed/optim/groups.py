@@ -17,7 +17,7 @@ from seedbed.optim.lion import Lion
 from seedbed.optim.muon import Muon
 from seedbed.optim.sgd import SGD
 
-KINDS = ("matrix", "embedding", "head", "vector")
+KINDS = ("matrix", "embedding", "head", "vector", "adapter")
 
 
 def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
@@ -65,17 +65,19 @@ def _groups(model: nn.Module, config: OptimizerConfig) -> tuple[list[dict[str, A
     """What Muon moves, and what the other optimizer moves: parameters of one rate and one decay together."""
     kinds = {parameter: kind for kind, found in parameter_kinds(model).items() for parameter in found}
     names = {parameter: name for name, parameter in model.named_parameters()}
+    multiples = _rate_multiples(model)
     _refuse_unfitting(config, names, kinds)
     depth = 1 + max((_block(name) for name in names.values()), default=-1)
     found: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
     for parameter, kind in kinds.items():
         name, by_muon = names[parameter], config.name in LIKE_MUON
         rate: float = getattr(config, f"{kind}_rate" if by_muon else "rate")
-        decay = config.weight_decay if kind in ("matrix", "head") else 0.0
+        decay = config.weight_decay if kind in ("matrix", "head", "adapter") else 0.0
         for own in config.groups:
             if _fits(own, name, kind):
                 rate = rate if own.rate is None else own.rate
                 decay = decay if own.weight_decay is None else own.weight_decay
+        rate *= multiples.get(parameter, 1.0)
         # The embedding is the layer below block 0; the final norm and the head are above them all.
         block = _block(name)
         if kind == "embedding" or block >= 0:
@@ -86,6 +88,15 @@ def _groups(model: nn.Module, config: OptimizerConfig) -> tuple[list[dict[str, A
         for (by_muon, rate, decay), parameters in found.items()
     ]
     return [group for by_muon, group in groups if by_muon], [group for by_muon, group in groups if not by_muon]
+
+
+def _rate_multiples(model: nn.Module) -> dict[nn.Parameter, float]:
+    """What modules say by `rate_multiples`, by the names of their parameters: those move so many times as fast."""
+    return {
+        module.get_parameter(name): multiple
+        for module in model.modules()
+        for name, multiple in getattr(module, "rate_multiples", {}).items()
+    }
 
 
 def _fits(own: ParameterGroup, name: str, kind: str) -> bool:
@@ -109,11 +120,11 @@ def _block(name: str) -> int:
 
 
 def parameter_kinds(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """The parameters that ask for a gradient, as "embedding", "head", "vector" (norm weights and other one-dimensional
-    ones) or "matrix".
+    """The parameters that ask for a gradient, as "embedding", "head", "adapter", "vector" (norm weights and other
+    one-dimensional ones) or "matrix".
 
     What a parameter is follows from the module that holds it, not from its name, which wrappers change: an embedding
-    is an `nn.Embedding`, a head says so by its `parameter_kind`.
+    is an `nn.Embedding`, a head or an adapter says so by its `parameter_kind`.
     """
     kinds: dict[str, list[nn.Parameter]] = {kind: [] for kind in KINDS}
     seen: set[nn.Parameter] = set()

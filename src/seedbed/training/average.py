@@ -6,7 +6,7 @@ Averaging takes the noise of the last steps away, as a falling rate does (Hägel
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,12 @@ class WeightAverage:
     It is free of bias: after n steps the newest weights have the share (1 − d)/(1 − dⁿ), which is 1 after the first.
     """
 
-    def __init__(self, model: nn.Module, config: AverageConfig, steps: int):
+    def __init__(self, weights: Mapping[str, nn.Parameter], config: AverageConfig, steps: int):
         """`steps`: of the whole run."""
         self.decay = config.decay
         self.begins = round(config.after * steps)
         """Steps that are left out."""
-        self.weights = dict(model.named_parameters())
+        self.weights = weights
         self.tensors = {f"average.{name}": weight.detach().clone() for name, weight in self.weights.items()}
         """By their names in a checkpoint."""
 

@@ -66,6 +66,10 @@ class Objective(Protocol[B_contra]):
     def report(self, tally: Tally) -> dict[str, float]:
         """Metrics of what has been added up; "loss" among them."""
 
+    def judge(self, metrics: Mapping[str, float]) -> float:
+        """What says which validation is the best, of its metrics: the lower, the better."""
+        return metrics["loss"]
+
 
 class TargetTokens(Objective[TokenBatch]):
     """Cross-entropy of each target token at the position where the batch asks for it, in nats. In training a mixture of

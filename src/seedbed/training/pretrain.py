@@ -21,6 +21,7 @@ from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.model.depth import table
 from seedbed.model.folder import find_model, load_model
+from seedbed.model.score_head import refuse_score_head
 from seedbed.model.transformer import Transformer
 from seedbed.model.vocabulary import grow_vocabulary
 from seedbed.tokenizers.tokenizer import Tokenizer
@@ -149,6 +150,7 @@ def _reference(folder: Path, tokens: Tokens, model: ModelConfig, length: int) ->
 
 def _refuse_objective(objective: str, model: ModelConfig) -> None:
     """ConfigError when a model cannot learn so."""
+    refuse_score_head(model)
     if objective == "masked" and model.causal:
         raise ConfigError(
             "the objective masked needs a model that reads both ways, and model.causal is true",

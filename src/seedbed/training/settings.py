@@ -25,6 +25,9 @@ C = TypeVar("C", bound=StageConfig)
 CONFIG = "config.yaml"
 """In a run's folder: its exact settings, its budget as a number of steps."""
 
+REFERENCE = "reference"
+"""In a run's folder: what the model as it began makes of the data, of runs that compare with it."""
+
 FREE = (
     *("device", "devices", "parallel", "shard_group", "tensor_parallel", "micro_batch"),
     *("log_every", "recompute", "checkpoint"),
@@ -52,8 +55,9 @@ def check_beginning(config: StageConfig) -> None:
         raise ConfigError(problem, "Give --train.steps, --train.epochs or --train.minutes.")
     if (config.out / CONFIG).exists() or not config.out.is_dir():
         return
-    # A run that died before it had settings may have begun its log, and found out what it owes to an old text.
-    if any(not entry.name.startswith(".") and entry.name not in (LOG, FISHER) for entry in config.out.iterdir()):
+    # A run that died before it had settings may have begun its log, and found out what it is to be compared with.
+    before = (LOG, FISHER, REFERENCE)
+    if any(not entry.name.startswith(".") and entry.name not in before for entry in config.out.iterdir()):
         raise ConfigError(f"{config.out} is not empty and holds no run", "Choose another --out.")
 
 

@@ -15,8 +15,9 @@ from typing import Any, Literal, TypeVar
 from seedbed.data.batches.batch import BatchSource
 from seedbed.devices import choose_device, gemm_peak, peak_memory_mb, set_determinism
 from seedbed.model.accounting import count_parameters, training_flops
+from seedbed.model.adapters.saving import save_adapter
 from seedbed.model.config import ModelConfig
-from seedbed.model.folder import TOKENIZER, save_model
+from seedbed.model.folder import ADAPTER, TOKENIZER, save_model
 from seedbed.model.huggingface.classes import describe_class, find_class
 from seedbed.model.transformer import Transformer
 from seedbed.runs import (
@@ -165,16 +166,18 @@ def _run(stage: Stage, config: C, run: Path, observers: Sequence[Observer]) -> d
         result |= _metrics(trainer, selected)
         whole = trainer.parallel.whole_model()
         assert whole is not None  # this process leads
-        save_model(
-            run / "model",
+        made = ADAPTER if whole.adapter else "model"
+        save = save_adapter if whole.adapter else save_model
+        save(
+            run / made,
             whole,
             stage.tokenizer,
             inputs=stage.hashes,
-            card=_card(stage, trainer.model.config, result, run),
+            card=_card(stage, whole, result, run),
             overwrite=True,
         )
-        result |= {"model": str(run / "model"), "selected_step": selected}
-        card = _card(stage, trainer.model.config, result, run)
+        result |= {made: str(run / made), "selected_step": selected}
+        card = _card(stage, whole, result, run)
         if chart := loss_chart(trainer.metrics.records(), stage.name):
             write_atomic(run / LOSS_PICTURE, chart)
             card["Loss"] = f"![Loss over the steps]({LOSS_PICTURE})"
@@ -295,21 +298,36 @@ def _metrics(trainer: Trainer[Any], step: int) -> dict[str, float]:
     return newest
 
 
-def _card(stage: Stage, model: ModelConfig, result: Mapping[str, Any], run: Path) -> dict[str, str]:
+def _card(stage: Stage, model: Transformer, result: Mapping[str, Any], run: Path) -> dict[str, str]:
     lines = [
         f"- {words.name(key)}: {words.value(value)}"
         for key, value in result.items()
         if key in ("steps", "units", "val_loss", "val_bits_per_byte")
     ]
-    parameters = count_parameters(model).total
-    use = f"`seedbed {'generate' if model.causal else 'inspect'} --model {shlex.quote(str(run))}"
-    use += ' --prompt "Once"`' if model.causal else "`"
-    if find_class(model) is not None:
-        use += f', or, in transformers, `AutoModelForCausalLM.from_pretrained("{run / "model"}")`'
-    what = f"A language model of {parameters:,} parameters, made by `seedbed {stage.name}`."
     return {
-        "What": f"{what} {describe_class(model)}",
+        "What": _what(stage, model),
         "Measured": "\n".join(lines),
         "Made from": "\n".join(f"- {name}: `{path}`" for name, path in stage.inputs.items()),
-        "Use": f"{use}.",
+        "Use": _use(model, run),
     }
+
+
+def _what(stage: Stage, model: Transformer) -> str:
+    if model.adapter is not None:
+        parameters = sum(parameter.numel() for parameter in model.moving.values())
+        what = f"An adapter ({model.adapter.method}) of {parameters:,} parameters over a language model of"
+        return f"{what} {count_parameters(model.config).total:,}, made by `seedbed {stage.name}`."
+    kind = "language" if model.config.head == "tokens" else "reward"
+    what = f"A {kind} model of {count_parameters(model.config).total:,} parameters, made by `seedbed {stage.name}`."
+    return f"{what} {describe_class(model.config)}"
+
+
+def _use(model: Transformer, run: Path) -> str:
+    speaks = model.config.head == "tokens"
+    goes_on = model.config.causal and speaks
+    use = f"`seedbed {'generate' if goes_on else 'inspect'} --model {shlex.quote(str(run))}"
+    use += ' --prompt "Once"`' if goes_on else "`"
+    if model.adapter is None and find_class(model.config) is not None:
+        opener = "AutoModelForCausalLM" if speaks else "AutoModelForSequenceClassification"
+        use += f', or, in transformers, `{opener}.from_pretrained("{run / "model"}")`'
+    return f"{use}."

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from seedbed.errors import CorruptionError
 from seedbed.model.state import MODEL, describe_state, read_state, weight_state
-from seedbed.model.transformer import Transformer, weight_shapes
+from seedbed.model.transformer import Transformer
 from seedbed.model.weights import StoredTensor, check_shapes
 from seedbed.optim.state import state_shapes
 from seedbed.training.parallel.parallel import Parallel, in_place_of, local
@@ -26,7 +26,7 @@ NOT_READ = re.compile(r"random\.(cpu|cuda)(:\d+)?")
 
 def tensors_of(model: Transformer, optimizers: list[Optimizer], parallel: Parallel) -> dict[str, Tensor]:
     """Everything of this process that has to be the same bit for bit after a resume, by name."""
-    tensors = {MODEL + name: parameter.detach() for name, parameter in model.named_parameters()}
+    tensors = {MODEL + name: parameter.detach() for name, parameter in model.moving.items()}
     for name, parameter in model.named_parameters():
         moved = parallel.moved(parameter)
         for optimizer in optimizers:
@@ -44,10 +44,10 @@ def load_tensors(
     """
     stored = describe_state(folder)
     weights = {name: tensor.shape for name, tensor in weight_state(stored).items()}
-    check_shapes(weight_shapes(model.config), weights, folder)
+    check_shapes({name: tuple(weight.shape) for name, weight in model.moving.items()}, weights, folder)
     if missing := [name for name in further if name not in stored]:
         raise CorruptionError(f"{folder} does not hold {missing[0]}")
-    targets = {MODEL + name: parameter for name, parameter in model.named_parameters()} | dict(further)
+    targets = {MODEL + name: parameter for name, parameter in model.moving.items()} | dict(further)
     rooms = {name: Room(tuple(tensor.shape), _like(tensor)) for name, tensor in targets.items()}
     rooms |= _rooms_of_state(folder, stored, model, optimizers, parallel)
     _refuse_strangers(folder, stored, rooms, model, parallel)

@@ -109,7 +109,7 @@ class Trainer(Generic[B]):
             compile_blocks(model)
         if config.recompute != "none":
             recompute_blocks(model, config.recompute)
-        self.average = WeightAverage(model, config.average, self.steps) if config.select == "average" else None
+        self.average = WeightAverage(model.moving, config.average, self.steps) if config.select == "average" else None
         self.display = display
         self.checkpoints = Checkpoints(run, inputs, self.parallel)
         self.run = run
@@ -375,7 +375,7 @@ class Trainer(Generic[B]):
     def record_validation(self) -> bool:
         """Validates and notes it; whether it is the best so far."""
         metrics = self.validate()
-        progress, loss = self.progress, metrics["loss"]
+        progress, loss = self.progress, self.objective.judge(metrics)
         improved = math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss)
         improved = (
             improved and not progress.skipped_in_row

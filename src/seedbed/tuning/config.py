@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from seedbed.configuration import at_least, between
 from seedbed.errors import ConfigError
+from seedbed.model.adapters.config import LoraConfig
 from seedbed.optim.config import OptimizerConfig
 from seedbed.training.config import StageConfig
 
@@ -55,12 +56,43 @@ class ReplayConfig:
         return {"share": "without tokens"} if self.tokens is None else {}
 
 
+Method = Literal["full", "lora", "dora", "qlora"]
+LORA_METHODS = ("lora", "dora", "qlora")
+
+
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(StageConfig):
-    """Teaches a model to answer, from conversations: only what the assistant says is learned, every weight moves."""
+class TuningConfig(StageConfig):
+    """What a stage is told that begins with a model that there is: which of its weights move, or what it wears."""
 
     model: Path
     """Model folder (ours or one of transformers), run or checkpoint to begin with."""
+
+    method: Method = "full"
+    """full: every weight moves. The others leave the model as it is and train an adapter, a small folder in peft's
+    format. lora: two small matrices beside some layers. dora: LoRA that learns the length of each row by itself.
+    qlora: LoRA over the model in NF4, an eighth as large (Dettmers et al. 2023)."""
+
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Of lora, dora and qlora."""
+
+    def __post_init__(self) -> None:
+        if self.method == "qlora" and self.train.parallel == "fsdp":
+            raise ConfigError("train.parallel fsdp divides weights, and those of qlora are in few bits", "Take ddp.")
+
+    def unused(self) -> dict[str, str]:
+        """What is for another method."""
+        found: dict[str, str] = {}
+        if self.method not in LORA_METHODS:
+            found |= {f"lora.{item.name}": f"under the method {self.method}" for item in fields(LoraConfig)}
+        return found
+
+    def resolve(self) -> Self:
+        return replace(super().resolve(), lora=self.lora.resolve())
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(TuningConfig):
+    """Teaches a model to answer, from conversations: only what the assistant says is learned."""
 
     data: Path
     """Conversations, .json, .jsonl, .csv, .tsv or .parquet, one file or those of a glob ('parts/train-*.parquet'): rows
@@ -99,13 +131,31 @@ class FinetuneConfig(StageConfig):
     """Tokens of a row that conversations are packed into. Left out: the model's context, at most 512."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(self, 2, "length")
         between(self, 0, 0.5, "validation_fraction")
+        if self.resize_vocabulary and self.method != "full":
+            raise ConfigError("an adapter leaves embeddings as they are: resize_vocabulary is for the method full")
         if self.train.horizon is not None:
             raise ConfigError(
                 "train.horizon is a budget of pretrain alone", "Give --train.steps, --train.epochs or --train.minutes."
             )
 
     def unused(self) -> dict[str, str]:
-        """A share that is not kept apart."""
-        return {"validation_fraction": "beside validation"} if self.validation is not None else {}
+        """A share that is not kept apart, and what is for another method."""
+        found = {"validation_fraction": "beside validation"} if self.validation is not None else {}
+        return found | super().unused()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FuseConfig:
+    """Makes one model of a base and an adapter, which then needs neither."""
+
+    adapter: Path
+    """A folder in peft's file format, or a run that trained one."""
+
+    out: Path
+    """Model folder to write."""
+
+    model: Path | None = None
+    """The base: model folder, run or checkpoint. Left out: the one that the adapter names."""

@@ -19,7 +19,7 @@ from seedbed.data.conversations import Example, read_conversations
 from seedbed.data.rows import naming, row_files, row_name
 from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, DataError
-from seedbed.model.folder import find_model, load_model, tell_unfinished
+from seedbed.model.folder import find_model, tell_unfinished
 from seedbed.model.transformer import Transformer
 from seedbed.model.vocabulary import grow_vocabulary
 from seedbed.progress import progress
@@ -28,9 +28,9 @@ from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.objective import NextToken, refuse_both_ways
 from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.launch import in_parallel
-from seedbed.training.precision import MASTER
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 from seedbed.tuning.config import FinetuneConfig
+from seedbed.tuning.equipment import equipped, load_base
 
 Named = tuple[str, Example]
 """What is learned from, behind the name of its file and row."""
@@ -38,7 +38,7 @@ Named = tuple[str, Example]
 
 @in_parallel
 def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict[str, Any]:
-    """Fine-tunes every weight of a model; returns the result that `result.json` holds.
+    """Fine-tunes a model, or an adapter over it; returns the result that `result.json` holds.
 
     `observers` watch it beside those that the config asks for.
     """
@@ -76,7 +76,7 @@ def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict
         inputs["replay"] = config.replay.tokens
 
     def starting_model() -> Transformer:
-        return _initial(config)[0]
+        return equipped(_initial(config)[0], config)
 
     stage = Stage(
         name="finetune",
@@ -99,7 +99,7 @@ def _initial(config: FinetuneConfig) -> tuple[Transformer, Tokenizer]:
     """The model to begin with and the tokenizer to go on with. ConfigError for another one than the model's own, unless
     its vocabulary may grow."""
     tokenizer = None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
-    model, own = load_model(config.model, dtype=MASTER, tokenizer=tokenizer, learns=True)
+    model, own = load_base(config, tokenizer)
     if tokenizer is None:
         return model, own
     if tokenizer.chat_template is None and own.chat_template is not None:

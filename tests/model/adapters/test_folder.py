@@ -87,7 +87,7 @@ def test_a_rank_that_the_weights_do_not_have_is_refused(folder):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *[("use_dora", True), ("bias", "all"), ("modules_to_save", ["lm_head"]), ("rank_pattern", {"q_proj": 2})],
+        *[("bias", "all"), ("modules_to_save", ["lm_head"]), ("rank_pattern", {"q_proj": 2})],
         *[("alpha_pattern", {"q_proj": 2}), ("lora_bias", True), ("layer_replication", [[0, 1]])],
         *[("init_lora_weights", "pissa_niter_4"), ("trainable_token_indices", [1]), ("what_nobody_knows_yet", 1)],
     ],
@@ -95,6 +95,18 @@ def test_a_rank_that_the_weights_do_not_have_is_refused(folder):
 def test_what_would_change_the_result_is_refused_by_name(folder, key, value):
     reconfigured(folder, **{key: value})
     assert f"adapter_config.json: {key} is " in refused(folder)
+
+
+def test_dora_without_the_lengths_of_rows_is_refused(folder):
+    reconfigured(folder, use_dora=True)
+    assert "lora_magnitude_vector is missing" in refused(folder)
+    lengths = {f"base_model.model.model.layers.{n}.self_attn.o_proj.lora_magnitude_vector": 5 for n in range(2)}
+
+    def of_output(weights):
+        return {name: weight for name, weight in weights.items() if "o_proj" in name}
+
+    rewritten(folder, lambda weights: of_output(weights) | {name: torch.ones(size) for name, size in lengths.items()})
+    assert "o_proj has shape (5,), the layer 32 outputs" in refused(folder)
 
 
 @pytest.mark.parametrize(

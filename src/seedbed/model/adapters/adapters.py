@@ -11,18 +11,21 @@ from torch import nn
 
 from seedbed.errors import DataError
 from seedbed.model.adapters.adapted import Adapted, Change, Moment, Wearers
-from seedbed.model.adapters.folder import LowRank
+from seedbed.model.adapters.changes import Change as WeightChange
+from seedbed.model.adapters.changes import LowRank
 from seedbed.model.packed.adapted import PackedAdapted
 from seedbed.model.packed.attention import PackedAttention
 from seedbed.model.packed.feedforward import PackedFeedForward
 from seedbed.model.transformer import Transformer
 from seedbed.native.library import available
 
+ALONE = "Open the model with it alone, merged: --adapter on the command line, seedbed.load(ADAPTER) in Python."
+
 
 class Adapters:
     """Those that rows of a pass may wear."""
 
-    def __init__(self, model: Transformer, adapters: Mapping[str, Mapping[str, LowRank]]):
+    def __init__(self, model: Transformer, adapters: Mapping[str, Mapping[str, WeightChange]]):
         """Puts an `Adapted` into the place of each layer of a model, packed or not, that one of them changes."""
         self.numbers = {name: number for number, name in enumerate(adapters)}
         self.moment = Moment()
@@ -31,6 +34,8 @@ class Adapters:
         changes: dict[tuple[nn.Module, str], list[Change]] = defaultdict(list)
         for name, layers in adapters.items():
             for layer, added in layers.items():
+                if not isinstance(added, LowRank) or added.magnitude_O is not None:
+                    raise DataError(f"{name} does more than to add: rows beside others cannot wear it", ALONE)
                 parent, attribute, first = _place(model, layer)
                 up_OR = (added.up_OR.double() * added.scale).to(model.device, model.dtype)
                 changes[parent, attribute].append(

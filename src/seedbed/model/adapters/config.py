@@ -1,70 +1,59 @@
-"""What an adapter's `adapter_config.json` says. No torch here."""
+"""How a model is adapted while its own weights rest. No torch here."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, replace
 from math import sqrt
-from pathlib import Path
+from typing import Self, cast
 
-from seedbed.errors import CorruptionError, DataError
-from seedbed.runs import json_name, make_record, read_json
+from seedbed.configuration import between, positive
+from seedbed.errors import ConfigError
 
-CONFIG = "adapter_config.json"
 MOST_RANK = 1024
 """The product of two matrices of a higher one is no small change any more."""
-OF_NO_CONSEQUENCE = {
-    *("peft_type", "peft_version", "task_type", "auto_mapping", "inference_mode"),
-    *("base_model_name_or_path", "revision"),
-    # The weights that are there say which layers have some.
-    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
-    # Of training.
-    *("lora_dropout", "eva_config", "corda_config", "lora_ga_config"),
-    # Both matrices lie alike for every layer. The rest belongs to what is refused.
-    *("fan_in_fan_out", "megatron_core", "qalora_group_size", "runtime_config"),
-}
-BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
-"""Of `init_lora_weights`: those that leave the base's own weights as they are."""
-MERGE = "Merge it into its model: peft's merge_and_unload(), then save_pretrained()."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """What decides the result, by the names of the file."""
+    """A product of two small matrices beside large ones (Hu et al. 2021, arXiv:2106.09685)."""
 
-    r: int
-    """Rank: rows of the one matrix, columns of the other."""
+    rank: int = 8
+    """Rows of the one small matrix, columns of the other: how much the change can hold."""
 
-    lora_alpha: float
-    use_rslora: bool = False
+    alpha: float = cast(float, None)
+    """The product is multiplied with alpha / rank. Left out: twice the rank."""
+
+    dropout: float = 0.0
+    """Share of the inputs that the small matrices do not see in training."""
+
+    targets: list[str] = field(default_factory=lambda: ["query", "value"])
+    """Layers that it changes, by the ends of their names, or whole ones, in which * stands for anything: down,
+    "attention.*", "blocks.0.*", "*"."""
+
+    rank_stabilized: bool = False
+    """rsLoRA: multiplied with alpha / √rank, so that a higher rank does not learn more slowly (Kalajdzievski 2023,
+    arXiv:2312.03732)."""
+
+    up_rate: float = 1.0
+    """LoRA+: the matrix that begins at nought moves so many times as fast as the other; 16 is usual (Hayou et al. 2024,
+    arXiv:2402.12354)."""
+
+    def __post_init__(self) -> None:
+        between(self, 1, MOST_RANK, "rank")
+        positive(self, "alpha", "up_rate")
+        between(self, 0, 0.95, "dropout")
+        _some(self.targets)
+
+    def resolve(self) -> Self:
+        """With alpha filled in where it is left out."""
+        return self if self.alpha is not None else replace(self, alpha=2.0 * self.rank)
 
     @property
     def scale(self) -> float:
-        """What the product of both matrices is multiplied with: alpha / rank (Hu et al. 2021, arXiv:2106.09685, §4.1),
-        or alpha / √rank (Kalajdzievski 2023, arXiv:2312.03732)."""
-        return self.lora_alpha / (sqrt(self.r) if self.use_rslora else self.r)
+        """What the product of both matrices is multiplied with."""
+        return self.resolve().alpha / (sqrt(self.rank) if self.rank_stabilized else self.rank)
 
 
-def read_config(folder: Path) -> LoraConfig:
-    """Of an adapter's folder. DataError, naming the key, for whatever would change the result and is not computed here:
-    DoRA, biases, modules saved whole, other methods than LoRA."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise DataError(f"{folder} is no adapter: it holds no {CONFIG}", "Give a folder that peft has saved.")
-    values = read_json(path)
-    if values.get("peft_type") != "LORA":
-        raise DataError(f"{path}: peft_type is {json_name(values.get('peft_type'))}, seedbed serves LORA", MERGE)
-    own = [field.name for field in fields(LoraConfig)]
-    for key, value in values.items():
-        if key == "init_lora_weights":
-            harmless = value in BEGINNINGS
-        else:
-            harmless = key in own or key in OF_NO_CONSEQUENCE or not value or (key, value) == ("bias", "none")
-        if not harmless:
-            raise DataError(f"{path}: {key[:60]} is {json_name(value)}, which seedbed does not serve", MERGE)
-    for key in ("r", "lora_alpha"):
-        if key not in values:
-            raise CorruptionError(f"{path}: {key} is missing")
-    config = make_record(LoraConfig, {key: values[key] for key in own if key in values}, f"{path}: ")
-    if not 1 <= config.r <= MOST_RANK:
-        raise DataError(f"{path}: r must be between 1 and {MOST_RANK:,}, got {config.r}")
-    return config
+def _some(targets: list[str]) -> None:
+    if not targets:
+        raise ConfigError("targets is empty: nothing would learn", 'Give such as [query, value], or ["*"] for all.')

@@ -24,10 +24,13 @@ CLASSES = (
     *(MIXTRAL_CLASS, QWEN3_MOE_CLASS, DOTS1_CLASS),
 )
 """Asked in this order."""
+SCORING = {peer.name: scoring for peer in CLASSES if (scoring := peer.scoring())}
+"""The classes that have a score in place of the vocabulary, by the name of the class of the same blocks."""
+ALL = (*CLASSES, *SCORING.values())
 NOT_COMPARED = {
     *("dtype", "torch_dtype", "initializer_range", "use_cache", "attention_dropout", "hidden_dropout", "resid_pdrop"),
     *("embd_pdrop", "attn_pdrop", "pad_token_id", "bos_token_id", "eos_token_id"),
-    *("router_aux_loss_coef", "output_router_logits"),
+    *("router_aux_loss_coef", "output_router_logits", "id2label", "label2id"),
     # Read, or refused, where they are read.
     *("rope_parameters", "rope_scaling", "rope_theta", "rotary_emb_base", "sliding_window", "max_window_layers"),
     *("mlp_only_layers", "layer_types"),
@@ -39,7 +42,7 @@ NOT_COMPARED = {
 
 def find_class(config: ModelConfig) -> PeerClass | None:
     """The class that computes a resolved config, or None."""
-    return next((peer for peer in CLASSES if not peer.missing(config)), None)
+    return next((peer for peer in ALL if not peer.missing(config)), None)
 
 
 def find_table(config: ModelConfig) -> Table:
@@ -50,7 +53,8 @@ def find_table(config: ModelConfig) -> Table:
 
 def what_no_class_has(config: ModelConfig) -> tuple[PeerClass, list[str]]:
     """The nearest class, and which choices of the config it lacks."""
-    alike = [peer for peer in CLASSES if ("experts" in peer.choices) == bool(config.experts)]
+    classes = CLASSES if config.head == "tokens" else SCORING.values()
+    alike = [peer for peer in classes if ("experts" in peer.choices) == bool(config.experts)]
     nearest = min(alike, key=lambda peer: len(peer.missing(config)))
     return nearest, nearest.missing(config)
 
@@ -85,6 +89,7 @@ def huggingface_config(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any
         "tie_word_embeddings": config.tied,
         "use_cache": True,
         "vocab_size": config.vocab_size,
+        **({"id2label": {"0": "score"}, "label2id": {"score": 0}} if config.head == "score" else {}),
         **peer.write(config),
     }
 
@@ -95,14 +100,15 @@ def read_huggingface_config(values: Values) -> tuple[ModelConfig, PeerClass]:
     SeedbedError, naming the key, for another class and for a choice that seedbed does not have.
     """
     named = values.get("architectures")
-    peer = next((peer for peer in CLASSES if named == [peer.name]), None)
+    peer = next((peer for peer in ALL if named == [peer.name]), None)
     if peer is None:
-        raise DataError(f"architectures is {named}, seedbed knows {', '.join(peer.name for peer in CLASSES)}")
+        raise DataError(f"architectures is {named}, seedbed knows {', '.join(peer.name for peer in ALL)}")
     values = {**peer.defaults, **values}
     try:
         ours = {
             "vocab_size": values["vocab_size"],
             "tied": values.get("tie_word_embeddings", False),
+            "head": "tokens" if peer in CLASSES else "score",
             **{f"{name}_id": _special_id(values, name) for name in ("pad", "bos", "eos")},
             **peer.read(values),
         }

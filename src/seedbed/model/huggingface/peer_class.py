@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from seedbed.model.config import NO_EXPERTS, ModelConfig
-from seedbed.model.names import Table
+from seedbed.model.names import DOTS1, Table
 
 ANY_CLASS_HAS = (
     *(
@@ -57,6 +58,13 @@ class PeerClass:
     """Whether each layer may have a sliding window."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """What it takes for granted where a config.json is silent."""
+
+    def scoring(self) -> PeerClass | None:
+        """The class of the same blocks under one score; None where there is none."""
+        if self.table is DOTS1:
+            return None
+        name = re.sub("ForCausalLM$|LMHeadModel$", "ForSequenceClassification", self.name)
+        return replace(self, name=name, choices={**self.choices, "head": ("score",)})
 
     def missing(self, config: ModelConfig) -> list[str]:
         """The choices of a resolved config that it does not have, as "norm_place post"."""

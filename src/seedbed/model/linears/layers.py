@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from seedbed.errors import DataError
 from seedbed.model.config import ModelConfig
@@ -29,6 +31,7 @@ from seedbed.model.transformer import Transformer
 
 MATRICES: Mapping[str, type[Matrix]] = {"int8": Int8Matrix, "int4": Int4Matrix, "nf4": NF4Matrix}
 """By scheme."""
+NF4 = Storage(scheme="nf4")
 
 
 class StoredLayer(nn.Module):
@@ -55,7 +58,24 @@ class StoredLinear(StoredLayer):
         self.out_features, self.in_features = matrix.shape
 
     def forward(self, x_D: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and x_D.requires_grad:
+            out_O: Tensor = _Product.apply(x_D, self.matrix, self.bias_O)
+            return out_O
         return linear(x_D, self.weight, self.bias_O)
+
+
+class _Product(torch.autograd.Function):
+    """The matrix is made again in the backward pass, where it would otherwise be kept whole."""
+
+    @staticmethod
+    def forward(ctx: Any, x_D: Tensor, matrix: Matrix, bias_O: Tensor | None) -> Tensor:
+        ctx.matrix = matrix
+        return linear(x_D, matrix.dense(), bias_O)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_O: Tensor) -> tuple[Tensor | None, ...]:
+        return linear(gradient_O, ctx.matrix.dense().to(gradient_O.dtype).T), None, None
 
 
 class StoredEmbedding(StoredLayer):
@@ -125,6 +145,24 @@ def quantise(model: Transformer) -> Transformer:
     if model.head is None:
         model.head = _linear(Int8Matrix.of(model.embedding.weight.detach(), W8A8))
     return model
+
+
+def nf4(model: Transformer) -> Transformer:
+    """The same model with NF4 matrices in the place of all that may be stored so, tables among them. They rest."""
+    for name, layer in storable(model).items():
+        bias_O = None if (bias := getattr(layer, "bias", None)) is None else bias.detach()
+        put(model, name, NF4Matrix.of(layer.weight.detach(), NF4), bias_O)
+    return model
+
+
+def made_whole(model: Transformer) -> Transformer:
+    """The model whose weights are those that the bits of this one stand for."""
+    weights: dict[str, Tensor] = {name: weight.detach() for name, weight in model.named_parameters()}
+    for name, layer in stored_layers(model).items():
+        weights[f"{name}.weight"] = layer.matrix.dense()
+        if layer.bias_O is not None:
+            weights[f"{name}.bias"] = layer.bias_O
+    return Transformer.of_weights(model.config, weights).train(model.training)
 
 
 def of_weights(

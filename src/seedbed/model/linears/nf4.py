@@ -57,7 +57,16 @@ class NF4Matrix(Matrix):
         return cls(pairs[:, 0] << 4 | pairs[:, 1], outer_codes_K, outer_L, mean[None], tuple(weight.shape), storage)
 
     def dense(self) -> Tensor:
-        return self._made(torch.arange(prod(self.shape), device=self.packed.device)).view(self.shape)
+        values_C = torch.tensor(VALUES, device=self.packed.device)
+        # Both numbers of a byte at once: little is held beside the matrix while it is made.
+        pairs = torch.stack([values_C.repeat_interleave(16), values_C.repeat(16)], dim=1)
+        values_M = pairs[self.packed.int()].flatten()[: prod(self.shape)]
+        most_K = self._most()
+        whole = len(values_M) // BLOCK * BLOCK
+        values_M[:whole].view(-1, BLOCK).mul_(most_K[: whole // BLOCK, None])
+        if whole < len(values_M):
+            values_M[whole:].mul_(most_K[-1])
+        return values_M.view(self.shape)
 
     def rows(self, numbers: Tensor) -> Tensor:
         width = self.shape[-1]
@@ -67,11 +76,12 @@ class NF4Matrix(Matrix):
         """The numbers at some places in the order of the matrix."""
         pairs, blocks = self.packed[places // 2], places // BLOCK
         codes = torch.where(places % 2 == 0, pairs >> 4, pairs & 15)
-        values_C, outer_C = (table.to(places.device) for table in (torch.tensor(VALUES), dynamic_values()))
-        most_K = (
-            outer_C[self.most_K.int()] * self.outer_L.repeat_interleave(OUTER_BLOCK)[: len(self.most_K)] + self.mean
-        )
-        return values_C[codes.int()] * most_K[blocks]
+        return torch.tensor(VALUES, device=places.device)[codes.int()] * self._most()[blocks]
+
+    def _most(self) -> Tensor:
+        """What blocks are multiplied with (K)."""
+        outer_C = dynamic_values().to(self.most_K.device)
+        return outer_C[self.most_K.int()] * self.outer_L.repeat_interleave(OUTER_BLOCK)[: len(self.most_K)] + self.mean
 
     def parts(self) -> dict[str, Tensor]:
         return {

@@ -154,7 +154,11 @@ class Sharded(Replicas):
             whole = held.full_tensor() if isinstance(held, DTensor) else held
             if self.world.leads:
                 weights[name] = whole.cpu()
-        return Transformer.of_weights(self.model.config, weights) if self.world.leads else None
+        if not self.world.leads:
+            return None
+        adapter = self.model.adapter
+        build = Transformer.of_weights if adapter is None else adapter.of_weights
+        return build(self.model.config, weights)
 
 
 def _is_piece(tensor: Tensor) -> bool:

@@ -1,0 +1,110 @@
+"""Reward models at work: conversations in, scores out; one model, or several that are asked together.
+
+Shape suffixes: C conversations, R reward models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seedbed.alignment.answers import encode_steps
+from seedbed.alignment.completions import collate
+from seedbed.alignment.scores import completion_scores, target_scores
+from seedbed.errors import ConfigError, DataError
+from seedbed.model.folder import load_model
+from seedbed.model.transformer import Transformer
+from seedbed.tokenizers.chat import Encoded, encode_conversation
+from seedbed.tokenizers.tokenizer import Tokenizer
+
+Conversation = Sequence[Mapping[str, Any]]
+"""Messages, the last of them the assistant's: what is scored."""
+
+
+class RewardModel:
+    """A model that `seedbed reward` made, or one of transformers' …ForSequenceClassification with one label."""
+
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, *, at_once: int = 16):
+        """`at_once`: conversations in one pass. ConfigError for a model that gives no scores."""
+        if model.config.head != "score":
+            raise ConfigError(
+                "the model gives tokens, no scores", "Make a reward model of it: seedbed reward --model …"
+            )
+        self.model, self.tokenizer, self.at_once = model.eval(), tokenizer, at_once
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | torch.device = "cpu") -> Self:
+        """From a run, a checkpoint or a model folder."""
+        return cls(*load_model(Path(path), device=device, scores=True))
+
+    def score(self, conversations: Sequence[Conversation]) -> list[float]:
+        """The score of the last reply of each conversation. DataError, with its number, where there is none, or where
+        it is longer than the model's context."""
+        encoded = [self._encode(number, messages) for number, messages in enumerate(conversations, start=1)]
+        scores: list[float] = self.score_tokens(encoded).tolist()
+        return scores
+
+    @torch.no_grad()
+    def score_tokens(self, encoded: Sequence[Encoded]) -> Tensor:
+        """The same (C) of ids and which of them are the reply's, its last token the one that ends it."""
+        parts = [torch.zeros(0)]
+        for first in range(0, len(encoded), self.at_once):
+            batch = collate(encoded[first : first + self.at_once], self.tokenizer.pad_id or 0).to(self.model.device)
+            parts.append(completion_scores(self.model, batch).cpu())
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def score_steps(self, prompt: Conversation, steps: Sequence[str]) -> list[float]:
+        """The probability that each step of an answer is right, by a model that learned from steps."""
+        row = encode_steps(self.tokenizer, "the answer", [dict(message) for message in prompt], steps)
+        batch = collate([row.whole(row.answers[0])], self.tokenizer.pad_id or 0).to(self.model.device)
+        chances: list[float] = target_scores(self.model, batch).sigmoid().tolist()
+        return chances
+
+    def _encode(self, number: int, messages: Conversation) -> Encoded:
+        if not messages or messages[-1].get("role") != "assistant":
+            raise DataError(
+                f"conversation {number}: its last message is not the assistant's: there is nothing to score"
+            )
+        ids, mask = encode_conversation(self.tokenizer, list(messages))
+        end = int(np.flatnonzero(mask)[-1]) + 1  # a template may write more after it
+        if end > self.model.config.context:
+            context = self.model.config.context
+            raise DataError(f"conversation {number} has {end:,} tokens, the model's context {context:,}")
+        return ids[:end], mask[:end]
+
+
+class Ensemble:
+    """Several reward models, runs of other seeds or better of other pretrained models, that are asked together.
+
+    Where they disagree, none of them knows: there a policy that is trained on one would learn its mistakes (Coste et
+    al. 2023, arXiv:2310.02743, §3.2; Eisenstein et al. 2023, arXiv:2312.09244). They are runs and not heads of one
+    model: heads that share their blocks share their mistakes.
+    """
+
+    def __init__(self, members: Sequence[RewardModel], *, caution: float = 0.0):
+        """`caution`: how many standard deviations between members are taken off the mean."""
+        if not members:
+            raise ConfigError("an ensemble needs at least one reward model")
+        self.members, self.caution = list(members), caution
+
+    @classmethod
+    def load(cls, paths: Sequence[str | Path], *, device: str | torch.device = "cpu", caution: float = 0.0) -> Self:
+        """From runs, checkpoints or model folders."""
+        return cls([RewardModel.load(path, device=device) for path in paths], caution=caution)
+
+    def score(self, conversations: Sequence[Conversation]) -> list[float]:
+        """The mean of the members' scores, less what they disagree by times the caution."""
+        scores_RC = self.scores(conversations)
+        doubt_C = scores_RC.std(0, correction=0)
+        scores: list[float] = (scores_RC.mean(0) - self.caution * doubt_C).tolist()
+        return scores
+
+    def scores(self, conversations: Sequence[Conversation]) -> Tensor:
+        """Those of each member (R, C)."""
+        return torch.tensor([member.score(conversations) for member in self.members])

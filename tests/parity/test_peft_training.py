@@ -1,0 +1,104 @@
+"""What is learned here is what peft would learn, and its folder is one of peft's.
+
+Peer: peft, the installed version; its name stands in the ids of the tests.
+"""
+
+from __future__ import annotations
+
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from seedbed.model.adapters.adapter import LoraAdapter
+from seedbed.model.adapters.config import LoraConfig
+from seedbed.model.adapters.saving import save_adapter
+from seedbed.model.folder import load_model
+from seedbed.model.huggingface.gpt import GPT2_CHOICES, NEOX_CHOICES
+from seedbed.tokenizers import bytes as byte_tokenizer
+from tests.random_models import random_model, saved
+
+BASES = {
+    "Llama": {"qk_norm": False},
+    "Qwen3": {},
+    "Qwen2": {"qk_norm": False, "attention_bias": True, "attention_output_bias": False, "tied": True},
+    "GPT-2": GPT2_CHOICES | {"activation": "gelu", "heads": 2, "kv_heads": 2, "tied": True},
+    "GPTNeoX": NEOX_CHOICES | {"activation": "gelu", "heads": 2, "kv_heads": 2},
+}
+JOINED = ("GPT-2", "GPTNeoX")
+"""Whose queries, keys and values are one layer: ours learn other matrices there, which compute the same."""
+
+
+def lora(**settings):
+    return lambda base: LoraAdapter(LoraConfig(rank=3, alpha=5, **settings), base)
+
+
+def dora(**settings):
+    return lambda base: LoraAdapter(LoraConfig(rank=3, alpha=5, **settings), base, directed=True)
+
+
+METHODS = {
+    "LoRA": lora(),
+    "LoRA of all layers": lora(targets=["*"]),
+    "rsLoRA": lora(rank_stabilized=True),
+    "DoRA": dora(),
+    "DoRA of all layers": dora(targets=["*"]),
+}
+CASES = [
+    pytest.param((base, method), id=f"peft {peft.__version__}, {base}, {method}")
+    for base in BASES
+    for method in METHODS
+]
+
+
+@pytest.fixture(params=CASES)
+def trained(request, tmp_path):
+    """A model of ours that wears an adapter with random weights, the folders of both."""
+    base, method = request.param
+    model = random_model(5, tokenizer=byte_tokenizer.build(), head_width=16, **BASES[base])
+    folder = saved(tmp_path / "model", model, byte_tokenizer.build())
+    METHODS[method](folder).put_on(model)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.moving.values():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    save_adapter(tmp_path / "adapter", model, byte_tokenizer.build(), inputs={"model": folder}, card={})
+    return model, folder, tmp_path / "adapter"
+
+
+def tokens(model) -> torch.Tensor:
+    return torch.randint(model.config.vocab_size, (2, 50), generator=torch.Generator().manual_seed(0))
+
+
+def theirs_of(folder, adapter):
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return peft.PeftModel.from_pretrained(theirs, adapter, is_trainable=True).eval()
+
+
+def test_peft_loads_what_was_trained_and_computes_the_same(trained):
+    model, folder, adapter = trained
+    with torch.inference_mode():
+        ours, theirs = model(tokens(model)), theirs_of(folder, adapter)(tokens(model)).logits
+        with model.adapter.off():
+            bare = model(tokens(model))
+    assert (ours - bare).abs().max() > 0.1  # else 1e-5 would be no promise
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("trained", [case for case in CASES if case.values[0][0] not in JOINED], indirect=True)
+def test_gradients_are_those_of_peft(trained):
+    model, folder, adapter = trained
+    theirs = theirs_of(folder, adapter)
+    for each in (model, theirs):
+        logits_BTV = each(tokens(model)) if each is model else each(tokens(model)).logits
+        logits_BTV.log_softmax(-1)[..., 7].sum().backward()
+    found = sorted(float(p.grad.norm()) for p in model.moving.values())
+    expected = sorted(float(p.grad.norm()) for p in theirs.parameters() if p.requires_grad)
+    assert len(found) == len(expected) > 0
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_was_written_opens_as_a_model_that_computes_the_same(trained):
+    model, _, adapter = trained
+    with torch.inference_mode():
+        torch.testing.assert_close(load_model(adapter)[0](tokens(model)), model(tokens(model)), rtol=0, atol=1e-5)

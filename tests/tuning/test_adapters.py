@@ -1,0 +1,262 @@
+"""An adapter learns while the base rests; its run is small, goes on in the same bits, and opens as any model does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import seedbed.tuning.finetune as room
+from seedbed.configuration import from_arguments
+from seedbed.errors import ConfigError, DataError, SeedbedError
+from seedbed.evaluation.config import EvaluateConfig
+from seedbed.evaluation.evaluate import evaluate
+from seedbed.inference.config import GenerateConfig
+from seedbed.inference.engine import Engine
+from seedbed.inference.opening import open_engine
+from seedbed.model.adapters.adapter import merge, unmerge
+from seedbed.model.adapters.learning import LearningLayer
+from seedbed.model.folder import load_model
+from seedbed.model.linears.layers import made_whole
+from seedbed.optim.config import OptimizerConfig
+from seedbed.optim.groups import build_optimizers
+from seedbed.quantization.config import QuantizeConfig
+from seedbed.quantization.quantize import quantize
+from seedbed.runs import read_manifest
+from seedbed.training.parallel.launch import launch
+from seedbed.tuning.config import FinetuneConfig, FuseConfig
+from seedbed.tuning.equipment import equipped, load_base
+from seedbed.tuning.finetune import finetune
+from seedbed.tuning.fuse import fuse
+from tests.tiny import records, save_tiny_model
+from tests.tuning.test_finetune import FACTS, FAST, answer, config, facts
+
+TOKENS_BT = torch.arange(7, 71).view(2, 32)
+
+
+def adapter_config(base: Path, tmp_path: Path, method: str, *arguments: str, out: str = "run") -> FinetuneConfig:
+    data = tmp_path / "d.jsonl"
+    if not data.exists():
+        facts(data)
+    settings = (f"--validation={data}", "--length=64", f"--method={method}", "--optimizer.adapter_rate=0.02")
+    return config(base, data, tmp_path / out, *settings, *arguments)
+
+
+def weights(run: Path) -> bytes:
+    return (run / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+ALL = "--lora.targets=['*']"
+LEARNS = {"lora": (ALL,), "dora": (ALL,), "qlora": (ALL, "--lora.rank=16")}
+
+
+@pytest.fixture(scope="session")
+def speaker(base, tmp_path_factory) -> Path:
+    """A model that answers, each question with the answer of the one before it in FACTS."""
+    place = tmp_path_factory.mktemp("speaker")
+    questions = list(FACTS)
+    data = facts(place / "d.jsonl", {q: FACTS[questions[n - 1]] for n, q in enumerate(questions)})
+    given = (f"--validation={data}", "--train.steps=100", "--train.validate_every=100", "--length=64")
+    finetune(config(base, data, place / "run", *given, *FAST))
+    return place / "run" / "model"
+
+
+@pytest.mark.parametrize("method", LEARNS)
+def test_a_base_that_rests_learns_other_answers(method, speaker, tmp_path):
+    before = (speaker / "model.safetensors").read_bytes()
+    given = ("--train.steps=100", "--train.validate_every=100", "--train.batch=4")
+    result = finetune(adapter_config(speaker, tmp_path, method, *LEARNS[method], *given))
+    assert result["val_loss"] < 0.1
+    bare, engine = Engine.load(speaker), Engine.load(tmp_path / "run")
+    assert {prompt: answer(engine, prompt) for prompt in FACTS} == FACTS
+    assert all(answer(bare, prompt) != FACTS[prompt] for prompt in FACTS)
+    assert (speaker / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("method", LEARNS)
+def test_an_adapter_begins_as_nothing(method, base, tmp_path, monkeypatch):
+    stages = []
+    monkeypatch.setattr(room, "run_stage", lambda stage, config: stages.append(stage) or {})
+    finetune(adapter_config(base, tmp_path, method, "--train.steps=1"))
+    model = stages[0].model()
+    with torch.inference_mode(), model.adapter.off():
+        bare = model(TOKENS_BT)
+    torch.testing.assert_close(model(TOKENS_BT), bare, rtol=0, atol=1e-6)
+    assert all(
+        torch.equal(one, other) for one, other in zip(model.parameters(), stages[0].model().parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("method", LEARNS)
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(method, base, tmp_path):
+    given = ("--train.steps=6", "--train.checkpoint.steps=2", "--train.validate_every=2", "--lora.dropout=0.1")
+    for name in ("whole", "broken"):
+        finetune(adapter_config(base, tmp_path, method, *given, out=name))
+    (tmp_path / "broken" / "checkpoints" / "step_00000006" / "manifest.json").unlink()
+    assert finetune(adapter_config(base, tmp_path, method, *given, out="broken"))["resumed_at"] == 4
+    assert weights(tmp_path / "whole") == weights(tmp_path / "broken")
+    assert records(tmp_path / "whole") == records(tmp_path / "broken")
+
+
+def test_a_checkpoint_holds_the_adapter_and_not_the_base(base, tmp_path):
+    given = ("--train.steps=2", "--train.select=average")
+    finetune(adapter_config(base, tmp_path, "lora", *given))
+    held = (tmp_path / "run" / "checkpoints" / "step_00000002" / "model.safetensors").stat().st_size
+    adapted = 2 * 2 * 8 * (32 + 32) * 4  # two layers, q and v, rank 8: bytes of both matrices, about
+    assert held < 4 * adapted + 8000 < (base / "model.safetensors").stat().st_size
+
+
+def test_an_unfinished_run_says_that_it_is_no_model(base, tmp_path):
+    finetune(adapter_config(base, tmp_path, "lora", "--train.steps=2"))
+    shutil.rmtree(tmp_path / "run" / "adapter")
+    with pytest.raises(DataError, match="holds an adapter that is not trained to its end"):
+        load_model(tmp_path / "run")
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "zero1", "fsdp"])
+def test_processes_together_train_the_adapter_that_one_trains(parallel, base, tmp_path):
+    given = ("--train.steps=3", "--lora.up_rate=4")
+    finetune(adapter_config(base, tmp_path, "lora", *given, out="alone"))
+    launch(
+        finetune, adapter_config(base, tmp_path, "lora", *given, "--train.devices=2", f"--train.parallel={parallel}")
+    )
+    alone, together = (load_model(tmp_path / name)[0](TOKENS_BT) for name in ("alone", "run"))
+    assert (alone - load_model(base)[0](TOKENS_BT)).abs().max() > 0.01
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+
+
+# Opened --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["lora", "dora", "qlora"])
+def trained(request, base, tmp_path_factory) -> Path:
+    """A run."""
+    place = tmp_path_factory.mktemp(request.param)
+    finetune(adapter_config(base, place, request.param, "--train.steps=20"))
+    return place / "run"
+
+
+def test_the_run_opens_as_its_base_with_the_adapter_in_it(trained, base):
+    run = trained
+    method = read_manifest(run).config["method"]
+    with_adapter = open_engine(from_arguments(GenerateConfig, [f"--model={base}", f"--adapter={run}", "--prompt=a"]))
+    engine, name = with_adapter
+    assert (name is None) == (method == "dora")
+    told = engine.generate("color?", temperature=0, max_tokens=12, adapter=name)
+    if method != "qlora":  # --model says the base itself, not one of fewer bits
+        assert told == Engine.load(run).generate("color?", temperature=0, max_tokens=12)
+    assert told != Engine.load(base).generate("color?", temperature=0, max_tokens=12)
+
+
+def test_it_is_evaluated_as_any_model(trained, tmp_path):
+    (tmp_path / "skills.jsonl").write_text(
+        "".join(json.dumps({"skill": "facts", "prompt": p, "answer": a}) + "\n" for p, a in FACTS.items())
+    )
+    arguments = [f"--model={trained}", f"--data_dir={tmp_path}", f"--out={tmp_path / 'report'}", "--tasks=[skills]"]
+    evaluate(from_arguments(EvaluateConfig, [*arguments, "--device=cpu"]))
+    assert read_manifest(tmp_path / "report").inputs["model"] == read_manifest(trained / "adapter").hash
+
+
+def test_fused_with_its_base_it_is_a_plain_model_that_computes_the_same(trained, tmp_path):
+    fuse(FuseConfig(adapter=trained, out=tmp_path / "model"))
+    fused, whole = load_model(tmp_path / "model")[0], load_model(trained)[0]
+    torch.testing.assert_close(fused(TOKENS_BT), whole(TOKENS_BT), rtol=0, atol=1e-5)
+    inputs = read_manifest(tmp_path / "model").inputs
+    assert inputs["adapter"] == read_manifest(trained / "adapter").hash
+
+
+@pytest.mark.parametrize("method", LEARNS)
+def test_merging_changes_nothing_and_is_undone_to_the_bit(method, base, tmp_path):
+    settings = adapter_config(base, tmp_path, method, "--train.steps=1")
+    model = equipped(load_base(settings)[0], settings)
+    randomly_moved(model)
+    with torch.inference_mode():
+        adapted = model(TOKENS_BT)
+        learning = merge(model)
+        assert not any(isinstance(module, LearningLayer) for module in model.modules())
+        torch.testing.assert_close(model(TOKENS_BT), adapted, rtol=0, atol=1e-5)
+        unmerge(model, learning)
+        assert torch.equal(model(TOKENS_BT), adapted)
+
+
+def randomly_moved(model) -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.moving.values():
+            parameter += 0.05 * torch.randn_like(parameter)
+
+
+# QLoRA ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_base_quantized_before_trains_as_one_that_is_quantized_then(base, tmp_path):
+    quantize(QuantizeConfig(model=base, out=tmp_path / "nf4", scheme="nf4"))
+    for name, model in (("then", base), ("before", tmp_path / "nf4")):
+        finetune(adapter_config(model, tmp_path, "qlora", "--train.steps=4", out=name))
+    assert weights(tmp_path / "then") == weights(tmp_path / "before")
+    one, other = (load_model(tmp_path / name)[0](TOKENS_BT) for name in ("then", "before"))
+    assert torch.equal(one, other)
+
+
+# Rates and refusals --------------------------------------------------------------------------------------------------
+
+
+def test_lora_plus_moves_one_matrix_faster(base, tmp_path, monkeypatch):
+    stages = []
+    monkeypatch.setattr(room, "run_stage", lambda stage, config: stages.append(stage) or {})
+    finetune(adapter_config(base, tmp_path, "lora", "--lora.up_rate=16"))
+    model = stages[0].model()
+    names = {parameter: name.rpartition(".")[2] for name, parameter in model.named_parameters()}
+    for settings, rate in ((OptimizerConfig(), 0.001), (OptimizerConfig(name="adamw", rate=0.003), 0.003)):
+        rates = {
+            names[parameter]: group["peak"]
+            for optimizer in build_optimizers(model, settings)
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+        assert rates == {"down": pytest.approx(rate), "up": pytest.approx(16 * rate)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--method=lora", "--lora.targets=[querry]"), "which fits no layer; did you mean query?"),
+        (("--method=lora", "--lora.rank=33"), "lora.rank is 33, but blocks.0.attention.query has 32 inputs"),
+        (("--method=lora", "--train.devices=2", "--train.tensor_parallel=2"), "tensor_parallel divides layers"),
+        (("--method=lora", "--resize_vocabulary=true"), "resize_vocabulary is for the method full"),
+        (("--method=qlora", "--train.parallel=fsdp"), "fsdp divides weights"),
+        (("--lora.rank=4",), "lora.rank does nothing under the method full"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(arguments, said, base, tmp_path):
+    with pytest.raises(SeedbedError) as told:
+        finetune(config(base, facts(tmp_path / "d.jsonl"), tmp_path / "run", "--train.steps=1", *arguments))
+    assert said in told.value.problem and "\n" not in told.value.problem
+
+
+def test_a_base_in_other_bits_is_refused(base, tmp_path):
+    quantize(QuantizeConfig(model=base, out=tmp_path / "int8", scheme="int8"))
+    with pytest.raises(ConfigError, match=r"quantized already \(int8\), and qlora is over nf4"):
+        finetune(adapter_config(tmp_path / "int8", tmp_path, "qlora", "--train.steps=1"))
+
+
+def test_another_base_in_the_same_place_is_refused(tmp_path):
+    base = save_tiny_model(tmp_path / "base", context=96)
+    finetune(adapter_config(base, tmp_path, "lora", "--train.steps=1"))
+    shutil.rmtree(base)
+    save_tiny_model(base, context=96, layers=2)
+    with pytest.raises(DataError, match="was trained over another model than"):
+        load_model(tmp_path / "run")
+    shutil.rmtree(base)
+    with pytest.raises(DataError, match="there is no such folder"):
+        load_model(tmp_path / "run")
+
+
+def test_the_whole_of_a_model_in_few_bits_is_what_it_computes_with(base, tmp_path):
+    quantize(QuantizeConfig(model=base, out=tmp_path / "nf4", scheme="nf4"))
+    model = load_model(tmp_path / "nf4")[0]
+    expected = model(TOKENS_BT)
+    torch.testing.assert_close(made_whole(model)(TOKENS_BT), expected, rtol=0, atol=1e-6)
