@@ -97,7 +97,7 @@ def test_what_is_not_served_is_refused_by_name(wants, said, tmp_path):
 def test_another_method_is_refused_by_name(tmp_path):
     model = random_model(5, tokenizer=byte_tokenizer.build())
     theirs = AutoModelForCausalLM.from_pretrained(saved(tmp_path / "model", model, byte_tokenizer.build()))
-    wants = peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[])
+    wants = peft.LoHaConfig(target_modules=["k_proj"])
     peft.get_peft_model(theirs, wants).save_pretrained(tmp_path / "adapter")
-    with pytest.raises(DataError, match='peft_type is a text \\("IA3"\\)'):
+    with pytest.raises(DataError, match='peft_type is a text \\("LOHA"\\)'):
         read_adapter(tmp_path / "adapter", model.config)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from seedbed.model.adapters.adapter import LoraAdapter
-from seedbed.model.adapters.config import LoraConfig
+from seedbed.model.adapters.adapter import Ia3Adapter, LoraAdapter
+from seedbed.model.adapters.config import Ia3Config, LoraConfig
 from seedbed.model.adapters.saving import save_adapter
 from seedbed.model.folder import load_model
 from seedbed.model.huggingface.gpt import GPT2_CHOICES, NEOX_CHOICES
@@ -37,12 +37,18 @@ def dora(**settings):
     return lambda base: LoraAdapter(LoraConfig(rank=3, alpha=5, **settings), base, directed=True)
 
 
+def ia3(**settings):
+    return lambda base: Ia3Adapter(Ia3Config(**settings), base)
+
+
 METHODS = {
     "LoRA": lora(),
     "LoRA of all layers": lora(targets=["*"]),
     "rsLoRA": lora(rank_stabilized=True),
     "DoRA": dora(),
     "DoRA of all layers": dora(targets=["*"]),
+    "IA³": ia3(),
+    "IA³ of all layers": ia3(targets=["*"]),
 }
 CASES = [
     pytest.param((base, method), id=f"peft {peft.__version__}, {base}, {method}")

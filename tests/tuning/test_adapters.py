@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 import seedbed.tuning.finetune as room
 from seedbed.configuration import from_arguments
+from seedbed.data.batches.batch import TokenBatch
 from seedbed.errors import ConfigError, DataError, SeedbedError
 from seedbed.evaluation.config import EvaluateConfig
 from seedbed.evaluation.evaluate import evaluate
 from seedbed.inference.config import GenerateConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.opening import open_engine
-from seedbed.model.adapters.adapter import merge, unmerge
+from seedbed.model.adapters.adapter import LoraAdapter, merge, unmerge
+from seedbed.model.adapters.config import LoraConfig
 from seedbed.model.adapters.learning import LearningLayer
+from seedbed.model.config import ModelConfig
 from seedbed.model.folder import load_model
-from seedbed.model.linears.layers import made_whole
+from seedbed.model.linears.layers import made_whole, nf4
+from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig
 from seedbed.optim.groups import build_optimizers
 from seedbed.quantization.config import QuantizeConfig
 from seedbed.quantization.quantize import quantize
 from seedbed.runs import read_manifest
+from seedbed.training.objective import NextToken
 from seedbed.training.parallel.launch import launch
 from seedbed.tuning.config import FinetuneConfig, FuseConfig
 from seedbed.tuning.equipment import equipped, load_base
@@ -51,6 +58,7 @@ def weights(run: Path) -> bytes:
 
 ALL = "--lora.targets=['*']"
 LEARNS = {"lora": (ALL,), "dora": (ALL,), "qlora": (ALL, "--lora.rank=16")}
+METHODS = (*LEARNS, "ia3")
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +84,7 @@ def test_a_base_that_rests_learns_other_answers(method, speaker, tmp_path):
     assert (speaker / "model.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("method", LEARNS)
+@pytest.mark.parametrize("method", METHODS)
 def test_an_adapter_begins_as_nothing(method, base, tmp_path, monkeypatch):
     stages = []
     monkeypatch.setattr(room, "run_stage", lambda stage, config: stages.append(stage) or {})
@@ -90,9 +98,14 @@ def test_an_adapter_begins_as_nothing(method, base, tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("method", LEARNS)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(method, base, tmp_path):
-    given = ("--train.steps=6", "--train.checkpoint.steps=2", "--train.validate_every=2", "--lora.dropout=0.1")
+    given = (
+        "--train.steps=6",
+        "--train.checkpoint.steps=2",
+        "--train.validate_every=2",
+        *(("--lora.dropout=0.1",) if method != "ia3" else ()),
+    )
     for name in ("whole", "broken"):
         finetune(adapter_config(base, tmp_path, method, *given, out=name))
     (tmp_path / "broken" / "checkpoints" / "step_00000006" / "manifest.json").unlink()
@@ -131,11 +144,11 @@ def test_processes_together_train_the_adapter_that_one_trains(parallel, base, tm
 # Opened --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["lora", "dora", "qlora"])
+@pytest.fixture(scope="module", params=METHODS)
 def trained(request, base, tmp_path_factory) -> Path:
     """A run."""
     place = tmp_path_factory.mktemp(request.param)
-    finetune(adapter_config(base, place, request.param, "--train.steps=20"))
+    finetune(adapter_config(base, place, request.param, "--train.steps=20", "--optimizer.adapter_rate=0.05"))
     return place / "run"
 
 
@@ -144,7 +157,7 @@ def test_the_run_opens_as_its_base_with_the_adapter_in_it(trained, base):
     method = read_manifest(run).config["method"]
     with_adapter = open_engine(from_arguments(GenerateConfig, [f"--model={base}", f"--adapter={run}", "--prompt=a"]))
     engine, name = with_adapter
-    assert (name is None) == (method == "dora")
+    assert (name is None) == (method in ("dora", "ia3"))
     told = engine.generate("color?", temperature=0, max_tokens=12, adapter=name)
     if method != "qlora":  # --model says the base itself, not one of fewer bits
         assert told == Engine.load(run).generate("color?", temperature=0, max_tokens=12)
@@ -168,7 +181,7 @@ def test_fused_with_its_base_it_is_a_plain_model_that_computes_the_same(trained,
     assert inputs["adapter"] == read_manifest(trained / "adapter").hash
 
 
-@pytest.mark.parametrize("method", LEARNS)
+@pytest.mark.parametrize("method", METHODS)
 def test_merging_changes_nothing_and_is_undone_to_the_bit(method, base, tmp_path):
     settings = adapter_config(base, tmp_path, method, "--train.steps=1")
     model = equipped(load_base(settings)[0], settings)
@@ -260,3 +273,19 @@ def test_the_whole_of_a_model_in_few_bits_is_what_it_computes_with(base, tmp_pat
     model = load_model(tmp_path / "nf4")[0]
     expected = model(TOKENS_BT)
     torch.testing.assert_close(made_whole(model)(TOKENS_BT), expected, rtol=0, atol=1e-6)
+
+
+def test_an_adapter_over_nf4_takes_less_than_a_third_of_the_bytes_of_the_base_in_fp32():
+    """All that is held while it learns: the base's bits, what is made of them in passing, and the rest of a step."""
+    model = Transformer(ModelConfig(vocab_size=1024, layers=8, width=256, heads=4, ff_width=768, context=32).resolve())
+    whole = sum(weight.nbytes for weight in model.parameters())
+    LoraAdapter(LoraConfig(), Path("base"), over_nf4=True).put_on(nf4(model))
+    tokens_BT = torch.randint(1024, (1, 8))
+    held = sum(weight.nbytes for weight in model.parameters() if not weight.requires_grad)
+    held += sum({buffer.data_ptr(): buffer.nbytes for buffer in model.buffers()}.values())
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        NextToken().loss(model, TokenBatch(tokens_BT, tokens_BT.roll(-1, 1))).sum.backward()
+    events = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
+    passing = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    assert held < 0.15 * whole
+    assert held + max(passing) < 0.3 * whole

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 
 from seedbed.configuration import at_least, between
 from seedbed.errors import ConfigError
-from seedbed.model.adapters.config import LoraConfig
+from seedbed.model.adapters.config import Ia3Config, LoraConfig
 from seedbed.optim.config import OptimizerConfig
 from seedbed.training.config import StageConfig
 
@@ -56,7 +56,7 @@ class ReplayConfig:
         return {"share": "without tokens"} if self.tokens is None else {}
 
 
-Method = Literal["full", "lora", "dora", "qlora"]
+Method = Literal["full", "lora", "dora", "qlora", "ia3"]
 LORA_METHODS = ("lora", "dora", "qlora")
 
 
@@ -70,10 +70,14 @@ class TuningConfig(StageConfig):
     method: Method = "full"
     """full: every weight moves. The others leave the model as it is and train an adapter, a small folder in peft's
     format. lora: two small matrices beside some layers. dora: LoRA that learns the length of each row by itself.
-    qlora: LoRA over the model in NF4, an eighth as large (Dettmers et al. 2023)."""
+    qlora: LoRA over the model in NF4, an eighth as large (Dettmers et al. 2023).
+    ia3: factors of outputs and inputs."""
 
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Of lora, dora and qlora."""
+
+    ia3: Ia3Config = field(default_factory=Ia3Config)
+    """Of ia3."""
 
     def __post_init__(self) -> None:
         if self.method == "qlora" and self.train.parallel == "fsdp":
@@ -84,6 +88,8 @@ class TuningConfig(StageConfig):
         found: dict[str, str] = {}
         if self.method not in LORA_METHODS:
             found |= {f"lora.{item.name}": f"under the method {self.method}" for item in fields(LoraConfig)}
+        if self.method != "ia3":
+            found["ia3.targets"] = f"under the method {self.method}"
         return found
 
     def resolve(self) -> Self:

@@ -6,7 +6,7 @@ A stage that takes this over has a config that is a `TuningConfig`, and makes it
 from __future__ import annotations
 
 from seedbed.errors import ConfigError
-from seedbed.model.adapters.adapter import Adapter, LoraAdapter
+from seedbed.model.adapters.adapter import Adapter, Ia3Adapter, LoraAdapter
 from seedbed.model.adapters.folder import is_adapter
 from seedbed.model.folder import find_model, load_model, read_stored
 from seedbed.model.linears.layers import nf4, storages
@@ -41,7 +41,7 @@ def build_adapter(config: TuningConfig) -> Adapter | None:
     if config.method in LORA_METHODS:
         kinds = {"directed": config.method == "dora", "over_nf4": config.method == "qlora"}
         return LoraAdapter(config.lora.resolve(), base, config.train.seed, **kinds)
-    raise AssertionError(config.method)
+    return Ia3Adapter(config.ia3, base, config.train.seed)
 
 
 def load_base(config: TuningConfig, tokenizer: Tokenizer | None = None) -> tuple[Transformer, Tokenizer]:

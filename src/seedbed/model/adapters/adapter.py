@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from seedbed.errors import ConfigError
-from seedbed.model.adapters.changes import Change, LowRank, folded, whole
-from seedbed.model.adapters.config import LoraConfig
+from seedbed.model.adapters.changes import Change, LowRank, Scaling, folded, whole
+from seedbed.model.adapters.config import Ia3Config, LoraConfig
 from seedbed.model.adapters.folder import SERVED
-from seedbed.model.adapters.learning import DirectedLayer, LearningLayer, LowRankLayer, Switch
-from seedbed.model.adapters.writing import lora_files
+from seedbed.model.adapters.learning import DirectedLayer, LearningLayer, LowRankLayer, ScaledLayer, Switch
+from seedbed.model.adapters.writing import lora_files, scaling_files
 from seedbed.model.config import ModelConfig
 from seedbed.model.experts import BalancedRouter
 from seedbed.model.linears.layers import StoredLinear
@@ -121,7 +121,29 @@ class LoraAdapter(LayerAdapter):
 
     def files(self, model: Transformer) -> Files:
 
-        return lora_files(self.config, self.changes(model), model, self.base)
+        changes = {name: change for name, change in self.changes(model).items() if isinstance(change, LowRank)}
+        return lora_files(self.config, changes, model, self.base)
+
+
+class Ia3Adapter(LayerAdapter):
+    """IA³."""
+
+    method = "ia3"
+
+    def __init__(self, config: Ia3Config, base: Path, seed: int = 0):
+        super().__init__(base, seed)
+        self.config = config
+
+    def fit(self, model: Transformer, chance: torch.Generator) -> None:
+        for name in find_layers(model, self.config.targets, "ia3.targets"):
+            layer, of_inputs = model.get_submodule(name), name.endswith(".down")
+            weight_OD, _ = whole(name, layer)
+            change = Scaling(weight_OD.new_ones(weight_OD.shape[1 if of_inputs else 0]), of_inputs)
+            _put(model, name, ScaledLayer(layer, self.switch, change))
+
+    def files(self, model: Transformer) -> Files:
+        changes = {name: change for name, change in self.changes(model).items() if isinstance(change, Scaling)}
+        return scaling_files(changes, model, self.base)
 
 
 def find_layers(model: Transformer, patterns: Sequence[str], key: str = "lora.targets") -> list[str]:

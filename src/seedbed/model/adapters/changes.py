@@ -35,10 +35,29 @@ class LowRank:
         return changed_OD
 
     def bias(self, base_O: Tensor) -> Tensor:
+        """As it is."""
         return base_O
 
 
-Change = LowRank
+@dataclass(frozen=True)
+class Scaling:
+    """Each output, or each input, of a layer is multiplied with a number of its own (IA³: Liu et al. 2022,
+    arXiv:2205.05638, §3.3)."""
+
+    factors: Tensor
+    of_inputs: bool
+
+    def weight(self, base_OD: Tensor) -> Tensor:
+        """The weight with the change in it, computed in fp64."""
+        factors = self.factors.double()
+        return base_OD.double() * (factors if self.of_inputs else factors[:, None])
+
+    def bias(self, base_O: Tensor) -> Tensor:
+        """The bias with the change in it."""
+        return base_O if self.of_inputs else base_O.double() * self.factors.double()
+
+
+Change = LowRank | Scaling
 """Of one layer."""
 
 

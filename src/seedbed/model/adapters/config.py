@@ -54,6 +54,17 @@ class LoraConfig:
         return self.resolve().alpha / (sqrt(self.rank) if self.rank_stabilized else self.rank)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ia3Config:
+    """A factor for each output of some layers, and for each input of others (Liu et al. 2022, arXiv:2205.05638)."""
+
+    targets: list[str] = field(default_factory=lambda: ["key", "value", "down"])
+    """Layers, as in lora.targets. Of down, the last of a feed-forward, inputs are multiplied, else outputs."""
+
+    def __post_init__(self) -> None:
+        _some(self.targets)
+
+
 def _some(targets: list[str]) -> None:
     if not targets:
         raise ConfigError("targets is empty: nothing would learn", 'Give such as [query, value], or ["*"] for all.')

@@ -8,12 +8,15 @@ Shape suffixes: R rank, D inputs, O outputs of a layer.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 from seedbed.errors import DataError
-from seedbed.model.adapters.changes import Change, LowRank
-from seedbed.model.adapters.peft_config import CONFIG, MERGE, read_config
+from seedbed.model.adapters.changes import Change, LowRank, Scaling
+from seedbed.model.adapters.peft_config import CONFIG, MERGE, Ia3File, LoraFile, read_config
 from seedbed.model.config import ModelConfig
 from seedbed.model.huggingface.classes import find_table
 from seedbed.model.names import Layout, Shape, layers_of_theirs
@@ -22,8 +25,8 @@ from seedbed.model.weights import StoredTensor, one_dtype, read_header, read_wei
 from seedbed.runs import MANIFEST, json_name, open_folder, read_json, read_manifest
 
 WEIGHTS = "adapter_model.safetensors"
-PART = re.compile(r"base_model\.model\.(.+)\.(lora_A\.weight|lora_B\.weight|lora_magnitude_vector)")
-DOWN, UP, LENGTHS = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
+PART = re.compile(r"base_model\.model\.(.+)\.(lora_A\.weight|lora_B\.weight|lora_magnitude_vector|ia3_l)")
+DOWN, UP, LENGTHS, FACTORS = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector", "ia3_l"
 SERVED = re.compile(
     r"blocks\.\d+\.(attention\.(query|key|value|output)|feedforward\.(shared\.)?(gate|up|down))\.weight"
 )
@@ -45,28 +48,43 @@ def read_adapter(folder: Path, base: ModelConfig) -> dict[str, Change]:
             "Save it with peft: model.save_pretrained(FOLDER).",
         )
     stored, shapes = read_header(file), weight_shapes(base)
-    kinds = (DOWN, UP, LENGTHS) if config.use_dora else (DOWN, UP)
+    kinds = [FACTORS]
+    if isinstance(config, LoraFile):
+        kinds = [DOWN, UP, LENGTHS] if config.use_dora else [DOWN, UP]
     layers = _layers(file, stored, kinds, shapes, layers_of_theirs(shapes, find_table(base)))
     for layer, (_, ours) in layers.items():
-        sizes = shapes[ours[0]][1], sum(shapes[name][0] for name in ours)
-        _check_shapes(file, layer, stored[_name(layer, DOWN)].shape, stored[_name(layer, UP)].shape, *sizes, config.r)
-        if config.use_dora and (found := stored[_name(layer, LENGTHS)].shape) != sizes[1:]:
-            raise DataError(f"{file}: {LENGTHS} of {layer} has shape {found}, the layer {sizes[1]:,} outputs")
+        inputs, outputs = shapes[ours[0]][1], sum(shapes[name][0] for name in ours)
+        found = [stored[_name(layer, kind)].shape for kind in kinds]
+        if isinstance(config, LoraFile):
+            _check_shapes(file, layer, found[0], found[1], inputs, outputs, config.r)
+            if config.use_dora and found[2] != (outputs,):
+                raise DataError(f"{file}: {LENGTHS} of {layer} has shape {found[2]}, the layer {outputs:,} outputs")
+        elif found[0] not in ((outputs, 1), (1, inputs)):
+            told = f"has shape {found[0]}, the layer {inputs:,} inputs and {outputs:,} outputs"
+            raise DataError(f"{file}: {FACTORS} of {layer} {told}", "Give the model it was trained over.")
     one_dtype(folder, stored)
     weights, changes = read_weights(stored), dict[str, Change]()
     for layer, (layout, ours) in layers.items():
-        outputs = [shapes[name][0] for name in ours]
-        parts = [
-            [None] * len(ours)
-            if kind not in kinds
-            else layout.split_outputs(weights[_name(layer, kind)], outputs, base.head_width)
-            for kind in (UP, LENGTHS)
-        ]
-        for name, up_OR, lengths_O in zip(ours, *parts, strict=True):
-            assert up_OR is not None
-            change = LowRank(weights[_name(layer, DOWN)], up_OR, config.scale, lengths_O)
-            changes[name.removesuffix(".weight")] = change
+        parts = [weights[_name(layer, kind)] for kind in kinds]
+        split = partial(layout.split_outputs, sizes=[shapes[name][0] for name in ours], head_width=base.head_width)
+        made = _changes(parts, config, split, len(ours))
+        changes |= {name.removesuffix(".weight"): change for name, change in zip(ours, made, strict=True)}
     return changes
+
+
+def _changes(
+    parts: Sequence[Tensor], config: LoraFile | Ia3File, split: Callable[[Tensor], list[Tensor]], count: int
+) -> Sequence[Change]:
+    """Of each layer of ours that lies in one of theirs; `split` divides what has a row for each output."""
+    if isinstance(config, LoraFile):
+        down_RD, up_PR, *lengths_P = parts
+        lengths = split(lengths_P[0]) if lengths_P else [None] * count
+        ups = split(up_PR)
+        return [LowRank(down_RD, up_OR, config.scale, each) for up_OR, each in zip(ups, lengths, strict=True)]
+    (factors,) = parts
+    if factors.shape[0] == 1 and factors.shape[1] > 1:
+        return [Scaling(factors[0], of_inputs=True)] * count
+    return [Scaling(part[:, 0], of_inputs=False) for part in split(factors)]
 
 
 def _name(layer: str, kind: str) -> str:
@@ -85,7 +103,8 @@ def _layers(
     for name in stored:
         found = PART.fullmatch(name)
         if found is None or found[2] not in kinds:
-            raise DataError(f"{file}: {name[:100]} is no matrix of LoRA: seedbed does not serve it", MERGE)
+            what = "vector of IA³" if FACTORS in kinds else "matrix of LoRA"
+            raise DataError(f"{file}: {name[:100]} is no {what}: seedbed does not serve it", MERGE)
         layer, lies = found[1], known.get(f"{found[1]}.weight")
         if lies is None:
             raise DataError(f"{file}: the base has no layer {layer[:100]}", "Give the model it was trained over.")
@@ -120,7 +139,8 @@ def is_adapter(folder: Path) -> bool:
 
 def adds(folder: Path) -> bool:
     """Whether all that an adapter does is to add to what layers compute, so that rows of a pass may wear it or not."""
-    return not read_config(folder).use_dora
+    config = read_config(folder)
+    return isinstance(config, LoraFile) and not config.use_dora
 
 
 def base_of(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from seedbed.model.adapters.changes import Change, LowRank, whole
+from seedbed.model.adapters.changes import Change, LowRank, Scaling, whole
 from seedbed.model.linears.linear import linear
 
 
@@ -89,3 +89,19 @@ class DirectedLayer(LowRankLayer):
     @property
     def change(self) -> LowRank:
         return LowRank(self.down.detach(), self.up.detach(), self.scale, self.magnitude.detach())
+
+
+class ScaledLayer(LearningLayer):
+    """factors · (x · Wᵀ), or (factors · x) · Wᵀ (IA³: Liu et al. 2022, arXiv:2205.05638, §3.3)."""
+
+    def __init__(self, layer: nn.Module, switch: Switch, change: Scaling):
+        super().__init__(layer, switch)
+        self.factors = nn.Parameter(change.factors)
+        self.of_inputs = change.of_inputs
+
+    def changed(self, x_D: Tensor) -> Tensor:
+        return self.layer(x_D * self.factors) if self.of_inputs else self.layer(x_D) * self.factors
+
+    @property
+    def change(self) -> Scaling:
+        return Scaling(self.factors.detach(), self.of_inputs)

@@ -15,6 +15,7 @@ OF_NO_CONSEQUENCE = {
     *("peft_type", "peft_version", "task_type", "auto_mapping", "inference_mode"),
     *("base_model_name_or_path", "revision"),
     # The weights that are there say which layers have some.
+    *("feedforward_modules", "init_ia3_weights"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
     # Of training.
     *("lora_dropout", "eva_config", "corda_config", "lora_ga_config"),
@@ -44,16 +45,22 @@ class LoraFile:
         return self.lora_alpha / (sqrt(self.r) if self.use_rslora else self.r)
 
 
-def read_config(folder: Path) -> LoraFile:
+@dataclass(frozen=True)
+class Ia3File:
+    """What decides the result: the weights alone."""
+
+
+def read_config(folder: Path) -> LoraFile | Ia3File:
     """Of an adapter's folder. DataError, naming the key, for whatever would change the result and is not computed here:
-    biases, modules saved whole, other methods than LoRA."""
+    biases, modules saved whole, other methods."""
     path = folder / CONFIG
     if not path.is_file():
         raise DataError(f"{folder} is no adapter: it holds no {CONFIG}", "Give a folder that peft has saved.")
     values = read_json(path)
-    if values.get("peft_type") != "LORA":
-        raise DataError(f"{path}: peft_type is {json_name(values.get('peft_type'))}, seedbed serves LORA", MERGE)
-    own = [field.name for field in fields(LoraFile)]
+    kind = {"LORA": LoraFile, "IA3": Ia3File}.get(str(values.get("peft_type")))
+    if kind is None:
+        raise DataError(f"{path}: peft_type is {json_name(values.get('peft_type'))}, seedbed serves LORA, IA3", MERGE)
+    own = [field.name for field in fields(kind)]
     for key, value in values.items():
         if key == "init_lora_weights":
             harmless = value in BEGINNINGS
@@ -61,6 +68,8 @@ def read_config(folder: Path) -> LoraFile:
             harmless = key in own or key in OF_NO_CONSEQUENCE or not value or (key, value) == ("bias", "none")
         if not harmless:
             raise DataError(f"{path}: {key[:60]} is {json_name(value)}, which seedbed does not serve", MERGE)
+    if kind is Ia3File:
+        return Ia3File()
     for key in ("r", "lora_alpha"):
         if key not in values:
             raise CorruptionError(f"{path}: {key} is missing")

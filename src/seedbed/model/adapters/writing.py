@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seedbed.model.adapters.changes import LowRank, whole
+from seedbed.model.adapters.changes import LowRank, Scaling, whole
 from seedbed.model.adapters.config import LoraConfig
 from seedbed.model.huggingface.classes import find_table
 from seedbed.model.names import Layout, Transposed, layers_of_theirs
@@ -65,6 +65,33 @@ def lora_files(
         "bias": "none",
         "fan_in_fan_out": is_transposed(model),
         "init_lora_weights": True,
+    }
+    return values, tensors
+
+
+def scaling_files(
+    changes: Mapping[str, Scaling], model: Transformer, base: Path
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Of IA³."""
+    shapes, tensors, of_inputs = weight_shapes(model.config), {}, {}
+    for theirs, layout, ours in theirs_of(changes, model):
+        some = next(changes[name] for name in ours if name in changes)
+        of_inputs[theirs] = some.of_inputs
+        factors = [
+            changes[name].factors if name in changes else some.factors.new_ones(shapes[f"{name}.weight"][0])
+            for name in ours
+        ]
+        outputs_P = some.factors if some.of_inputs else layout.join_outputs(factors, model.config.head_width)
+        tensors[f"{TUNER}{theirs}.ia3_l"] = outputs_P[None] if some.of_inputs else outputs_P[:, None]
+    every = targets(of_inputs, model)
+    feedforward = targets({name: None for name, inputs in of_inputs.items() if inputs}, model)
+    if not set(feedforward) <= set(every):  # GPT-2 calls the last layer of both alike; peft wants a part of the whole
+        every, feedforward = list(of_inputs), [name for name, inputs in of_inputs.items() if inputs]
+    values = common("IA3", base) | {
+        "target_modules": every,
+        "feedforward_modules": feedforward,
+        "fan_in_fan_out": is_transposed(model),
+        "init_ia3_weights": True,
     }
     return values, tensors
 
