@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -80,6 +81,12 @@ class TestCommand:
         (tmp_path / "b.py").write_text("assert f() == 2")
         assert main(["sandbox", str(tmp_path / "a.py"), "--tests", str(tmp_path / "b.py")]) == 1
         assert capsys.readouterr().out.startswith("failed: AssertionError, ")
+
+    def test_a_terminal_is_not_given_what_it_would_obey(self, tmp_path, capsys, monkeypatch):
+        (tmp_path / "a.py").write_text("print('a\\x1b]0;b\\x07ä\\t\\u202e')")
+        monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True)
+        assert main(["sandbox", str(tmp_path / "a.py")]) == 0
+        assert capsys.readouterr().out.splitlines()[0] == "a\ufffd]0;b\ufffdä\t\ufffd"
 
     def test_limits_are_options(self, tmp_path, capsys):
         (tmp_path / "a.py").write_text("while True: pass")

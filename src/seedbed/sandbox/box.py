@@ -233,7 +233,8 @@ def _rlimits(limits: Limits, processes: int) -> dict[str, tuple[int, int]]:
         "RLIMIT_NOFILE": (limits.open_files,) * 2,
         "RLIMIT_NPROC": (processes,) * 2,
         "RLIMIT_STACK": (STACK, STACK),
-        **dict.fromkeys(("RLIMIT_CORE", "RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE"), (0, 0)),
+        "RLIMIT_CORE": (1, 1),  # at 0 the system's crash reporter would still be started, as root, outside of the box
+        **dict.fromkeys(("RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE"), (0, 0)),
     }
     capped = {}
     for name, (soft, hard) in wanted.items():

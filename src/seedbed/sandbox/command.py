@@ -24,10 +24,15 @@ def sandbox(config: SandboxConfig) -> dict[str, Any]:
         name: value.decode("utf-8", "replace") for name, value in asdict(verdict).items() if isinstance(value, bytes)
     }
     for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
-        stream.write(told[name])
+        stream.write(_harmless(told[name]) if stream.isatty() else told[name])
         stream.flush()
     print(f"{verdict.outcome}: {verdict.reason}, {verdict.seconds:.2f} s")
     return {"ok": verdict.passed, **asdict(verdict), **told}
+
+
+def _harmless(text: str) -> str:
+    """Without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "�" for letter in text)
 
 
 def _read(path: Path) -> str:
