@@ -23,6 +23,7 @@ FOUND = {
     **{"ok": True, "seedbed": "1", "python": "3", "platform": "x", "missing": [], "extras": {}, "torch": None},
     **{"cpu": {"name": "x", "cores": 1, "features": []}, "memory": {"free_gb": 1, "total_gb": 1}, "compiler": None},
     **{"disk": {"free_gb": 1, "folder": "."}, "devices": [], "device": None, "together": []},
+    **{"sandbox": {"kind": "bubblewrap", "lacking": None}},
 }
 
 
@@ -100,6 +101,13 @@ def test_an_extra_is_brought_from_where_seedbed_came_from(monkeypatch, tmp_path)
 def test_rows_that_change_are_said_to_be_normal(equal):
     found = {**FOUND, "invariance": {"bit_equal": equal, "changes_at_rows": [2], "kernels_bit_equal": None}}
     assert (("", "normal on CPUs; resume is exact all the same") in doctor.report(found)) != equal
+
+
+@pytest.mark.parametrize("lacking", ["bubblewrap is not installed", None])
+def test_it_says_whether_there_is_a_sandbox(lacking):
+    found = {**FOUND, "sandbox": {"kind": None if lacking else "bubblewrap", "lacking": lacking}, "invariance": None}
+    words = dict(doctor.report(found))["sandbox"]
+    assert words == "bubblewrap" if lacking is None else f"{lacking}. On Debian and Ubuntu, apt-get" in words
 
 
 @pytest.mark.parametrize("missing", [["datasets"], []])

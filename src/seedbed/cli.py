@@ -127,6 +127,13 @@ COMMANDS = {
         "seedbed.model.inspect:inspect_model",
         speaks=True,
     ),
+    "sandbox": Command(
+        "run a program that nobody vouches for, in a box",
+        "seedbed.sandbox.config:SandboxConfig",
+        "seedbed.sandbox.command:sandbox",
+        positionals=("file",),
+        speaks=True,
+    ),
     "completion": Command(
         "completion for bash or zsh",
         "seedbed.completion:CompletionConfig",

@@ -16,6 +16,7 @@ from typing import Any
 
 from seedbed import __version__, devices
 from seedbed.extras import EXTRAS, PACKAGE, bring
+from seedbed.sandbox.kinds import FIX, describe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
         "device": devices.describe_choice() if "torch" not in missing else None,
         "together": devices.describe_backends() if "torch" not in missing else [],
         "compiler": shutil.which("g++") or shutil.which("clang++"),
+        "sandbox": describe(),
         "extras": extras(),
         "invariance": invariance() if "torch" not in missing else None,
     }
@@ -147,6 +149,8 @@ def report(found: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(
             ("processes", f"several train together by {' and '.join(found['together']) or 'nothing: one only'}")
         )
+    box = found["sandbox"]
+    lines.append(("sandbox", box["kind"] or f"none, so no program that a model wrote is run: {box['lacking']}. {FIX}"))
     lines.append(("compiler", found["compiler"] or "none: no kernels, no torch.compile; apt-get install g++ brings it"))
     if equal:
         answer = (

@@ -34,6 +34,10 @@ class CorruptionError(SeedbedError):
     """Bytes on disk that are not the bytes that were written."""
 
 
+class SandboxError(SeedbedError):
+    """Code that nobody vouches for, and no box to run it in."""
+
+
 class TrainingError(SeedbedError):
     """A run that cannot go on, such as one whose loss is no longer a number."""
 
