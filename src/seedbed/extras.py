@@ -13,6 +13,7 @@ EXTRAS = {
     "serve": ("fastapi", "uvicorn", "prometheus_client", "limits"),
     "studio": ("gradio",),
     "eval": ("lm_eval", "sacrebleu", "rouge_score"),
+    "align": ("jsonschema",),
     "track": ("tensorboard", "wandb", "mlflow", "sqlalchemy", "alembic", "trackio"),
     "export": ("gguf", "onnx", "onnxruntime"),
     "ray": ("ray",),

@@ -14,6 +14,7 @@ Kinds of rows:
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -36,12 +37,14 @@ from seedbed.data.messages import (
 )
 from seedbed.data.rows import naming, numbered_rows, row_files, row_name
 from seedbed.errors import DataError
+from seedbed.runs import json_name, parse_json
 
 Useless = Literal["error", "drop"]
 """What becomes of a row that is well formed but teaches nothing: it is an error, or is dropped and counted."""
 
-Check = Literal["exact", "numeric", "regex", "tests"]
-"""How an answer to a problem is checked: the same text, the same number, a pattern it matches, code that runs."""
+Check = Literal["exact", "numeric", "regex", "json_schema", "tests"]
+"""How an answer to a problem is checked: the same text, the same number, a pattern it matches, JSON of a schema, code
+that runs."""
 
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 """Labels as .csv holds them."""
@@ -154,7 +157,7 @@ class Problem:
     name: str
     prompt: Messages
     reference: str | None
-    """The right answer, or the pattern it matches; None where only tests tell."""
+    """The right answer, or the pattern or JSON schema that it fits; None where only tests tell."""
     reward: Check
     tests: tuple[str, ...]
     """Source code that raises where a program is wrong."""
@@ -257,8 +260,10 @@ def _number(row: Row, key: str) -> float:
 
 
 def _reference(row: Row, key: str, reward: str) -> str:
-    if isinstance(row[key], int | float):
+    if isinstance(row[key], int | float) and not isinstance(row[key], bool):
         return str(row[key])
+    if reward == "json_schema":
+        return _schema(row, key)
     text = text_of(row, key)
     if reward == "numeric" and not re.search(r"\d", text):
         raise DataError(f"{key} holds no number, but its reward is numeric")
@@ -268,6 +273,19 @@ def _reference(row: Row, key: str, reward: str) -> str:
         except re.error as error:
             raise DataError(f"{key} is no regular expression: {error}") from error
     return text
+
+
+def _schema(row: Row, key: str) -> str:
+    """A JSON schema, given as an object or as its text."""
+    schema = row[key]
+    if isinstance(schema, str):
+        try:
+            schema = parse_json(schema.encode("utf-8", "surrogatepass"))
+        except ValueError as error:
+            raise DataError(f"{key} is no JSON schema: {error}") from error
+    if not isinstance(schema, Mapping):
+        raise DataError(f"{key} must be a JSON schema, got {json_name(schema)}")
+    return json.dumps(schema)
 
 
 def _tests(row: Row) -> tuple[str, ...]:
