@@ -97,6 +97,11 @@ COMMANDS = {
     "kto": Command(
         "model + judgements → model", "seedbed.alignment.direct_config:KtoConfig", "seedbed.alignment.kto:kto"
     ),
+    "grpo": Command(
+        "model + problems → model, by rewards of its own answers",
+        "seedbed.alignment.policy.config:GrpoConfig",
+        "seedbed.alignment.policy.grpo:grpo",
+    ),
     "quantize": Command(
         "model → model in fewer bits",
         "seedbed.quantization.config:QuantizeConfig",

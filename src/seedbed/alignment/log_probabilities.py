@@ -21,7 +21,12 @@ def token_log_probabilities(model: Transformer, rows: TokenBatch) -> Tensor:
     """
     x_BTD = model.hidden(rows.tokens_BT, **rows.where)
     counted_BT = rows.targets_BT != IGNORE
-    return -cross_entropy(x_BTD[counted_BT], model.head_weight, rows.targets_BT[counted_BT], model.scores)
+    return log_probabilities_after(model, x_BTD[counted_BT], rows.targets_BT[counted_BT])
+
+
+def log_probabilities_after(model: Transformer, x_ND: Tensor, targets_N: Tensor) -> Tensor:
+    """The same (N) from the hidden states that each target follows (N, D)."""
+    return -cross_entropy(x_ND, model.head_weight, targets_N, model.scores)
 
 
 def sum_over_completions(values_N: Tensor, batch: CompletionBatch) -> Tensor:

@@ -93,8 +93,9 @@ class Rewards:
 
     def refuse(self, problems: Sequence[Problem]) -> None:
         """DataError, naming the row, for a problem that one of the rules cannot judge. Before a run, not in it."""
+        rules = [name for name in self.names if name in REWARDS]
         for problem in problems:
-            for name in self.names:
+            for name in rules:
                 _refuse(problem, problem.reward if name == "check" else name)
 
 
@@ -106,7 +107,7 @@ def last_number(text: str) -> Decimal | None:
 
 def _refuse(problem: Problem, rule: str) -> None:
     if rule not in CHECKS:
-        return
+        raise DataError(f"{problem.name}: there is no rule for the reward {rule}", f"There are: {', '.join(CHECKS)}.")
     if problem.reference is None:
         raise DataError(f"{problem.name}: it has no answer, which the reward {rule} compares with")
     if rule == "numeric" and last_number(problem.reference) is None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from torch import Tensor
+
 from seedbed.data.batches.batch import BatchSource
 from seedbed.devices import choose_device, gemm_peak, peak_memory_mb, set_determinism
 from seedbed.model.accounting import count_parameters, training_flops
@@ -79,6 +81,8 @@ class Stage:
     """Steps from which on a step may cost something else, as those of a length curriculum do."""
     observers: Sequence[Observer] = ()
     """What watches the run beside those that its settings ask for."""
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    """Tensors of the stage's own, by name, that a checkpoint holds besides and a resumed run gets back in place."""
     began: float = field(default_factory=time.perf_counter)
     """When the command set to work, on the clock of `time.perf_counter`: what it did since belongs to its minutes."""
 
@@ -220,6 +224,7 @@ def _trainer(stage: Stage, config: C, observers: Sequence[Observer] = (), *, qui
         display=display,
         inputs=stage.hashes,
         observers=observers,
+        state=stage.state,
     )
 
 

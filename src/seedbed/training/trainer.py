@@ -85,9 +85,11 @@ class Trainer(Generic[B]):
         display: Display,
         inputs: Mapping[str, str] | None = None,
         observers: Sequence[Observer] = (),
+        state: Mapping[str, Tensor] | None = None,
     ):
         """`config.steps` is set, whichever budget was asked for; `run` is the folder of the run,
-        `inputs` the hashes of what it is made from; `observers` watch it and move nothing."""
+        `inputs` the hashes of what it is made from; `observers` watch it and move nothing; `state` is what a checkpoint
+        holds for the batch source, which has and fills these very tensors."""
         config = config.resolve()
         assert config.steps is not None
         self.model = model.train()
@@ -110,6 +112,7 @@ class Trainer(Generic[B]):
         if config.recompute != "none":
             recompute_blocks(model, config.recompute)
         self.average = WeightAverage(model.moving, config.average, self.steps) if config.select == "average" else None
+        self.state = state or {}
         self.display = display
         self.checkpoints = Checkpoints(run, inputs, self.parallel)
         self.run = run
@@ -293,7 +296,7 @@ class Trainer(Generic[B]):
     @property
     def further(self) -> dict[str, Tensor]:
         """What a checkpoint holds beside model and optimizers."""
-        return self.average.tensors if self.average is not None else {}
+        return {**self.state, **(self.average.tensors if self.average is not None else {})}
 
     def save(self, *, background: bool = False) -> None:
         """Writes a checkpoint once everything that it claims is on the disk, then removes old ones."""

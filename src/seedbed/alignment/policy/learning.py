@@ -1,0 +1,109 @@
+"""What every policy needs to learn: a model, problems, rewards, a source of rollouts, and the one loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from seedbed.alignment.answers import input_files
+from seedbed.alignment.policy.config import PolicyConfig
+from seedbed.alignment.policy.objective import PolicyObjective
+from seedbed.alignment.policy.problems import read_problems
+from seedbed.alignment.policy.watching import AnswerTable, Pathologies
+from seedbed.alignment.rewards import Reward, Rewards
+from seedbed.alignment.rollouts import Asking, Credit, HeldOut, Rollouts
+from seedbed.devices import choose_device
+from seedbed.errors import ConfigError
+from seedbed.model.folder import find_model, load_model, tell_unfinished
+from seedbed.model.transformer import Transformer
+from seedbed.tokenizers.chat import find_template
+from seedbed.tokenizers.tokenizer import Tokenizer
+from seedbed.training.objective import refuse_both_ways
+from seedbed.training.observers.observer import Observer
+from seedbed.training.precision import MASTER, Precision
+from seedbed.training.stage import Stage, run_stage
+
+
+class Learning:
+    """One stage of policy learning, from its config to its run."""
+
+    def __init__(self, config: PolicyConfig, group: int, attempts: int, own: Mapping[str, Reward] | None):
+        """`config` is resolved. `own`: rewards that a Python program brings."""
+        tell_unfinished(config.model)
+        self.config = config
+        model, self.tokenizer = self.load()
+        refuse_both_ways(model.config)
+        if config.temperature != 1 and model.config.logit_softcap is not None:
+            raise ConfigError("temperature must be 1: the model bends its logits (model.logit_softcap)")
+        if config.template is not None:
+            self.tokenizer = self.tokenizer.with_template(find_template(config.template))
+        self.architecture = model.config
+        self.rewards = Rewards(config.rewards, own)
+        self.problems, held_out, self.counts = read_problems(config, model.config, self.tokenizer, self.rewards)
+        self.asking = Asking(
+            answers=config.rollout,
+            group=group,
+            passes=config.passes,
+            batch=config.train.batch,
+            max_tokens=config.max_tokens,
+            temperature=config.temperature,
+            order=config.order,
+            attempts=attempts,
+            overlong=config.overlong_buffer,
+            engine_rows=config.engine_rows,
+            seed=config.train.seed,
+        )
+        self.held_out = HeldOut(held_out, self.tokenizer, self.rewards, self.asking)
+
+    def load(self) -> tuple[Transformer, Tokenizer]:
+        """The model as it begins: the same weights at every call."""
+        return load_model(self.config.model, dtype=MASTER, learns=True)
+
+    def source(self, credit: Credit) -> Rollouts:
+        """Of rollouts, with a frozen copy of the beginning where it is to be kept near."""
+        return Rollouts(
+            self.problems,
+            self.tokenizer,
+            self.rewards,
+            self.asking,
+            credit,
+            pad_id=self.tokenizer.pad_id or 0,
+            reference=self.load()[0] if self.config.kl else None,
+            rows_at_once=self.config.train.micro_batch or self.config.train.batch,
+        )
+
+    def run(
+        self, name: str, source: Rollouts, objective: PolicyObjective, observers: Sequence[Observer], began: float
+    ) -> dict[str, Any]:
+        """Trains; the result."""
+        config = self.config
+        precision = Precision(config.train.precision, choose_device(config.train.device))
+
+        def starting_model() -> Transformer:
+            model = self.load()[0]
+            for asked in (source, self.held_out):
+                asked.learn(model, precision)
+            return model
+
+        inputs = {"model": find_model(config.model), **input_files("data", config.data)}
+        if config.validation is not None:
+            inputs |= input_files("validation", config.validation)
+        watching: list[Observer] = [Pathologies(config.warnings)]
+        if config.table:
+            watching.append(AnswerTable(source, config.table, config.table_every))
+        stage = Stage(
+            name=name,
+            architecture=self.architecture,
+            model=starting_model,
+            tokenizer=self.tokenizer,
+            source=source,
+            validation=self.held_out,
+            objective=objective,
+            length=source.longest,
+            inputs=inputs,
+            notes={"prompts": {fate: self.counts[fate] for fate in ("kept", "truncated", "too long")}},
+            observers=[*watching, *observers],
+            state=source.tensors,
+            began=began,
+        )
+        return run_stage(stage, config)

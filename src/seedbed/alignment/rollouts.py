@@ -1,0 +1,466 @@
+"""What a policy says to prompts, as batches: the engine answers over the live weights, rules reward, credit is given.
+
+A rollout is a function of the weights, the seed and its number alone: each answer is drawn by (seed, rollout, prompt,
+sample), so nothing depends on a clock, on who stood beside it in the engine, or on how a step accumulates. Where a
+rollout is learned from in one step, a run that goes on makes it again from the weights of its checkpoint; where it is
+learned from in several, the weights that made it are gone, and it lies in the checkpoint itself.
+
+Each rollout has an engine of its own: keys and values of earlier weights end with it.
+
+Shape suffixes: B answers, T positions, D model width, N tokens that were said, F rewards, P problems. A number of a
+token stands at its own position, nought where nothing was said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seedbed.alignment.policy.advantages import alike
+from seedbed.alignment.policy.reading import Reading
+from seedbed.alignment.rewards import Rewards
+from seedbed.data.answers import EncodedProblem
+from seedbed.data.batches.order import Epochs, Permutation
+from seedbed.inference.config import EngineConfig, SamplingConfig
+from seedbed.inference.engine import Engine
+from seedbed.inference.generation import Completion
+from seedbed.model.cache import BLOCK
+from seedbed.model.transformer import Transformer
+from seedbed.runs import sha256_json
+from seedbed.tokenizers.tokenizer import Tokenizer
+from seedbed.training.precision import Precision
+
+logger = logging.getLogger(__name__)
+
+Order = Literal["shuffled", "given", "learnable"]
+"""Of prompts. shuffled: each epoch in another order. given: that of the file, such as from easy to hard, over and over.
+learnable: of twice as many, shuffled, those whose answers had the most unequal rewards when they were last asked; a
+prompt that was never asked comes first (as in Foster & Foerster 2025, arXiv:2502.12272)."""
+
+CANDIDATES = 2
+"""Prompts that are looked at for each that is asked, where the order is learnable."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Answers, as rows of prompt and answer from the left on."""
+
+    tokens_BT: Tensor
+    """int64."""
+    said_BT: Tensor
+    """bool: tokens of the answer, the one that ends it among them."""
+    ended_B: Tensor
+    """bool: the model ended it; otherwise it was cut off."""
+    rewards_BF: Tensor
+    """What each rule says, before weighing; 0 for an answer that was cut off."""
+    sampler_BT: Tensor
+    """Log-probabilities by the engine, of the model alone: at temperature 1."""
+    old_BT: Tensor
+    """By the trainer, of the policy that answered; nought where nobody needs them."""
+    reference_BT: Tensor
+    """By the reference; nought without one."""
+    values_BT: Tensor
+    """What a critic expected before each token; nought without one."""
+    advantages_BT: Tensor
+    returns_BT: Tensor
+    """What a critic should have expected; nought without one."""
+    alike_B: Tensor
+    """The share of the rollout's prompts whose answers were all worth the same, in each row."""
+    fresh: bool = False
+    """Whether the weights are still those that answered."""
+
+    @classmethod
+    def empty(cls, rows: int, length: int, rewards: int) -> Rollout:
+        made: dict[str, Any] = {name: torch.zeros(rows, length) for name in PER_TOKEN}
+        made |= {"tokens_BT": torch.zeros(rows, length, dtype=torch.int64), "alike_B": torch.zeros(rows)}
+        made |= {"said_BT": torch.zeros(rows, length, dtype=torch.bool), "rewards_BF": torch.zeros(rows, rewards)}
+        return cls(**made, ended_B=torch.zeros(rows, dtype=torch.bool))
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """By name."""
+        return {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name != "fresh"}
+
+    @property
+    def tokens(self) -> int:
+        return self.tokens_BT.numel()
+
+    def rows(self, index_B: Tensor, *, fresh: bool) -> Rollout:
+        """Some of the answers, no longer than the longest of them."""
+        chosen = {name: tensor[index_B] for name, tensor in self.tensors.items()}
+        # All of a row up to its last word, and one position at least before it.
+        length = max(2, int(chosen["said_BT"].any(0).nonzero().max()) + 1)
+        cut = {name: tensor[:, :length] if name.endswith("T") else tensor for name, tensor in chosen.items()}
+        return Rollout(**cut, fresh=fresh)
+
+    def to(self, device: torch.device | str) -> Rollout:
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()}
+        return Rollout(**moved, fresh=self.fresh)
+
+
+PER_TOKEN = ("sampler_BT", "old_BT", "reference_BT", "values_BT", "advantages_BT", "returns_BT")
+
+
+class Credit(Protocol):
+    """Who gives each token its advantage."""
+
+    @property
+    def needs_old(self) -> bool:
+        """Whether it reads `old_BT`."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Its state, which lies in a checkpoint."""
+
+    def begin(self) -> None:
+        """A run begins: the state is what it is at first."""
+
+    def assign(self, rollout: Rollout, rewards_B: Tensor, model: Transformer) -> Rollout:
+        """The rollout with its advantages, from the weighed sum of its rewards; the model is the one that answered."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How prompts are asked, and how often what was answered is learned from."""
+
+    answers: int
+    """Of a rollout, all prompts together."""
+    group: int
+    """Of a prompt."""
+    passes: int
+    """Over each rollout."""
+    batch: int
+    """Answers of an optimizer step."""
+    max_tokens: int
+    temperature: float
+    order: Order = "shuffled"
+    attempts: int = 1
+    """How often other prompts are asked in place of those whose answers are all worth the same."""
+    overlong: int = 0
+    """Tokens before the longest answer over which a penalty rises from 0 to 1; none where this is 0."""
+    engine_rows: int = 64
+    """Answers that are made at once."""
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of a rollout."""
+        return self.passes * self.answers // self.batch
+
+
+class Asked:
+    """The engine over live weights, and rules that reward: what training and validation share."""
+
+    def __init__(self, problems: Sequence[EncodedProblem], tokenizer: Tokenizer, rewards: Rewards, asking: Asking):
+        self.problems, self.tokenizer, self.rewards, self.asking = problems, tokenizer, rewards, asking
+        self.prompts = [problem.prompt.tolist() for problem in problems]
+        self.longest = max(map(len, self.prompts)) + asking.max_tokens
+        """Tokens of a row."""
+        self.learner: Transformer | None = None
+        self.precision: Precision | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of problems, rules and how they are asked."""
+        digest = hashlib.sha256()
+        for problem in self.problems:
+            row = problem.problem
+            digest.update(repr((problem.prompt.tolist(), row.reference, row.reward, row.tests)).encode())
+        rules = dict(zip(self.rewards.names, self.rewards.weights, strict=True))
+        return sha256_json({"problems": digest.hexdigest(), "rewards": rules, **vars(self.asking)})
+
+    @property
+    def samples(self) -> int:
+        return len(self.problems)
+
+    @contextmanager
+    def answering(self) -> Iterator[Engine]:
+        """The engine over the weights as they are; afterwards the model is in the mode that it was in."""
+        assert self.learner is not None  # someone learns
+        training, asking = self.learner.training, self.asking
+        blocks = -(-self.longest // BLOCK) * asking.engine_rows
+        config = EngineConfig(
+            rows=asking.engine_rows,
+            step_tokens=max(512, 4 * asking.engine_rows),
+            cache_tokens=blocks * BLOCK,
+            cache="model",
+        )
+        try:
+            with torch.no_grad():
+                yield Engine(self.learner, self.tokenizer, config)
+        finally:
+            self.learner.train(training)
+
+    def answers(
+        self, engine: Engine, prompts: Sequence[int], seeds: Sequence[int], group: int, temperature: float
+    ) -> list[Completion]:
+        """`group` answers to each of the prompts, by their numbers, side by side."""
+        usual = SamplingConfig(max_tokens=self.asking.max_tokens, temperature=temperature, logprobs=0)
+        generations = [
+            engine.submit(self.prompts[prompt], sampling, sample=sample)
+            for prompt, seed in zip(prompts, seeds, strict=True)
+            for sampling in [replace(usual, seed=seed)]
+            for sample in range(group)
+        ]
+        while any(generation.reason is None for generation in generations):
+            engine.step()
+        for generation in generations:
+            if generation.error is not None:
+                raise generation.error
+        return [generation.completion for generation in generations]
+
+    def judged(self, prompt: int, answer: Completion) -> list[float]:
+        """What each rule says, and then, where there is one, the penalty for length. What was cut off is no answer."""
+        ended = answer.reason == "end"
+        found = self.rewards(self.problems[prompt].problem, answer.text) if ended else [0.0] * len(self.rewards.names)
+        if self.asking.overlong:
+            # Soft overlong punishment (DAPO: Yu et al. 2025, arXiv:2503.14476, eq. 13).
+            beyond = len(answer.likelihoods) - (self.asking.max_tokens - self.asking.overlong)
+            found.append(-1.0 if not ended else -max(0.0, beyond) / self.asking.overlong)
+        return found
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the rewards."""
+        return (*self.rewards.names, "overlong") if self.asking.overlong else self.rewards.names
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Of each."""
+        return (*self.rewards.weights, 1.0) if self.asking.overlong else self.rewards.weights
+
+    def total(self, rewards_BF: Tensor) -> Tensor:
+        """The weighed sum of the rewards of each answer (B)."""
+        return rewards_BF @ torch.tensor(self.weights)
+
+    def learn(self, learner: Transformer, precision: Precision) -> None:
+        """A run begins: from now on this model answers, as it is at each question."""
+        self.learner, self.precision = learner, precision
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a validation eats: what greedy answers were worth."""
+
+    rewards_B: Tensor
+    rewards_BF: Tensor
+    lengths_B: Tensor
+    ended_B: Tensor
+    tokens: int
+
+    def to(self, device: torch.device | str) -> Answers:
+        return self
+
+
+class HeldOut(Asked):
+    """Problems that are not learned from, answered greedily."""
+
+    def batch(self, first: int, count: int) -> Answers:
+        prompts = [place % len(self.prompts) for place in range(first, first + count)]
+        with self.answering() as engine:
+            answers = self.answers(engine, prompts, [0] * len(prompts), 1, 0.0)
+        rewards_BF = torch.tensor([self.judged(*pair) for pair in zip(prompts, answers, strict=True)])
+        lengths = [len(answer.likelihoods) for answer in answers]
+        ended_B = torch.tensor([answer.reason == "end" for answer in answers])
+        tokens = sum(lengths) + sum(len(self.prompts[prompt]) for prompt in prompts)
+        return Answers(self.total(rewards_BF), rewards_BF, torch.tensor(lengths), ended_B, tokens)
+
+
+class Rollouts(Asked):
+    """A batch source of what the learner itself says. Sample i is an answer, learned from in step i // batch."""
+
+    def __init__(
+        self,
+        problems: Sequence[EncodedProblem],
+        tokenizer: Tokenizer,
+        rewards: Rewards,
+        asking: Asking,
+        credit: Credit,
+        *,
+        pad_id: int = 0,
+        reference: Transformer | None = None,
+        rows_at_once: int = 64,
+    ):
+        """`reference`: the policy that the learner is held near to, frozen. `rows_at_once`: of passes that nothing is
+        learned in."""
+        super().__init__(problems, tokenizer, rewards, asking)
+        self.credit, self.pad_id, self.reference, self.rows_at_once = credit, pad_id, reference, rows_at_once
+        self.spread_P = torch.full((len(problems),), torch.inf)
+        """How unequal the rewards of each problem's answers were when it was last asked: their standard deviation."""
+        self.number = torch.tensor(-1)
+        """Of the rollout that is held."""
+        self.held = Rollout.empty(asking.answers, self.longest, len(self.names))
+        self.table: list[dict[str, Any]] = []
+        """The answers of the newest rollout that was made here, for people."""
+        self._made_by: tuple[int, int] | None = None
+
+    def learn(self, learner: Transformer, precision: Precision) -> None:
+        """A run begins: nothing is held from an earlier one."""
+        super().learn(learner, precision)
+        if self.reference is not None:
+            self.reference.to(precision.device).eval().requires_grad_(False)
+        self.number.fill_(-1)
+        self.spread_P.fill_(torch.inf)
+        self.credit.begin()
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds, by name: what cannot be made again from its weights."""
+        state = {f"rollouts.{name}": tensor for name, tensor in self.credit.tensors.items()}
+        if self.asking.order == "learnable":
+            state["rollouts.spread"] = self.spread_P
+        if self.asking.steps > 1:
+            state["rollouts.number"] = self.number
+            # Files of tensors know no bool; a view of its bytes is the same memory.
+            held = (
+                (name, tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor)
+                for name, tensor in self.held.tensors.items()
+            )
+            state |= {f"rollouts.held.{name}": tensor for name, tensor in held}
+        return state
+
+    @property
+    def samples(self) -> int:
+        """Answers that are learned from while every problem is asked once."""
+        return len(self.problems) * self.asking.group * self.asking.passes
+
+    def batch(self, first: int, count: int) -> Rollout:
+        """Answers first … first + count − 1, all of one step."""
+        step, begin = divmod(first, self.asking.batch)
+        if begin + count > self.asking.batch:
+            raise ValueError(f"samples {first} to {first + count - 1} are not all of step {step}")
+        number, place = divmod(step, self.asking.steps)
+        self._hold(number)
+        rows = self._order(number, place)[begin : begin + count]
+        return self.held.rows(torch.from_numpy(rows), fresh=place == 0)
+
+    def _order(self, number: int, place: int) -> np.ndarray:
+        """The rows of one of a rollout's steps: in each pass all of them, in an order of its own."""
+        answers, batch = self.asking.answers, self.asking.batch
+        if self.asking.steps == 1:
+            return np.arange(answers)
+        turn, part = divmod(place, answers // batch)
+        shuffled = Permutation(answers, f"{self.asking.seed}/rollout {number}/pass {turn}")
+        return np.asarray(shuffled(np.arange(part * batch, (part + 1) * batch)))
+
+    def _hold(self, number: int) -> None:
+        """Makes the rollout unless it is there: made by these very weights, or, where several steps learn from it,
+        before them or in a checkpoint."""
+        assert self.learner is not None
+        maker = (id(self.learner), sum(weight._version for weight in self.learner.parameters()))
+        if int(self.number) == number and (self.asking.steps > 1 or self._made_by == maker):
+            return
+        made = self._make(number)
+        for name, tensor in self.held.tensors.items():
+            tensor.copy_(made.tensors[name])
+        self.number.fill_(number)
+        self._made_by = maker
+
+    def _make(self, number: int) -> Rollout:
+        prompts, answers, share = self._asked(number)
+        rollout = self._rows(prompts, answers)
+        rollout = replace(rollout, alike_B=torch.full_like(rollout.alike_B, share))
+        assert self.learner is not None
+        training = self.learner.training
+        self.learner.eval()
+        with torch.no_grad():
+            if self.asking.steps > 1 or self.credit.needs_old:
+                rollout = replace(rollout, old_BT=self._logprobs(self.learner, rollout, self.asking.temperature))
+            if self.reference is not None:
+                reference_BT = self._logprobs(self.reference, rollout, self.asking.temperature)
+                rollout = replace(rollout, reference_BT=reference_BT)
+            rollout = self.credit.assign(rollout, self.total(rollout.rewards_BF), self.learner)
+        self.learner.train(training)
+        self.table = self._for_people(prompts, answers, rollout)
+        return rollout
+
+    def _asked(self, number: int) -> tuple[list[int], list[Completion], float]:
+        """The number of the prompt of each answer, the answers, and the share of prompts whose answers were all worth
+        the same. Those are asked in vain: where there are attempts left, others take their places (dynamic sampling:
+        DAPO, arXiv:2503.14476, §3.2)."""
+        group, wanted = self.asking.group, self.asking.answers // self.asking.group
+        kept: list[tuple[int, list[Completion]]] = []
+        spare: list[tuple[int, list[Completion]]] = []
+        with self.answering() as engine:
+            for attempt in range(self.asking.attempts):
+                prompts = self._prompts(number, attempt, wanted)
+                words = (f"{self.asking.seed}/{number}/{attempt}/{place}" for place in range(wanted))
+                seeds = [int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big") >> 1 for word in words]
+                answers = self.answers(engine, prompts, seeds, group, self.asking.temperature)
+                groups = [answers[first : first + group] for first in range(0, len(answers), group)]
+                for prompt, some in zip(prompts, groups, strict=True):
+                    rewards_G = self.total(torch.tensor([self.judged(prompt, answer) for answer in some]))
+                    self.spread_P[prompt] = rewards_G.std(correction=0)
+                    useful = group > 1 and not bool(alike(rewards_G, group))
+                    (kept if useful else spare).append((prompt, some))
+                if len(kept) >= wanted:
+                    break
+        asked = len(kept) + len(spare)
+        chosen = (kept + spare)[:wanted]
+        share = len(spare) / asked if group > 1 else 0.0
+        return [prompt for prompt, some in chosen for _ in some], [one for _, some in chosen for one in some], share
+
+    def _prompts(self, number: int, attempt: int, wanted: int) -> list[int]:
+        """A function of the rollout's number; where the order is learnable, of what earlier ones were worth too."""
+        candidates = wanted * (CANDIDATES if self.asking.order == "learnable" else 1)
+        first = (number * self.asking.attempts + attempt) * candidates
+        if self.asking.order == "given":
+            return [place % len(self.prompts) for place in range(first, first + candidates)]
+        places = torch.from_numpy(Epochs(len(self.prompts), self.asking.seed)(first, candidates))
+        if self.asking.order == "learnable":
+            best = torch.argsort(self.spread_P[places], descending=True, stable=True)[:wanted]
+            places = places[best.sort().values]
+        return places.tolist()
+
+    def _rows(self, prompts: Sequence[int], answers: Sequence[Completion]) -> Rollout:
+        """Prompts and answers as rows."""
+        rollout = Rollout.empty(len(answers), self.longest, len(self.names))
+        rollout.tokens_BT.fill_(self.pad_id)
+        for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            asked = self.prompts[prompt]
+            # Likelihoods tell the token that ended it, too.
+            said = slice(len(asked), len(asked) + len(answer.likelihoods))
+            rollout.tokens_BT[row, : len(asked)] = torch.tensor(asked)
+            rollout.tokens_BT[row, said] = torch.tensor([each.token for each in answer.likelihoods])
+            rollout.sampler_BT[row, said] = torch.tensor([each.logprob for each in answer.likelihoods])
+            rollout.said_BT[row, said] = True
+            rollout.ended_B[row] = answer.reason == "end"
+            rollout.rewards_BF[row] = torch.tensor(self.judged(prompt, answer))
+        return rollout
+
+    def _logprobs(self, model: Transformer, rollout: Rollout, temperature: float) -> Tensor:
+        """Of what was said, by a model as it is (B, T)."""
+        assert self.precision is not None
+        found_BT = torch.zeros_like(rollout.old_BT)
+        for index_B in torch.arange(len(found_BT)).split(self.rows_at_once):
+            part = rollout.rows(index_B, fresh=False).to(self.precision.device)
+            with self.precision.compute():
+                logprobs_BT = Reading(model, part.tokens_BT, part.said_BT).logprobs(temperature)
+            found_BT[index_B, : logprobs_BT.shape[1]] = logprobs_BT.float().cpu()
+        return found_BT
+
+    def _for_people(
+        self, prompts: Sequence[int], answers: Sequence[Completion], rollout: Rollout
+    ) -> list[dict[str, Any]]:
+        """A table of the answers."""
+        rows = zip(prompts, answers, rollout.rewards_BF.tolist(), rollout.advantages_BT.sum(1).tolist(), strict=True)
+        return [
+            {
+                "prompt": self.problems[prompt].problem.prompt[-1]["content"],
+                "text": answer.text,
+                "rewards": dict(zip(self.names, rewards, strict=True)),
+                "advantage": round(advantage / max(1, len(answer.likelihoods)), 6),
+                "tokens": len(answer.likelihoods),
+                "ended": answer.reason == "end",
+            }
+            for prompt, answer, rewards, advantage in rows
+        ]
