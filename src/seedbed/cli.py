@@ -102,6 +102,9 @@ COMMANDS = {
         "seedbed.alignment.policy.config:GrpoConfig",
         "seedbed.alignment.policy.grpo:grpo",
     ),
+    "merge": Command(
+        "models → one model", "seedbed.tuning.merging.config:MergeConfig", "seedbed.tuning.merging.merge:merge"
+    ),
     "quantize": Command(
         "model → model in fewer bits",
         "seedbed.quantization.config:QuantizeConfig",

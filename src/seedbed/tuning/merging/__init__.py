@@ -1,0 +1,1 @@
+"""Making one model of several, without training: their weights are averaged, added, or their layers stacked."""
