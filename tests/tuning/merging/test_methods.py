@@ -82,7 +82,7 @@ def elected_by_hand(changes: list[list[float]], weights: list[float], normalize:
     result: list[float] = []
     for column in zip(*changes, strict=True):
         vote = sum(weight * value for weight, value in zip(weights, column, strict=True))
-        winners = [(w, v) for w, v in zip(weights, column, strict=True) if (v > 0 if vote >= 0 else v < 0)]
+        winners = [(w, v) for w, v in zip(weights, column, strict=True) if (w * v > 0 if vote >= 0 else w * v < 0)]
         total = float(sum(w * v for w, v in winners))
         share = sum(w for w, _ in winners)
         result.append(total / share if normalize and share else total)
@@ -101,7 +101,7 @@ def test_trimming_keeps_the_largest_and_all_that_are_as_large(values, density):
     st.booleans(),
 )
 def test_the_sign_with_more_weight_wins_and_only_its_changes_count(changes, normalize):
-    weights = [1.0, 2.0, 0.5, 4.0][: len(changes)]
+    weights = [1.0, 2.0, -0.5, 4.0][: len(changes)]
     found = elected([torch.tensor(change) for change in changes], weights, normalize)
     torch.testing.assert_close(found, torch.tensor(elected_by_hand(changes, weights, normalize)))
 

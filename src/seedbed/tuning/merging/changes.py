@@ -50,13 +50,12 @@ def added(changes: Sequence[Tensor], weights: Sequence[float], normalize: bool) 
 
 
 def elected(changes: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:
-    """Number by number: Σ wᵢδᵢ over the changes that have the sign of the whole sum, divided by their Σ wᵢ if
+    """Number by number: Σ wᵢδᵢ over those wᵢδᵢ that have the sign of the whole sum, divided by their Σ wᵢ if
     `normalize` (TIES, "elect" and "disjoint merge"). Noughts, which were trimmed, have no sign and do not count."""
     weight_N1 = torch.tensor(weights, dtype=changes[0].dtype).view(-1, *[1] * changes[0].ndim)
-    change_N = torch.stack(list(changes))
-    sign = torch.where((weight_N1 * change_N).sum(0) >= 0, 1, -1)
-    agrees_N = change_N.sign() == sign
-    total = (weight_N1 * change_N * agrees_N).sum(0)
+    change_N = weight_N1 * torch.stack(list(changes))
+    agrees_N = change_N.sign() == torch.where(change_N.sum(0) >= 0, 1, -1)
+    total = (change_N * agrees_N).sum(0)
     if not normalize:
         return total
     share = (weight_N1 * agrees_N).sum(0)
