@@ -193,6 +193,14 @@ def test_the_reference_is_computed_once_and_read_by_a_run_that_goes_on(base, dat
     assert len(asked) == 4
 
 
+def test_a_run_that_died_with_nothing_but_its_reference_begins(base, data, tmp_path):
+    dpo(config(DirectConfig, base, data, tmp_path / "out", "--train.steps=2"))
+    (tmp_path / "died").mkdir()
+    (tmp_path / "out" / "reference").rename(tmp_path / "died" / "reference")
+    dpo(config(DirectConfig, base, data, tmp_path / "died", "--train.steps=2"))
+    assert same_bits(tmp_path / "out", tmp_path / "died")
+
+
 def test_a_changed_byte_of_it_is_told(base, data, tmp_path):
     dpo(config(DirectConfig, base, data, tmp_path / "out", "--train.steps=2"))
     file = tmp_path / "out" / "reference" / "model.safetensors"
@@ -334,6 +342,12 @@ def test_the_command_line_shows_it(base, data, tmp_path, seedbed):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["stage"] == "dpo"
     assert "val_accuracy" in json.loads((tmp_path / "out" / "result.json").read_text())
+
+
+def test_what_is_shown_while_it_learns_is_of_answers_not_of_tokens(base, data, tmp_path, capfd):
+    dpo(config(DirectConfig, base, data, tmp_path / "out", "--train.steps=1"))
+    assert "% right" in capfd.readouterr().err
+    assert ">loss<" in (tmp_path / "out" / "loss.svg").read_text()
 
 
 def test_batches_are_on_the_device_they_are_asked_for():

@@ -84,6 +84,10 @@ class Display:
         """A validation is done."""
         if "bits_per_byte" in metrics:
             self.validation_text = f"val {metrics['bits_per_byte']:.3f} bits/byte"
+        elif "accuracy" in metrics:
+            self.validation_text = f"val {metrics['loss']:.3f}, {metrics['accuracy']:.1%} right"
+        elif "margin" in metrics:
+            self.validation_text = f"val {metrics['loss']:.3f}, margin {metrics['margin']:.3f}"
         else:
             self.validation_text = f"val {metrics['loss']:.3f} nats/token"
 
