@@ -80,12 +80,15 @@ COMMANDS = {
     "finetune": Command(
         "model + conversations → model", "seedbed.tuning.config:FinetuneConfig", "seedbed.tuning.finetune:finetune"
     ),
+    "fuse": Command("base + adapter → model", "seedbed.tuning.config:FuseConfig", "seedbed.tuning.fuse:fuse"),
+    "merge": Command(
+        "models → one model", "seedbed.tuning.merging.config:MergeConfig", "seedbed.tuning.merging.merge:merge"
+    ),
     "constitution": Command(
         "model + principles → preferences between its answers",
         "seedbed.alignment.constitution_config:ConstitutionConfig",
         "seedbed.alignment.constitution:constitution",
     ),
-    "fuse": Command("base + adapter → model", "seedbed.tuning.config:FuseConfig", "seedbed.tuning.fuse:fuse"),
     "reward": Command(
         "model + preferences → reward model",
         "seedbed.alignment.direct_config:RewardConfig",
@@ -101,9 +104,6 @@ COMMANDS = {
         "model + problems → model, by rewards of its own answers",
         "seedbed.alignment.policy.config:GrpoConfig",
         "seedbed.alignment.policy.grpo:grpo",
-    ),
-    "merge": Command(
-        "models → one model", "seedbed.tuning.merging.config:MergeConfig", "seedbed.tuning.merging.merge:merge"
     ),
     "quantize": Command(
         "model → model in fewer bits",
