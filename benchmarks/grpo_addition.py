@@ -2,7 +2,7 @@
 points within 10 minutes on a CPU, for each of 3 seeds, and its answers become at most twice as long.
 
 A model of 0.6 million parameters is fine-tuned from fresh weights on half of the sums, until one of its checkpoints
-answers at least 30% of those that are held out; from there `seedbed grpo` goes on with the reward `exact` alone, on
+answers 25 to 55% of those that are held out; from there `seedbed grpo` goes on with the reward `exact` alone, on
 sums whose answers nobody shows it. Shares are of greedy answers to the same held-out sums, right to the letter. The
 seconds are those of `seedbed grpo`, from reading the problems to the saved model.
 Run: python benchmarks/grpo_addition.py --json   (about 20 minutes on 1 core). Options of `seedbed grpo` change it.
@@ -40,7 +40,7 @@ from seedbed.tuning.config import FinetuneConfig
 from seedbed.tuning.finetune import finetune
 
 MODEL = ModelConfig(layers=3, width=128, heads=4, context=64)
-BEGIN, MOST = 0.3, 0.6
+BEGIN, MOST = 0.25, 0.55
 """Shares of right answers from which, and to which, a model is one to begin with."""
 HELD_OUT = 300
 """Sums that nothing is learned from."""
@@ -76,16 +76,16 @@ def beginner(place: Path, shown: list[Row], held_out: list[Row], seed: int) -> P
     settings = (
         *(f"--model={place / 'fresh'}", f"--data={place / 'shown.jsonl'}", f"--out={place / 'finetune'}"),
         *("--length=64", "--train.steps=700", "--train.batch=16", "--train.validate_every=700"),
-        *("--train.checkpoint.steps=50", "--train.checkpoint.keep=1000", "--schedule.name=constant"),
+        *("--train.checkpoint.steps=20", "--train.checkpoint.keep=1000", "--schedule.name=constant"),
         *(f"--train.seed={seed}", "--train.device=cpu", *(f"--optimizer.{rate}" for rate in rates)),
     )
     finetune(from_arguments(FinetuneConfig, list(settings)))
     for checkpoint in sorted((place / "finetune" / "checkpoints").iterdir()):
         share, _ = measure(checkpoint, held_out)
         print(checkpoint.name, share, file=sys.stderr)
-        if share >= BEGIN:
+        if BEGIN <= share <= MOST:
             return checkpoint
-    raise SystemExit("fine-tuning never reached the share to begin with")
+    raise SystemExit("no checkpoint of fine-tuning answers as much as a model to begin with does")
 
 
 def run(place: Path, seed: int, options: list[str]) -> dict[str, Any]:

@@ -100,6 +100,11 @@ COMMANDS = {
     "kto": Command(
         "model + judgements → model", "seedbed.alignment.direct_config:KtoConfig", "seedbed.alignment.kto:kto"
     ),
+    "ppo": Command(
+        "model + problems → model, by rewards and a critic",
+        "seedbed.alignment.policy.config:PpoConfig",
+        "seedbed.alignment.policy.ppo:ppo",
+    ),
     "grpo": Command(
         "model + problems → model, by rewards of its own answers",
         "seedbed.alignment.policy.config:GrpoConfig",

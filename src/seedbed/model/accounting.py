@@ -71,7 +71,7 @@ def count_parameters(config: ModelConfig, *, active: bool = False) -> ParameterC
         biases=config.layers * bias_of_block + mixed * config.experts * (config.balance_rate > 0),
         skips=2 * config.layers * config.embedding_skip,
         convolutions=2 * config.layers * config.width * ((config.short_convolution or 1) - 1),
-        head=0 if config.tied and config.head == "tokens" else config.head_rows * config.width,
+        head=(config.head_rows - config.vocab_size * (config.tied and config.head != "score")) * config.width,
     )
 
 

@@ -197,9 +197,10 @@ class ModelConfig:
     tied: bool = False
     """Whether the output head is the embedding matrix."""
 
-    head: Literal["tokens", "score"] = "tokens"
+    head: Literal["tokens", "score", "both"] = "tokens"
     """What stands on the residual stream. tokens: scores of the next token. score: one number a position, as a reward
-    model or a critic gives; `seedbed reward` makes such a model."""
+    model or a critic gives; `seedbed reward` makes such a model. both: a policy with its critic, while `seedbed ppo`
+    trains them."""
 
     initial_std: float | None = None
     """Standard deviation of fresh matrices; 0.02 in GPT-2. Left out: each matrix's input width^-0.5."""
@@ -329,7 +330,7 @@ class ModelConfig:
     @property
     def head_rows(self) -> int:
         """Numbers that the head gives for a position."""
-        return 1 if self.head == "score" else self.vocab_size
+        return {"tokens": self.vocab_size, "score": 1, "both": self.vocab_size + 1}[self.head]
 
     @property
     def layer_kinds(self) -> str:

@@ -95,7 +95,8 @@ def _feedforward(model: dict[str, Any]) -> str:
 def _head(model: dict[str, Any]) -> str:
     if model["head"] == "score":
         return "of one score: a reward model or a critic"
-    return "tied" if model["tied"] else "its own"
+    critic = ", and a critic's" if model["head"] == "both" else ""
+    return ("tied" if model["tied"] else "its own") + critic
 
 
 def _as_stored(result: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A score in place of the vocabulary: what makes a language model a reward model or a critic."""
+"""A score in place of the vocabulary makes a language model a reward model; beside it, it is a critic's."""
 
 from __future__ import annotations
 
@@ -19,6 +19,23 @@ def with_score_head(model: Transformer) -> Transformer:
     weights = {name: weight.detach() for name, weight in model.named_parameters() if name != "head.weight"}
     weights["score.weight"] = torch.zeros(1, model.config.width, device=model.device, dtype=model.dtype)
     return Transformer.of_weights(replace(model.config, head="score"), weights).train(model.training)
+
+
+def with_critic(model: Transformer) -> Transformer:
+    """A language model, whose weights it shares, with a score head beside its own: a policy and its critic. No state
+    has a value until it has learned."""
+    if model.config.head == "both":
+        return model
+    refuse_score_head(model.config)
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    weights["score.weight"] = torch.zeros(1, model.config.width, device=model.device, dtype=model.dtype)
+    return Transformer.of_weights(replace(model.config, head="both"), weights).train(model.training)
+
+
+def without_critic(model: Transformer) -> Transformer:
+    """The policy alone; its weights are those very tensors."""
+    weights = {name: weight.detach() for name, weight in model.named_parameters() if name != "score.weight"}
+    return Transformer.of_weights(replace(model.config, head="tokens"), weights).train(model.training)
 
 
 def refuse_score_head(config: ModelConfig, name: str = "the model") -> None:

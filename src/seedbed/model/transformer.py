@@ -132,10 +132,9 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(BLOCKS[config.norm_place](config, layer) for layer in layers)
         # After post-norm blocks the residual stream is normalised already.
         self.final_norm = nn.Identity() if config.norm_place == "post" else build_norm(config.width, config)
-        speaks = config.head == "tokens"
-        own_head = speaks and not config.tied
+        own_head = config.head != "score" and not config.tied
         self.head: nn.Module | None = Head(config.width, config.vocab_size, bias=False) if own_head else None
-        self.score: nn.Module | None = None if speaks else Head(config.width, 1, bias=False)
+        self.score: nn.Module | None = None if config.head == "tokens" else Head(config.width, 1, bias=False)
         self.softcap = nn.Identity() if config.logit_softcap is None else SoftCap(config.logit_softcap)
         self.attention_path = "auto"
         self.adapter: Adapter | None = None

@@ -83,6 +83,8 @@ class Stage:
     """What watches the run beside those that its settings ask for."""
     state: Mapping[str, Tensor] = field(default_factory=dict)
     """Tensors of the stage's own, by name, that a checkpoint holds besides and a resumed run gets back in place."""
+    saved: Callable[[Transformer], Transformer] = lambda model: model
+    """Makes of the trained model the one that is saved."""
     began: float = field(default_factory=time.perf_counter)
     """When the command set to work, on the clock of `time.perf_counter`: what it did since belongs to its minutes."""
 
@@ -170,6 +172,7 @@ def _run(stage: Stage, config: C, run: Path, observers: Sequence[Observer]) -> d
         result |= _metrics(trainer, selected)
         whole = trainer.parallel.whole_model()
         assert whole is not None  # this process leads
+        whole = stage.saved(whole)
         made = ADAPTER if whole.adapter else "model"
         save = save_adapter if whole.adapter else save_model
         save(

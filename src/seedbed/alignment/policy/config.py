@@ -238,3 +238,58 @@ class GrpoConfig(PolicyConfig):
 
     def unused(self) -> dict[str, str]:
         return super().unused() | ({"kl_estimator": "with kl 0"} if not self.kl else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PpoConfig(PolicyConfig):
+    """Teaches a model from rewards of its answers, with a critic that says what to expect of each token: PPO."""
+
+    passes: int = 4
+    """Over each rollout. With more than one, or with more answers than a step takes, most steps learn from what an
+    earlier policy said."""
+
+    kl: float = 0.05
+    """What a nat of divergence from the model as it began takes from the reward, at first. Above 0 a frozen copy of
+    that model is kept."""
+
+    kl_target: float | None = None
+    """Nats that an answer may be away: what a nat costs rises when answers are further than that, and falls when they
+    are nearer (6 in Ziegler et al. 2019). Left out: it stays the same."""
+
+    kl_horizon: int = 10_000
+    """Answers over which that cost follows."""
+
+    discount: float = 1.0
+    """What a reward counts one token earlier."""
+
+    decay: float = 0.95
+    """λ of generalised advantages: 1 believes in what came, 0 in the critic."""
+
+    whiten: bool = True
+    """Whether the advantages of a rollout get mean 0 and variance 1 over its tokens."""
+
+    clip: float = 0.2
+    """How far the ratio of new to old probability may go from 1 and a token still teach."""
+
+    value_clip: float | None = 0.2
+    """How far a value may go from the old one and still learn. 0 or null: any way."""
+
+    value_weight: float = 0.1
+    """What the critic's error weighs beside the policy's loss; both share all blocks."""
+
+    cut: Literal["goes_on", "ends"] = "goes_on"
+    """What is expected after an answer that was cut off. goes_on: what the critic says. ends: nothing, as after one
+    that the model ended."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "kl_target", "discount", "clip")
+        between(self, 0, 1, "discount", "decay")
+        between(self, 0, 0.99, "clip")
+        at_least(self, 0, "value_weight", "value_clip")
+        at_least(self, 1, "kl_horizon")
+        if self.kl_target is not None and not self.kl:
+            raise ConfigError("kl_target is what kl follows, and kl is 0", "Give kl what a nat costs at first.")
+
+    def unused(self) -> dict[str, str]:
+        return super().unused() | ({"kl_horizon": "without kl_target"} if self.kl_target is None else {})

@@ -1,4 +1,4 @@
-"""Who gives each token of an answer its advantage.
+"""Who gives each token of an answer its advantage: the other answers to its prompt, or a critic.
 
 Shape suffixes: B answers, T positions.
 """
@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from seedbed.alignment.policy.advantages import Baseline, Scale, by_group
+from seedbed.alignment.policy.advantages import Baseline, Scale, by_group, generalised, whitened
+from seedbed.alignment.policy.reading import Reading
 from seedbed.alignment.rollouts import Rollout
 from seedbed.model.transformer import Transformer
 
@@ -42,3 +43,83 @@ class GroupCredit:
             rewards_B = rewards_B - self.kl * (rollout.old_BT - rollout.reference_BT).sum(1)
         advantages_B = by_group(rewards_B, self.group, self.baseline, self.scale)
         return replace(rollout, advantages_BT=torch.where(rollout.said_BT, advantages_B[:, None], 0.0))
+
+
+MOST_ERROR = 0.2
+"""Of a divergence beside its target, that the coefficient answers to in one rollout."""
+
+
+class EpisodeCredit:
+    """Each token has a reward of its own, and an advantage over what a critic expected (PPO for language models:
+    Ziegler et al. 2019, arXiv:1909.08593, §2).
+
+    The reward of a token is what its divergence from the reference costs, −β(log π_old − log π_ref); that of the last
+    also what the answer is worth. An episode that the model ended is over, and nothing is expected after it; in one
+    that was cut off the critic says what would have come.
+    """
+
+    def __init__(
+        self,
+        *,
+        kl: float,
+        target: float | None,
+        horizon: int,
+        discount: float,
+        decay: float,
+        whiten: bool,
+        bootstraps: bool,
+        rows_at_once: int,
+    ):
+        """Fields as in `PpoConfig`. `target`: None where β stays what it is. `bootstraps`: whether anything is expected
+        after an answer that was cut off."""
+        self.kl, self.target, self.horizon = kl, target, horizon
+        self.discount, self.decay, self.whiten = discount, decay, whiten
+        self.bootstraps, self.rows_at_once = bootstraps, rows_at_once
+        self.coefficient = torch.tensor(kl, dtype=torch.float64)
+        """β of the next rollout."""
+
+    needs_old = True
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        return {} if self.target is None else {"kl_coefficient": self.coefficient}
+
+    def begin(self) -> None:
+        self.coefficient.fill_(self.kl)
+
+    def assign(self, rollout: Rollout, rewards_B: Tensor, model: Transformer) -> Rollout:
+        values_BT, after_B = self._values(rollout, model)
+        said_BT = rollout.said_BT
+        rewards_BT = torch.zeros_like(values_BT)
+        if self.kl:
+            away_BT = rollout.old_BT - rollout.reference_BT
+            rewards_BT -= float(self.coefficient) * away_BT
+            self._adapt(float(away_BT.sum(1).mean()), len(rewards_B))
+        T = said_BT.shape[1]
+        last_B = T - 1 - said_BT.flip(1).int().argmax(1)
+        rewards_BT[torch.arange(len(last_B)), last_B] += rewards_B
+        after_B = torch.where(rollout.ended_B | (not self.bootstraps), 0.0, after_B)
+        advantages_BT = generalised(rewards_BT, values_BT, after_B, said_BT, discount=self.discount, decay=self.decay)
+        returns_BT = torch.where(said_BT, advantages_BT + values_BT, 0.0)
+        if self.whiten:
+            advantages_BT = whitened(advantages_BT, said_BT)
+        return replace(rollout, values_BT=values_BT, advantages_BT=advantages_BT, returns_BT=returns_BT)
+
+    def _values(self, rollout: Rollout, model: Transformer) -> tuple[Tensor, Tensor]:
+        """What the critic expects before each token (B, T), and after the last (B)."""
+        values_BT = torch.zeros_like(rollout.values_BT)
+        after_B = torch.zeros(len(values_BT))
+        for index_B in torch.arange(len(values_BT)).split(self.rows_at_once):
+            part = rollout.rows(index_B, fresh=False).to(model.device)
+            reading = Reading(model, part.tokens_BT, part.said_BT)
+            found_BT = reading.values()
+            values_BT[index_B, : found_BT.shape[1]] = found_BT.cpu()
+            after_B[index_B] = reading.values_after().cpu()
+        return values_BT, after_B
+
+    def _adapt(self, divergence: float, answers: int) -> None:
+        """β rises when an answer is further from the reference than its target, and falls when it is nearer (Ziegler et
+        al. 2019, §2.2)."""
+        if self.target is not None:
+            error = min(max(divergence / self.target - 1, -MOST_ERROR), MOST_ERROR)
+            self.coefficient.mul_(1 + error * answers / self.horizon)

@@ -15,6 +15,7 @@ from seedbed.alignment.rollouts import Asking, Credit, HeldOut, Rollouts
 from seedbed.devices import choose_device
 from seedbed.errors import ConfigError
 from seedbed.model.folder import find_model, load_model, tell_unfinished
+from seedbed.model.score_head import with_critic, without_critic
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.chat import find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
@@ -56,8 +57,9 @@ class Learning:
         self.held_out = HeldOut(held_out, self.tokenizer, self.rewards, self.asking)
 
     def load(self) -> tuple[Transformer, Tokenizer]:
-        """The model as it begins: the same weights at every call."""
-        return load_model(self.config.model, dtype=MASTER, learns=True)
+        """The policy as it begins: the same weights at every call."""
+        model, tokenizer = load_model(self.config.model, dtype=MASTER, learns=True)
+        return without_critic(model) if model.config.head == "both" else model, tokenizer
 
     def source(self, credit: Credit) -> Rollouts:
         """Of rollouts, with a frozen copy of the beginning where it is to be kept near."""
@@ -73,14 +75,23 @@ class Learning:
         )
 
     def run(
-        self, name: str, source: Rollouts, objective: PolicyObjective, observers: Sequence[Observer], began: float
+        self,
+        name: str,
+        source: Rollouts,
+        objective: PolicyObjective,
+        observers: Sequence[Observer],
+        began: float,
+        *,
+        has_critic: bool = False,
     ) -> dict[str, Any]:
-        """Trains; the result."""
+        """Trains; the result. With a critic the model has a score head beside its own, which is not saved with it."""
         config = self.config
         precision = Precision(config.train.precision, choose_device(config.train.device))
 
         def starting_model() -> Transformer:
             model = self.load()[0]
+            if has_critic:
+                model = with_critic(model)
             for asked in (source, self.held_out):
                 asked.learn(model, precision)
             return model
@@ -104,6 +115,7 @@ class Learning:
             notes={"prompts": {fate: self.counts[fate] for fate in ("kept", "truncated", "too long")}},
             observers=[*watching, *observers],
             state=source.tensors,
+            saved=without_critic if has_critic else lambda model: model,
             began=began,
         )
         return run_stage(stage, config)

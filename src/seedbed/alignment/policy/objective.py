@@ -12,16 +12,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seedbed.alignment.policy.losses import Estimator, Level, Normaliser, clipped, divergence, ratios, units, weigh
+from seedbed.alignment.policy.credit import EpisodeCredit
+from seedbed.alignment.policy.losses import (
+    Estimator,
+    Level,
+    Normaliser,
+    clipped,
+    clipped_error,
+    divergence,
+    ratios,
+    units,
+    weigh,
+)
 from seedbed.alignment.policy.reading import Reading
 from seedbed.alignment.rollouts import Answers, Rollout
 from seedbed.model.transformer import Transformer
 from seedbed.training.objective import Loss, Objective, Tally
 
-PER_ANSWER = ("reward", "length", "ended", "zero_variance_groups")
+PER_ANSWER = ("reward", "length", "ended", "zero_variance_groups", "kl_coefficient")
 """Totals that are means over answers; and those of each reward."""
 
-PER_TOKEN = ("ratio", "clip_fraction", "entropy", "kl", "approximate_kl", "sampler_gap")
+PER_TOKEN = (
+    *("ratio", "clip_fraction", "entropy", "kl", "approximate_kl", "policy_loss", "value_error"),
+    "value_clip_fraction",
+)
 """Totals that are means over tokens."""
 
 
@@ -131,4 +145,54 @@ class PolicyObjective(Objective[Rollout | Answers]):
                 metrics[name] = value / (totals["gap_tokens"] or math.nan)
             elif name in PER_TOKEN:
                 metrics[name] = value / tokens
+        return metrics
+
+
+class EpisodeObjective(PolicyObjective):
+    """PPO: the clipped objective of the policy, and the clipped error of its critic, which share their blocks."""
+
+    def __init__(
+        self,
+        policy: PolicyLoss,
+        names: Sequence[str],
+        weights: Sequence[float],
+        *,
+        credit: EpisodeCredit,
+        value_weight: float,
+        value_clip: float | None,
+    ):
+        """What the error of the critic weighs, and how far a value may go from the old one and still learn."""
+        super().__init__(policy, names, weights)
+        self.credit, self.value_weight, self.value_clip = credit, value_weight, value_clip
+
+    def loss(self, model: Transformer, batch: Rollout | Answers) -> Loss:
+        if isinstance(batch, Answers):
+            return self.validation(batch)
+        reading, logprobs_BT, old_BT = self.policy.read(model, batch)
+        total, count, totals = self.policy(logprobs_BT, old_BT, batch)
+        errors_BT, held_BT = clipped_error(reading.values(), batch.values_BT, batch.returns_BT, self.value_clip)
+        error = errors_BT[batch.said_BT].sum()
+        returns_N, missed_N = batch.returns_BT[batch.said_BT], (batch.returns_BT - batch.values_BT)[batch.said_BT]
+        totals |= self.policy.beside(reading, logprobs_BT, batch) | self.of_answers(batch)
+        totals |= {
+            "policy_loss": float(total.detach()),
+            "value_error": float(error.detach()),
+            "value_clip_fraction": float((held_BT & batch.said_BT).sum()),
+            "kl_coefficient": float(self.credit.coefficient) * len(batch.said_BT),
+            **{"returns": float(returns_N.sum()), "returns_squared": float(returns_N.square().sum())},
+            **{"missed": float(missed_N.sum()), "missed_squared": float(missed_N.square().sum())},
+        }
+        return Loss(total + self.value_weight * error, count, totals)
+
+    def report(self, tally: Tally) -> dict[str, float]:
+        """Also the share of the variance of returns that the critic had explained before it learned from them: 1 when
+        it knew all, 0 when a constant would have said as much."""
+        metrics, totals = super().report(tally), tally.totals
+        if "returns" in totals:
+            tokens = totals["tokens"] or math.nan
+
+            def variance(name: str) -> float:
+                return totals[f"{name}_squared"] / tokens - (totals[name] / tokens) ** 2
+
+            metrics["explained_variance"] = 1 - variance("missed") / (variance("returns") or math.nan)
         return metrics

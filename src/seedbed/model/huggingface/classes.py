@@ -53,7 +53,7 @@ def find_table(config: ModelConfig) -> Table:
 
 def what_no_class_has(config: ModelConfig) -> tuple[PeerClass, list[str]]:
     """The nearest class, and which choices of the config it lacks."""
-    classes = CLASSES if config.head == "tokens" else SCORING.values()
+    classes = SCORING.values() if config.head == "score" else CLASSES
     alike = [peer for peer in classes if ("experts" in peer.choices) == bool(config.experts)]
     nearest = min(alike, key=lambda peer: len(peer.missing(config)))
     return nearest, nearest.missing(config)
