@@ -10,7 +10,8 @@ import pytest
 
 from seedbed.alignment.rewards import CHECKS, REWARDS, Rewards, last_number
 from seedbed.data.preferences import Problem
-from seedbed.errors import ConfigError, DataError
+from seedbed.errors import ConfigError, DataError, SandboxError
+from tests.sandbox.boxed import boxed
 
 
 def problem(reward: str, reference: str | None) -> Problem:
@@ -48,6 +49,34 @@ def test_a_rule_gives_one_for_a_right_answer_and_nought_for_another(reward, refe
     assert [rewards(asked, answer) for answer in wrong] == [[0.0, 0.0]] * len(wrong)
 
 
+PROGRAM = "def double(x):\n    return 2 * x\n"
+
+
+@boxed
+@pytest.mark.parametrize(
+    ("answer", "worth"),
+    [
+        (PROGRAM, 1.0),
+        (f"Here it is:\n```python\n{PROGRAM}```\nIt doubles.", 1.0),
+        (f"Here it is:\n{PROGRAM}", 0.0),
+        ("def double(x):\n    return x + 2\n", 0.0),  # passes one of the two
+        ("import os\nos._exit(0)", 0.0),
+    ],
+)
+def test_a_program_is_worth_something_when_it_passes_all_of_its_tests(answer, worth):
+    asked = Problem("row 3", [], None, "tests", ("assert double(2) == 4", "assert double(5) == 10"))
+    rewards = Rewards({"check": 1.0})
+    rewards.refuse([asked])
+    assert rewards(asked, answer) == [worth]
+
+
+def test_without_a_sandbox_programs_are_refused_before_the_run(monkeypatch):
+    monkeypatch.setattr("seedbed.sandbox.kinds.lacking", lambda: "bubblewrap is not installed")
+    asked = Problem("row 3", [], None, "tests", ("assert double(2) == 4",))
+    with pytest.raises(SandboxError, match="there is none: bubblewrap is not installed"):
+        Rewards({"check": 1.0}).refuse([asked])
+
+
 @pytest.mark.parametrize(
     ("text", "number"),
     [
@@ -72,6 +101,8 @@ def test_the_last_number_of_a_text_is_taken_as_people_write_it(text, number):
         ("regex", problem("exact", "("), "no regular expression"),
         ("json_schema", problem("exact", "{"), "no JSON schema"),
         ("check", problem("json_schema", '{"type": 7}'), "no JSON schema"),
+        ("tests", problem("exact", "x"), "it has no tests, which the reward tests runs"),
+        pytest.param("check", Problem("rows.jsonl, row 3", [], None, "tests", ("1 +",)), "no Python", marks=boxed),
     ],
 )
 def test_a_problem_that_a_rule_cannot_judge_is_named_before_the_run(rule, asked, said):

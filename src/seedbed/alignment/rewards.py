@@ -15,8 +15,13 @@ from functools import lru_cache
 from typing import Any
 
 from seedbed.data.preferences import Problem
+from seedbed.data.rows import naming
 from seedbed.errors import ConfigError, DataError
 from seedbed.extras import missing
+from seedbed.sandbox import Limits
+from seedbed.sandbox import check as passes
+from seedbed.sandbox.check import functions_called
+from seedbed.sandbox.kinds import boxes
 
 Reward = Callable[[Problem, str], float]
 """What an answer to a problem is worth; 0 to 1 for those below."""
@@ -25,6 +30,13 @@ NUMBER = re.compile(
     r"(?:(?<!\w)[-−+])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}\b)?|(?<![\w.])[-−+]?\.\d+"
 )
 """A number as people write it: 1,234.50 or -3 or .5 or 6e-4."""
+
+
+CODE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
+"""A block of code as chat models write it."""
+
+TEST_LIMITS = Limits(seconds=5.0, cpu_seconds=5, memory_mb=256)
+"""Of each test of a program that a model wrote."""
 
 
 def exact(problem: Problem, answer: str) -> float:
@@ -55,7 +67,21 @@ def json_schema(problem: Problem, answer: str) -> float:
         return 0.0
 
 
-CHECKS: dict[str, Reward] = {"exact": exact, "numeric": numeric, "regex": regex, "json_schema": json_schema}
+def tests(problem: Problem, answer: str) -> float:
+    """1 for a program that passes its tests: the first block of code in the answer, or all of it where there is none.
+    It runs in the sandbox or not at all, and cannot read its tests."""
+    block = CODE.search(answer)
+    program = answer if block is None else block[1]
+    return float(all(passes(program, test, TEST_LIMITS).passed for test in problem.tests))
+
+
+CHECKS: dict[str, Reward] = {
+    "exact": exact,
+    "numeric": numeric,
+    "regex": regex,
+    "json_schema": json_schema,
+    "tests": tests,
+}
 """By the names that rows say."""
 
 
@@ -108,6 +134,8 @@ def last_number(text: str) -> Decimal | None:
 def _refuse(problem: Problem, rule: str) -> None:
     if rule not in CHECKS:
         raise DataError(f"{problem.name}: there is no rule for the reward {rule}", f"There are: {', '.join(CHECKS)}.")
+    if rule == "tests":
+        return _refuse_tests(problem)
     if problem.reference is None:
         raise DataError(f"{problem.name}: it has no answer, which the reward {rule} compares with")
     if rule == "numeric" and last_number(problem.reference) is None:
@@ -122,6 +150,14 @@ def _refuse(problem: Problem, rule: str) -> None:
             _validator(problem.reference)
         except ValueError as error:
             raise DataError(f"{problem.name}: its answer is no JSON schema to check by: {error}") from error
+
+
+def _refuse_tests(problem: Problem) -> None:
+    if not problem.tests:
+        raise DataError(f"{problem.name}: it has no tests, which the reward tests runs")
+    with boxes(), naming(problem.name):
+        for test in problem.tests:
+            functions_called(test)
 
 
 def _reference(problem: Problem) -> str:

@@ -366,8 +366,8 @@ class Rollouts(Asked):
         self._made_by = maker
 
     def _make(self, number: int) -> Rollout:
-        prompts, answers, share = self._asked(number)
-        rollout = self._rows(prompts, answers)
+        prompts, answers, rewards_BF, share = self._asked(number)
+        rollout = self._rows(prompts, answers, rewards_BF)
         rollout = replace(rollout, alike_B=torch.full_like(rollout.alike_B, share))
         assert self.learner is not None
         training = self.learner.training
@@ -383,13 +383,13 @@ class Rollouts(Asked):
         self.table = self._for_people(prompts, answers, rollout)
         return rollout
 
-    def _asked(self, number: int) -> tuple[list[int], list[Completion], float]:
-        """The number of the prompt of each answer, the answers, and the share of prompts whose answers were all worth
-        the same. Those are asked in vain: where there are attempts left, others take their places (dynamic sampling:
-        DAPO, arXiv:2503.14476, §3.2)."""
+    def _asked(self, number: int) -> tuple[list[int], list[Completion], Tensor, float]:
+        """The number of the prompt of each answer, the answers, their rewards (B, F), and the share of prompts whose
+        answers were all worth the same. Those are asked in vain: where there are attempts left, others take their
+        places (dynamic sampling: DAPO, arXiv:2503.14476, §3.2)."""
         group, wanted = self.asking.group, self.asking.answers // self.asking.group
-        kept: list[tuple[int, list[Completion]]] = []
-        spare: list[tuple[int, list[Completion]]] = []
+        kept: list[tuple[int, list[Completion], Tensor]] = []
+        spare: list[tuple[int, list[Completion], Tensor]] = []
         with self.answering() as engine:
             for attempt in range(self.asking.attempts):
                 prompts = self._prompts(number, attempt, wanted)
@@ -398,16 +398,19 @@ class Rollouts(Asked):
                 answers = self.answers(engine, prompts, seeds, group, self.asking.temperature)
                 groups = [answers[first : first + group] for first in range(0, len(answers), group)]
                 for prompt, some in zip(prompts, groups, strict=True):
-                    rewards_G = self.total(torch.tensor([self.judged(prompt, answer) for answer in some]))
+                    rewards_GF = torch.tensor([self.judged(prompt, answer) for answer in some])
+                    rewards_G = self.total(rewards_GF)
                     self.spread_P[prompt] = rewards_G.std(correction=0)
                     useful = group > 1 and not bool(alike(rewards_G, group))
-                    (kept if useful else spare).append((prompt, some))
+                    (kept if useful else spare).append((prompt, some, rewards_GF))
                 if len(kept) >= wanted:
                     break
         asked = len(kept) + len(spare)
         chosen = (kept + spare)[:wanted]
         share = len(spare) / asked if group > 1 else 0.0
-        return [prompt for prompt, some in chosen for _ in some], [one for _, some in chosen for one in some], share
+        prompts = [prompt for prompt, some, _ in chosen for _ in some]
+        answers = [answer for _, some, _ in chosen for answer in some]
+        return prompts, answers, torch.cat([rewards_GF for _, _, rewards_GF in chosen]), share
 
     def _prompts(self, number: int, attempt: int, wanted: int) -> list[int]:
         """A function of the rollout's number; where the order is learnable, of what earlier ones were worth too."""
@@ -421,9 +424,9 @@ class Rollouts(Asked):
             places = places[best.sort().values]
         return places.tolist()
 
-    def _rows(self, prompts: Sequence[int], answers: Sequence[Completion]) -> Rollout:
+    def _rows(self, prompts: Sequence[int], answers: Sequence[Completion], rewards_BF: Tensor) -> Rollout:
         """Prompts and answers as rows."""
-        rollout = Rollout.empty(len(answers), self.longest, len(self.names))
+        rollout = replace(Rollout.empty(len(answers), self.longest, len(self.names)), rewards_BF=rewards_BF)
         rollout.tokens_BT.fill_(self.pad_id)
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             asked = self.prompts[prompt]
@@ -434,7 +437,6 @@ class Rollouts(Asked):
             rollout.sampler_BT[row, said] = torch.tensor([each.logprob for each in answer.likelihoods])
             rollout.said_BT[row, said] = True
             rollout.ended_B[row] = answer.reason == "end"
-            rollout.rewards_BF[row] = torch.tensor(self.judged(prompt, answer))
         return rollout
 
     def _logprobs(self, model: Transformer, rollout: Rollout, temperature: float) -> Tensor:

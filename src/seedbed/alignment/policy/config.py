@@ -63,7 +63,8 @@ class PolicyConfig(StageConfig):
 
     data: Path
     """Problems, .json, .jsonl, .csv, .tsv or .parquet, one file or those of a glob: rows of prompt (or question, or
-    messages) with answer or reference, and reward: exact, numeric, regex or json_schema, how an answer is checked."""
+    messages) with answer or reference, and reward: exact, numeric, regex or json_schema, how an answer is checked; or
+    with tests, which a program is to pass."""
 
     validation: Path | None = None
     """Problems to validate on, answered greedily. Left out: a share of the data is kept apart."""
@@ -73,7 +74,7 @@ class PolicyConfig(StageConfig):
 
     rewards: dict[str, float] = field(default_factory=lambda: {"check": 1.0})
     """What an answer is worth: rules with their weights, added up. check: the rule that the row names; exact, numeric,
-    regex, json_schema: that one for all rows. An answer that is cut off is worth nothing by all of them."""
+    regex, json_schema, tests: that one for all rows. An answer that is cut off is worth nothing by all of them."""
 
     template: str | None = None
     """Chat template: chatml, instruct, chat, llama3, alpaca, a .jinja file, or Jinja source. Left out: the one
