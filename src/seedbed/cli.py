@@ -80,6 +80,11 @@ COMMANDS = {
     "finetune": Command(
         "model + conversations → model", "seedbed.tuning.config:FinetuneConfig", "seedbed.tuning.finetune:finetune"
     ),
+    "distill": Command(
+        "model + teacher + conversations → model",
+        "seedbed.tuning.distilling.config:DistillConfig",
+        "seedbed.tuning.distilling.distill:distill",
+    ),
     "fuse": Command("base + adapter → model", "seedbed.tuning.config:FuseConfig", "seedbed.tuning.fuse:fuse"),
     "merge": Command(
         "models → one model", "seedbed.tuning.merging.config:MergeConfig", "seedbed.tuning.merging.merge:merge"

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from seedbed.data.conversations import Example, read_conversations
 from seedbed.data.rows import naming, row_files, row_name
 from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, DataError
+from seedbed.model.config import ModelConfig
 from seedbed.model.folder import find_model, tell_unfinished
 from seedbed.model.transformer import Transformer
 from seedbed.model.vocabulary import grow_vocabulary
 from seedbed.progress import progress
 from seedbed.tokenizers.chat import Encoded, find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
-from seedbed.training.objective import NextToken, refuse_both_ways
+from seedbed.training.objective import NextToken, Objective, refuse_both_ways
 from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.launch import in_parallel
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
@@ -42,6 +43,18 @@ def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict
 
     `observers` watch it beside those that the config asks for.
     """
+    return tune(config, observers)
+
+
+def tune(
+    config: FinetuneConfig,
+    observers: Sequence[Observer],
+    name: str = "finetune",
+    objective: Callable[[ModelConfig, Tokenizer, int], Objective[TokenBatch]] = lambda *_: NextToken(),
+    made_from: Mapping[str, Path] | None = None,
+) -> dict[str, Any]:
+    """A stage that learns from conversations, by the objective that is made for a model, its tokenizer and the length
+    of a row; `made_from`: inputs that the objective adds."""
     began = time.perf_counter()
     tell_unfinished(config.model)
     model, tokenizer = _initial(config)
@@ -74,18 +87,19 @@ def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict
         tokens.check(tokenizer)
         source = _with_replay(source, WindowSource(tokens.train, length, config.train.seed), config)
         inputs["replay"] = config.replay.tokens
+    inputs |= made_from or {}
 
     def starting_model() -> Transformer:
         return equipped(_initial(config)[0], config)
 
     stage = Stage(
-        name="finetune",
+        name=name,
         architecture=model.config,
         model=starting_model,
         tokenizer=tokenizer,
         source=source,
         validation=packed(held_out, config.validation or config.data, VALIDATION_SEED),
-        objective=NextToken(),
+        objective=objective(model.config, tokenizer, length),
         length=length,
         inputs=inputs,
         notes={"overlong": {fate: overlong[fate] for fate in ("dropped", "truncated")}},

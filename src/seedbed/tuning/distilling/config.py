@@ -1,0 +1,60 @@
+"""How a student learns from a teacher. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from seedbed.configuration import at_least, between, positive
+from seedbed.tuning.config import FinetuneConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationConfig:
+    """What the student is to have of the teacher."""
+
+    share: float = 0.9
+    """Of the teacher in the loss; the rest is the cross-entropy of the text."""
+
+    temperature: float = 2.0
+    """That the logits of both are divided by, so that unlikely tokens count for more. The divergence is multiplied with
+    its square, and its gradients stay as large (Hinton et al. 2015, arXiv:1503.02531, §2)."""
+
+    divergence: Literal["forward", "reverse", "jensen_shannon"] = "forward"
+    """From the teacher's p to the student's q. forward: KL(p‖q), the student covers all that the teacher says. reverse:
+    KL(q‖p), it says nothing that the teacher does not (Gu et al. 2023, arXiv:2306.08543). jensen_shannon: between them
+    (Agarwal et al. 2023, arXiv:2306.13649, eq. 1)."""
+
+    beta: float = 0.5
+    """Of jensen_shannon: the teacher's share in the mixture that both are compared with."""
+
+    hidden: float = 0.0
+    """Weight, beside the loss of a token, of the mean squared difference between the hidden states of student and
+    teacher, which are then of the same width."""
+
+    layers: list[str] = field(default_factory=list)
+    """Whose: STUDENT:TEACHER, blocks by number from 0 on, ["1:3", "3:7"]. Left out: the last of both."""
+
+    def __post_init__(self) -> None:
+        between(self, 0, 1, "share")
+        positive(self, "temperature")
+        between(self, 0.001, 0.999, "beta")
+        at_least(self, 0, "hidden")
+
+    def unused(self) -> dict[str, str]:
+        """What is for another divergence, or for hidden states that are not compared."""
+        unused = {} if self.divergence == "jensen_shannon" else {"beta": f"with divergence {self.divergence}"}
+        return unused if self.hidden else unused | {"layers": "with hidden 0"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(FinetuneConfig):
+    """Teaches a model from conversations and from what a teacher, as the run goes on, says of each token the assistant
+    says."""
+
+    teacher: Path
+    """Model folder, run or checkpoint with the student's tokenizer. It does not learn."""
+
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    """What the student is to have of the teacher."""
