@@ -40,11 +40,11 @@ class TestVerdict:
         verdict = check(program, TESTS, Limits(seconds=1, output_kb=64))
         assert (verdict.outcome, verdict.reason) == (outcome, reason), verdict
 
-    def test_arguments_that_the_program_changes_in_place_have_changed(self):
-        tests = (
-            "a, b, c = [3, 1, 2], {1: 2}, {1}\nassert f(a, b, c) is None\nassert (a, b, c) == ([1, 2, 3], {}, {1, 9})"
-        )
-        assert check("def f(a, b, c):\n    a.sort()\n    b.clear()\n    c.add(9)", tests).passed
+    def test_what_a_program_does_to_its_arguments_does_not_reach_its_tests(self):
+        """Else it could empty a list before a right answer is made of it."""
+        tests = "rows = [3, 1, 2]\nassert f(rows) == sorted(rows)"
+        assert not check("def f(rows):\n    rows.clear()\n    return []", tests).passed
+        assert check("def f(rows):\n    rows.sort()\n    return rows", tests).passed
 
     def test_exceptions_that_tests_await_reach_them(self):
         program = "class Own(LookupError): pass\ndef f(x):\n    raise Own('text') if x else ValueError('other')"
@@ -98,7 +98,7 @@ FORGERIES = {
     "it answers by itself": (
         "import os, sys\ndef add(a, b): return 0\n"
         "for fd in range(3, 64):\n"
-        '    for text in (b\'"ready"\', b\'["returned", ["int", "0x5"], ["tuple"]]\'):\n'
+        '    for text in (b\'"ready"\', b\'["returned", ["int", "0x7"]]\'):\n'
         "        try: os.write(fd, len(text).to_bytes(4, 'big') + text)\n"
         "        except OSError: pass\n"
     ),

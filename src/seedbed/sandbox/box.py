@@ -63,14 +63,13 @@ class Box:
         self.stopped: tuple[Outcome, str] | None = None
         self.seconds = 0.0
         user = bubblewrap.unused_user()
+        processes = limits.processes + (user is None)  # process 1 counts where it has the same user
         order = {
             "room": bubblewrap.room(user, limits.disk_mb, limits.files),
             "uid": user,
             "folder": bubblewrap.FOLDER,
             "files": dict(files),
-            "rlimits": _rlimits(
-                limits, limits.processes + (user is None)
-            ),  # process 1 counts where it has the same user
+            "rlimits": _rlimits(limits, processes),
             "filter": seccomp_filter(platform.machine()),
             "command": [bubblewrap.interpreter(), "-s", "-B", *command],
             "environment": ENVIRONMENT,

@@ -23,6 +23,8 @@ UNUSED_USERS = range(1_900_000_000, 2_100_000_000)
 CAPABILITIES = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
 """Of a box's first process: to mount its folders, to become another user, to give all of them up for good."""
 
+ZONES = "/usr/share/zoneinfo"
+"""Of time, which Python reads there."""
 DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
@@ -76,23 +78,22 @@ def interpreter() -> str:
 @cache
 def _system() -> tuple[str, ...]:
     """The options that show the C library and Python, and no packages but Python's own."""
-    shown: list[str] = []
-    links: list[str] = []
-    for place in ("/usr/lib", "/usr/lib64", "/lib", "/lib64"):
-        if (path := Path(place)).is_symlink():
-            links += ["--symlink", os.readlink(path), place]
-        elif path.is_dir():
-            shown.append(place)
+    links = [place for place in ("/lib", "/lib64") if os.path.islink(place)]
     library = sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix, "base": sys.base_prefix})
-    shared = Path(sysconfig.get_config_var("LIBDIR") or "") / str(sysconfig.get_config_var("INSTSONAME"))
-    shown += [place for place in (interpreter(), library, str(shared), "/usr/share/zoneinfo") if Path(place).exists()]
+    shown: list[str] = []
+    for place in ("/usr/lib", "/usr/lib64", "/lib", "/lib64", f"{sys.base_prefix}/lib", library, interpreter(), ZONES):
+        within = any(Path(place).is_relative_to(other) for other in shown)
+        if os.path.exists(place) and place not in links and not within:
+            shown.append(place)
 
     words: list[str] = []
     for folder in sorted({"/dev", *(str(parent) for place in shown for parent in Path(place).parents)}):
         words += ["--perms", "755", "--dir", folder]  # made on the way they would be root's alone
     for place in shown:
         words += ["--ro-bind", os.path.realpath(place), place]
-    for hidden in (f"{library}/site-packages", f"{library}/dist-packages", "/usr/lib/python3"):
-        if Path(hidden).is_dir():
-            words += ["--tmpfs", hidden, "--remount-ro", hidden]
-    return (*words, *links)
+    packages = {path for place in shown for path in Path(place).glob("python*/*-packages")}
+    for hidden in sorted({*packages, *Path(library).glob("*-packages")}):
+        words += ["--tmpfs", str(hidden), "--remount-ro", str(hidden)]
+    for link in links:
+        words += ["--symlink", os.readlink(link), link]
+    return tuple(words)

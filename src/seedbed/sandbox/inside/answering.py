@@ -24,7 +24,7 @@ def answer():
             return
         try:
             result = getattr(module, name)(*arguments, **options)
-            reply = ["returned", encode(result), encode(arguments)]
+            reply = ["returned", encode(result)]
         except Exception as error:
             kind = next(kind for kind in type(error).__mro__ if kind.__module__ == builtins.__name__)
             text = str(error) if kind is type(error) else f"{type(error).__name__}: {error}"
