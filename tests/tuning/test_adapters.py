@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -14,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 import seedbed.tuning.finetune as room
 from seedbed.configuration import from_arguments
 from seedbed.data.batches.batch import TokenBatch
+from seedbed.data.batches.packing import PackedSource
 from seedbed.errors import ConfigError, DataError, SeedbedError
 from seedbed.evaluation.config import EvaluateConfig
 from seedbed.evaluation.evaluate import evaluate
@@ -38,7 +40,7 @@ from seedbed.tuning.config import FinetuneConfig, FuseConfig
 from seedbed.tuning.equipment import equipped, load_base
 from seedbed.tuning.finetune import finetune
 from seedbed.tuning.fuse import fuse
-from tests.tiny import records, save_tiny_model
+from tests.tiny import make_tokens, records, save_tiny_model
 from tests.tuning.test_finetune import FACTS, FAST, answer, config, facts
 
 TOKENS_BT = torch.arange(7, 71).view(2, 32)
@@ -58,7 +60,9 @@ def weights(run: Path) -> bytes:
 
 ALL = "--lora.targets=['*']"
 LEARNS = {"lora": (ALL,), "dora": (ALL,), "qlora": (ALL, "--lora.rank=16")}
-METHODS = (*LEARNS, "ia3")
+PROMPTS = ("prompt", "prefix", "p_tuning")
+MERGED = (*LEARNS, "ia3")
+METHODS = (*MERGED, "adapter", *PROMPTS)
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +88,7 @@ def test_a_base_that_rests_learns_other_answers(method, speaker, tmp_path):
     assert (speaker / "model.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in PROMPTS])
 def test_an_adapter_begins_as_nothing(method, base, tmp_path, monkeypatch):
     stages = []
     monkeypatch.setattr(room, "run_stage", lambda stage, config: stages.append(stage) or {})
@@ -104,7 +108,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(method, base, tmp_path)
         "--train.steps=6",
         "--train.checkpoint.steps=2",
         "--train.validate_every=2",
-        *(("--lora.dropout=0.1",) if method != "ia3" else ()),
+        *(("--lora.dropout=0.1",) if method in LEARNS else ()),
     )
     for name in ("whole", "broken"):
         finetune(adapter_config(base, tmp_path, method, *given, out=name))
@@ -157,7 +161,7 @@ def test_the_run_opens_as_its_base_with_the_adapter_in_it(trained, base):
     method = read_manifest(run).config["method"]
     with_adapter = open_engine(from_arguments(GenerateConfig, [f"--model={base}", f"--adapter={run}", "--prompt=a"]))
     engine, name = with_adapter
-    assert (name is None) == (method in ("dora", "ia3"))
+    assert (name is None) == (method not in ("lora", "qlora"))
     told = engine.generate("color?", temperature=0, max_tokens=12, adapter=name)
     if method != "qlora":  # --model says the base itself, not one of fewer bits
         assert told == Engine.load(run).generate("color?", temperature=0, max_tokens=12)
@@ -174,6 +178,10 @@ def test_it_is_evaluated_as_any_model(trained, tmp_path):
 
 
 def test_fused_with_its_base_it_is_a_plain_model_that_computes_the_same(trained, tmp_path):
+    if read_manifest(trained).config["method"] not in MERGED:
+        with pytest.raises(ConfigError, match="is no part of a model: it stays a folder"):
+            fuse(FuseConfig(adapter=trained, out=tmp_path / "model"))
+        return
     fuse(FuseConfig(adapter=trained, out=tmp_path / "model"))
     fused, whole = load_model(tmp_path / "model")[0], load_model(trained)[0]
     torch.testing.assert_close(fused(TOKENS_BT), whole(TOKENS_BT), rtol=0, atol=1e-5)
@@ -181,7 +189,7 @@ def test_fused_with_its_base_it_is_a_plain_model_that_computes_the_same(trained,
     assert inputs["adapter"] == read_manifest(trained / "adapter").hash
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MERGED)
 def test_merging_changes_nothing_and_is_undone_to_the_bit(method, base, tmp_path):
     settings = adapter_config(base, tmp_path, method, "--train.steps=1")
     model = equipped(load_base(settings)[0], settings)
@@ -200,6 +208,61 @@ def randomly_moved(model) -> None:
     with torch.no_grad():
         for parameter in model.moving.values():
             parameter += 0.05 * torch.randn_like(parameter)
+
+
+# What stands before texts, or between parts ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["adapter", *PROMPTS])
+def test_what_no_plain_model_computes_learns_too(method, speaker, tmp_path):
+    given = ("--train.steps=100", "--train.validate_every=20", "--train.batch=4", "--optimizer.adapter_rate=0.05")
+    finetune(
+        adapter_config(speaker, tmp_path, method, *given, *(() if method == "adapter" else ("--prompts.tokens=8",)))
+    )
+    losses = [record["val_loss"] for record in records(tmp_path / "run") if "val_loss" in record]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("method", ["adapter", *PROMPTS])
+def test_the_engine_answers_with_it_as_whole_passes_do(method, base, tmp_path):
+    """Token after token from a cache, beside others, the same that one pass over everything chooses."""
+    given = ("--train.steps=5", "--optimizer.adapter_rate=0.05")
+    finetune(adapter_config(base, tmp_path, method, *given, *(() if method == "adapter" else ("--prompts.tokens=8",))))
+    model, tokenizer = load_model(tmp_path / "run")
+    texts, expected = ["color?", "a longer question"], []
+    for text in texts:
+        ids = tokenizer.encode(text, bos=tokenizer.bos_id is not None)
+        read = len(ids)
+        while len(ids) < read + 10 and ids[-1] not in tokenizer.end_ids:
+            with torch.inference_mode():
+                ids.append(int(model(torch.tensor([[*model.virtual_ids, *ids]]))[0, -1].argmax()))
+        expected.append(tokenizer.decode([token for token in ids[read:] if token not in tokenizer.end_ids]))
+    for draft in (None, "lookup"):
+        assert Engine.load(tmp_path / "run", draft=draft).generate(texts, temperature=0, max_tokens=10) == expected
+
+
+@pytest.mark.parametrize("method", PROMPTS)
+def test_packed_conversations_each_begin_with_it(method, base, tmp_path):
+    settings = adapter_config(base, tmp_path, method, "--train.steps=1", "--prompts.tokens=4")
+    model = equipped(load_base(settings)[0], settings)
+    randomly_moved(model)
+    rows = [([9, 10, 11, 12], [0, 0, 1, 1]), ([13, 14, 15], [0, 1, 1]), ([20, 21, 22, 23, 24], [0, 1, 1, 1, 1])]
+    encoded = [
+        (np.array([*model.virtual_ids, *ids], np.uint32), np.array([*[0] * 4, *mask], np.bool_)) for ids, mask in rows
+    ]
+    losses = []
+    for length in (11, 40):  # each in a row of its own, or all in one
+        source = PackedSource(encoded, length, 0, 0)
+        losses.append(float(NextToken().loss(model, source.batch(0, source.samples)).sum))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_bits_per_byte_are_not_told_of_a_model_that_reads_something_before_texts(base, tmp_path):
+    finetune(adapter_config(base, tmp_path, "prompt", "--train.steps=1"))
+    make_tokens(tmp_path)
+    arguments = [f"--model={tmp_path / 'run'}", f"--data_dir={tmp_path}", f"--out={tmp_path / 'report'}"]
+    with pytest.raises(DataError, match="bits_per_byte is of plain text"):
+        evaluate(from_arguments(EvaluateConfig, [*arguments, "--tasks=[bits_per_byte]", "--device=cpu"]))
 
 
 # QLoRA ---------------------------------------------------------------------------------------------------------------
@@ -241,6 +304,10 @@ def test_lora_plus_moves_one_matrix_faster(base, tmp_path, monkeypatch):
         (("--method=lora", "--train.devices=2", "--train.tensor_parallel=2"), "tensor_parallel divides layers"),
         (("--method=lora", "--resize_vocabulary=true"), "resize_vocabulary is for the method full"),
         (("--method=qlora", "--train.parallel=fsdp"), "fsdp divides weights"),
+        (("--method=adapter", "--bottleneck.width=33"), "bottleneck.width is 33, wider than the model, 32"),
+        (("--method=prompt", "--prompts.tokens=95"), "prompts.tokens is 95, which leaves no room in a row of 96"),
+        (("--method=prefix", "--train.recompute=full"), "neither train.compile nor train.recompute"),
+        (("--method=p_tuning", "--train.parallel=fsdp"), "fsdp cannot divide what p_tuning learns"),
         (("--lora.rank=4",), "lora.rank does nothing under the method full"),
     ],
 )

@@ -10,7 +10,7 @@ from seedbed.configuration import at_least, between
 from seedbed.errors import ConfigError
 from seedbed.inference.config import WEIGHTS, OpenConfig
 
-TASK_NAMES = ("bits_per_byte", "skills", "refusals")
+TASK_NAMES = ("bits_per_byte", "skills", "refusals", "answers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +22,19 @@ class EvaluateConfig:
 
     data_dir: Path
     """Where the tasks find their data: skills reads skills.jsonl (rows of skill, prompt, answer), refusals
-    refusals.jsonl (rows of harmful, harmless), bits_per_byte the validation shards of a corpus folder."""
+    refusals.jsonl (rows of harmful, harmless), bits_per_byte the validation shards of a corpus folder, answers
+    answers.jsonl: conversations, of which the last turn is asked for."""
 
     out: Path
     """Report folder to write."""
 
     tasks: list[str] = field(default_factory=lambda: ["bits_per_byte", "skills"])
     """bits_per_byte: how well text is predicted. skills: how many questions are answered exactly. refusals: how often
-    requests that do harm are refused, and such as look like them and do none."""
+    requests that do harm are refused, and such as look like them and do none.
+    answers: how near answers come to those of people, in conversations."""
+
+    longest_answer: int = 128
+    """Tokens that answers may have, of the task answers."""
 
     batch: int = 32
     """Rows, of text or of questions, that go through the model at once."""
@@ -44,7 +49,7 @@ class EvaluateConfig:
     """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "batch", "max_bytes")
+        at_least(self, 1, "batch", "max_bytes", "longest_answer")
         if not self.tasks:
             raise ConfigError("tasks: none is given", f"Tasks: {', '.join(TASK_NAMES)}")
         for task in self.tasks:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from seedbed.configuration import to_dict
 from seedbed.data.corpus import Corpus
 from seedbed.devices import choose_device
 from seedbed.errors import DataError
+from seedbed.evaluation.answers import GOLD, Answered, ask, read_questions
 from seedbed.evaluation.config import EvaluateConfig
 from seedbed.evaluation.likelihood import measure_likelihood
 from seedbed.evaluation.refusals import REQUESTS, read_pairs, score_refusals
@@ -19,6 +21,10 @@ from seedbed.inference.engine import Engine
 from seedbed.model.folder import find_model, tell_unfinished
 from seedbed.runs import MANIFEST, new_folder, words, write_card, write_json, write_result
 from seedbed.shards import write_rows
+
+SHOWN = 5
+"""Samples in a card."""
+TASKS = "Leave bits_per_byte out: --tasks skills."
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Measured:
     """Numbers, for result.json."""
     samples: list[dict[str, Any]]
     """Single items, for those who want to look: written to TASK.jsonl."""
+    shown: list[str] = field(default_factory=list)
+    """Some of them, for the card."""
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -37,7 +45,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     tell_unfinished(config.model)
     began = time.perf_counter()
     inputs = {"model": find_model(config.model), **{f"data of {task}": source for task, source in sources.items()}}
-    settings = {key: to_dict(config)[key] for key in ("tasks", "max_bytes", "weights")}
+    settings = {key: to_dict(config)[key] for key in ("tasks", "max_bytes", "weights", "longest_answer")}
     with new_folder(config.out, "report", inputs=inputs, config=settings) as staging:
         engine = Engine.load(config.model, device=choose_device(config.device), weights=config.weights)
         measured = {task: MEASUREMENTS[task](engine, source, config) for task, source in sources.items()}
@@ -45,7 +53,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         write_json(staging / "report.json", numbers)
         for task, found in measured.items():
             write_rows(staging / f"{task}.jsonl", found.samples)
-        write_card(staging, f"Report on {config.model}", {task: _points(found) for task, found in numbers.items()})
+        write_card(
+            staging,
+            f"Report on {config.model}",
+            {task: _points(found.result) + found.shown for task, found in measured.items()},
+        )
         write_result(staging, {"tasks": numbers, "seconds": round(time.perf_counter() - began, 2)})
     return {"tasks": numbers, "report": str(config.out)}
 
@@ -61,6 +73,10 @@ def _source(task: str, data_dir: Path) -> Path:
         if (data_dir / REQUESTS).is_file():
             return data_dir / REQUESTS
         raise DataError(f"the task refusals needs {data_dir / REQUESTS}", "A row is {harmful, harmless}.")
+    if task == "answers":
+        if (data_dir / GOLD).is_file():
+            return data_dir / GOLD
+        raise DataError(f"the task answers needs {data_dir / GOLD}: conversations", "Any shape that finetune reads.")
     for folder in (data_dir, data_dir / "corpus"):
         if (folder / MANIFEST).is_file():
             return folder
@@ -80,6 +96,8 @@ def _skills(engine: Engine, source: Path, config: EvaluateConfig) -> Measured:
 
 
 def _bits_per_byte(engine: Engine, source: Path, config: EvaluateConfig) -> Measured:
+    if engine.model.virtual_ids:
+        raise DataError("bits_per_byte is of plain text, before which this model has learned to see something", TASKS)
     texts = [document.text for document in Corpus.open(source).documents("val")]
     found = measure_likelihood(engine.model, engine.tokenizer, texts, max_bytes=config.max_bytes, batch=config.batch)
     numbers = {"bits_per_byte": found.bits_per_byte, "perplexity": found.perplexity, "bytes": found.bytes}
@@ -90,7 +108,27 @@ def _refusals(engine: Engine, source: Path, config: EvaluateConfig) -> Measured:
     return Measured(*score_refusals(engine, read_pairs(source)))
 
 
-MEASUREMENTS = {"skills": _skills, "bits_per_byte": _bits_per_byte, "refusals": _refusals}
+def _answers(engine: Engine, source: Path, config: EvaluateConfig) -> Measured:
+    questions, left_out = read_questions(source, engine)
+    answered = ask(engine, questions, longest=config.longest_answer, batch=config.batch)
+    numbers = {
+        "exact": sum(each.exact for each in answered) / len(answered),
+        "f1": sum(each.f1 for each in answered) / len(answered),
+        "questions": len(answered),
+        "left_out": left_out,
+    }
+    return Measured(numbers, [asdict(each) for each in answered], _shown(answered))
+
+
+def _shown(answered: Sequence[Answered]) -> list[str]:
+    """A few, evenly from the best to the worst."""
+    ordered = sorted(answered, key=lambda each: -each.f1)
+    count = min(SHOWN, len(ordered))
+    shown = [ordered[number * (len(ordered) - 1) // max(1, count - 1)] for number in range(count)]
+    return [f"F1 {each.f1:.2f}: {each.prompt!r} → {each.given!r}; gold {each.gold!r}" for each in shown]
+
+
+MEASUREMENTS = {"skills": _skills, "bits_per_byte": _bits_per_byte, "refusals": _refusals, "answers": _answers}
 
 
 def _points(numbers: dict[str, Any]) -> list[str]:

@@ -117,7 +117,8 @@ class Engine:
         blocks = -(-max(tokens, whole) // BLOCK)  # of one sequence at least
         # One block more than the scheduler knows of: nobody's.
         self.cache = PagedCache(model.config, blocks + 1, device=self.device, dtype=model.dtype, stored=stored)
-        self.graphs = DecodeGraphs(model, self.cache, spare=blocks) if self.device.type == "cuda" else None
+        records = self.device.type == "cuda" and not model.virtual_ids  # who stands where changes from pass to pass
+        self.graphs = DecodeGraphs(model, self.cache, spare=blocks) if records else None
         guesses = 0 if draft is None else self.config.guesses
         self.scheduler = Scheduler(
             Blocks(blocks), rows=self.config.rows, step_tokens=step_tokens, window=window, guesses=guesses
@@ -128,6 +129,8 @@ class Engine:
                 raise ConfigError(f"there is no draft {draft!r}", "Give lookup, ngram or a model.")
             self.drafter = TextDrafts(everyones=draft == "ngram")
         elif draft is not None:
+            if model.virtual_ids:
+                raise ConfigError("the texts begin with what was learned for this model, which no draft knows")
             cache = PagedCache(draft.config, blocks, device=self.device, dtype=draft.dtype, stored=stored)
             self.drafter = ModelDrafts(draft, cache, self.vocabulary)
         if self.config.exact and (reason := self.inexact) is not None:
@@ -163,6 +166,10 @@ class Engine:
     @property
     def inexact(self) -> str | None:
         """Why the bits of a score may depend on who else is being served; None: they do not."""
+        if self.model.adapter is not None:
+            return (
+                f"the model wears an adapter of the method {self.model.adapter.method}, for which there are no kernels"
+            )
         if not self.cache.by_kernel:
             return "attention is computed by PyTorch: there is no kernel for this device, precision, width or compiler"
         if any(isinstance(module, nn.Linear | StoredLinear | Int8Linear | Experts) for module in self.model.modules()):
@@ -276,7 +283,7 @@ class Engine:
 
     def fits(self, ids: Sequence[int]) -> bool:
         """Whether the context holds a prompt and a token more."""
-        return len(ids) < self.model.config.context
+        return len(self.model.virtual_ids) + len(ids) < self.model.config.context
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str], *, pooling: Literal["mean", "last", "none"] = "mean") -> list[Tensor]:
@@ -303,6 +310,7 @@ class Engine:
         if not ids:
             raise DataError("the prompt is empty and this tokenizer has no token that begins a text")
         if not self.fits(ids):
+            context -= len(self.model.virtual_ids)
             raise DataError(f"the prompt has {len(ids):,} tokens, the model's context is {context:,}", "Shorten it.")
         for name, tokens in (("the prompt", ids), ("logit_bias", map(int, sampling.logit_bias))):
             if (wrong := next((token for token in tokens if not 0 <= token < vocabulary), None)) is not None:
@@ -344,10 +352,11 @@ class Engine:
     ) -> Generation:
         """One that nobody continues yet."""
         self.check(ids, sampling, adapter)
+        tokens = [*self.model.virtual_ids, *ids]
         return Generation(
-            tokens=list(ids),
-            prompt=len(ids),
-            limit=min(len(ids) + sampling.max_tokens, self.model.config.context),
+            tokens=tokens,
+            prompt=len(tokens),
+            limit=min(len(tokens) + sampling.max_tokens, self.model.config.context),
             sampling=sampling,
             text=StopText(self.tokenizer.stream(continues=True), sampling.stop),
             sample=sample,

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from seedbed.errors import ConfigError, CorruptionError, DataError
-from seedbed.model.adapters.changes import fold
-from seedbed.model.adapters.folder import OVER, base_of, is_adapter, read_adapter
+from seedbed.model.adapters.folder import OVER, base_of, is_adapter
+from seedbed.model.adapters.opening import put_on
 from seedbed.model.config import ModelConfig
 from seedbed.model.huggingface.classes import find_class, huggingface_config
 from seedbed.model.huggingface.quantised import carries, quantization_config
@@ -95,7 +95,8 @@ def manifest_config(model: Transformer) -> dict[str, Any]:
 
 
 def write_model(folder: Path, model: Transformer, tokenizer: Tokenizer, *, inputs: Inputs) -> None:
-    """All files but the card, into a new folder that is being filled."""
+    """All files but the card, into a new folder that is being filled. ConfigError for one that wears an adapter."""
+    refuse_worn(model)
     config, stored, layers = model.config, storages(model), stored_layers(model)
     table = _table(config, stored)
     own: dict[str, Tensor] = dict(model.named_parameters())
@@ -107,6 +108,12 @@ def write_model(folder: Path, model: Transformer, tokenizer: Tokenizer, *, input
     lineage = {role: input_hash(source) for role, source in inputs.items()}
     write_config(folder, config, tokenizer=tokenizer.hash, inputs=lineage, **_described(stored))
     tokenizer.save(folder, config.context)
+
+
+def refuse_worn(model: Transformer) -> None:
+    """ConfigError for a model that wears an adapter, of which no plain model computes the same."""
+    if model.adapter is not None:
+        raise ConfigError(f"an adapter of the method {model.adapter.method} is no part of a model: it stays a folder")
 
 
 def find_model(path: Path) -> Path:
@@ -149,7 +156,13 @@ def load_model(
     folder = find_model(path)
     if is_adapter(folder):
         base = base_of(folder)
-        return adapted(folder, *load_model(base, device=device, dtype=dtype, tokenizer=tokenizer, learns=learns))
+        model, tokenizer = load_model(base, device=device, dtype=dtype, tokenizer=tokenizer, learns=learns)
+        model, tokenizer = adapted(folder, model, tokenizer)
+        if learns and model.adapter is not None:
+            raise DataError(
+                f"{folder} is an adapter of the method {model.adapter.method}, which no plain model computes"
+            )
+        return model, tokenizer
     model, tokenizer = import_folder(folder, tokenizer) if is_foreign(folder) else _load_own(folder, learns)
     if not scores:
         refuse_score_head(model.config, str(folder))
@@ -162,8 +175,8 @@ def load_model(
 
 
 def adapted(folder: Path, model: Transformer, tokenizer: Tokenizer) -> tuple[Transformer, Tokenizer]:
-    """A model with the adapter of a folder merged into it, and the tokenizer to use it with, which is the adapter's own
-    if it has one."""
+    """A model with the adapter of a folder, merged into it where that can be, and the tokenizer to use it with, which
+    is the adapter's own if it has one."""
     if (folder / MANIFEST).is_file():
         manifest = open_folder(folder, "adapter", verify="all")
         if manifest.config.get(OVER) == "nf4" and not storages(model):
@@ -171,7 +184,7 @@ def adapted(folder: Path, model: Transformer, tokenizer: Tokenizer) -> tuple[Tra
         own = Tokenizer.load(folder)
         _check_token_ids(model.config, own, folder)
         tokenizer = own
-    return fold(model, read_adapter(folder, model.config)).eval(), tokenizer
+    return put_on(folder, model).eval(), tokenizer
 
 
 def find_config(path: Path) -> ModelConfig:

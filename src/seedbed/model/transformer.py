@@ -271,6 +271,11 @@ class Transformer(nn.Module):
         return {name: p for name, p in self.named_parameters() if self.adapter is None or p.requires_grad}
 
     @property
+    def virtual_ids(self) -> list[int]:
+        """What is put before the ids of each text: tokens beyond the vocabulary, where it wears such as are learned."""
+        return [] if self.adapter is None else self.adapter.virtual_ids(self.config)
+
+    @property
     def scores(self) -> Scores:
         """How hidden states become a loss, for `summed_cross_entropy` and the like."""
         return Scores(self.config.logit_softcap)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from seedbed.configuration import at_least, between
+from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
-from seedbed.model.adapters.config import Ia3Config, LoraConfig
+from seedbed.model.adapters.config import BottleneckConfig, Ia3Config, LoraConfig, PromptsConfig
 from seedbed.optim.config import OptimizerConfig
 from seedbed.training.config import StageConfig
 
@@ -56,8 +56,10 @@ class ReplayConfig:
         return {"share": "without tokens"} if self.tokens is None else {}
 
 
-Method = Literal["full", "lora", "dora", "qlora", "ia3"]
+Method = Literal["full", "lora", "dora", "qlora", "ia3", "adapter", "prompt", "prefix", "p_tuning"]
 LORA_METHODS = ("lora", "dora", "qlora")
+PROMPT_METHODS = ("prompt", "prefix", "p_tuning")
+"""Those that put something before every text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,12 @@ class TuningConfig(StageConfig):
     """full: every weight moves. The others leave the model as it is and train an adapter, a small folder in peft's
     format. lora: two small matrices beside some layers. dora: LoRA that learns the length of each row by itself.
     qlora: LoRA over the model in NF4, an eighth as large (Dettmers et al. 2023).
-    ia3: factors of outputs and inputs."""
+    ia3: factors of outputs and inputs. adapter: small networks between the parts of blocks. prompt: tokens before every
+    text; p_tuning: such that a network makes; prefix: their keys and values in every layer (P-tuning v2)."""
+
+    freeze: list[str] = field(default_factory=list)
+    """Of full: weights that rest, by the beginnings of their names, or whole ones, in which * stands for anything:
+    embedding, blocks.0, "*norm*"."""
 
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Of lora, dora and qlora."""
@@ -79,17 +86,33 @@ class TuningConfig(StageConfig):
     ia3: Ia3Config = field(default_factory=Ia3Config)
     """Of ia3."""
 
+    bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
+    """Of adapter."""
+
+    prompts: PromptsConfig = field(default_factory=PromptsConfig)
+    """Of prompt, prefix and p_tuning."""
+
     def __post_init__(self) -> None:
         if self.method == "qlora" and self.train.parallel == "fsdp":
             raise ConfigError("train.parallel fsdp divides weights, and those of qlora are in few bits", "Take ddp.")
+        if self.method in PROMPT_METHODS and self.train.parallel == "fsdp":
+            raise ConfigError(f"train.parallel fsdp cannot divide what {self.method} learns", "Take ddp.")
+        if self.method == "prefix" and (self.train.compile == "on" or self.train.recompute != "none"):
+            raise ConfigError("a prefix is put into blocks as they run: neither train.compile nor train.recompute")
 
     def unused(self) -> dict[str, str]:
         """What is for another method."""
-        found: dict[str, str] = {}
-        if self.method not in LORA_METHODS:
-            found |= {f"lora.{item.name}": f"under the method {self.method}" for item in fields(LoraConfig)}
-        if self.method != "ia3":
-            found["ia3.targets"] = f"under the method {self.method}"
+        owners = {"lora": LORA_METHODS, "ia3": ("ia3",), "bottleneck": ("adapter",), "prompts": PROMPT_METHODS}
+        found = {
+            f"{group}.{item.name}": f"under the method {self.method}"
+            for group, methods in owners.items()
+            if self.method not in methods
+            for item in fields(getattr(self, group))
+        }
+        if self.method != "full":
+            found["freeze"] = f"under the method {self.method}, whose base rests anyway"
+        if self.method == "prompt":
+            found["prompts.hidden"] = "under the method prompt, which has no network"
         return found
 
     def resolve(self) -> Self:
@@ -129,6 +152,14 @@ class FinetuneConfig(TuningConfig):
     """Whether embeddings and head grow for a tokenizer that has more tokens than the model's own. Otherwise it is
     refused."""
 
+    curriculum: Literal["none", "short_first", "easy_first"] = "none"
+    """In which order conversations come in the first epoch, in ten stretches; later ones are by chance. easy_first: by
+    the mean loss of what the assistant says under the model as it begins, which takes a pass over all of them."""
+
+    noise: float | None = None
+    """NEFTune: noise on the embeddings while the model learns, so that it learns less by heart; 5 is usual (Jain et al.
+    2023, arXiv:2310.05914). Left out: none."""
+
     template: str | None = None
     """Chat template: chatml, instruct, chat, llama3, alpaca, a .jinja file, or Jinja source. Left out: the one
     stored with the model's tokenizer."""
@@ -139,6 +170,7 @@ class FinetuneConfig(TuningConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 2, "length")
+        positive(self, "noise")
         between(self, 0, 0.5, "validation_fraction")
         if self.resize_vocabulary and self.method != "full":
             raise ConfigError("an adapter leaves embeddings as they are: resize_vocabulary is for the method full")

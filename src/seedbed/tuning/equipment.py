@@ -5,9 +5,15 @@ A stage that takes this over has a config that is a `TuningConfig`, and makes it
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
 from seedbed.errors import ConfigError
 from seedbed.model.adapters.adapter import Adapter, Ia3Adapter, LoraAdapter
+from seedbed.model.adapters.bottleneck import BottleneckAdapter
 from seedbed.model.adapters.folder import is_adapter
+from seedbed.model.adapters.prompts import Prefixed, Prompted
 from seedbed.model.folder import find_model, load_model, read_stored
 from seedbed.model.linears.layers import nf4, storages
 from seedbed.model.linears.storage import describe
@@ -23,10 +29,26 @@ def equipped(model: Transformer, config: TuningConfig) -> Transformer:
     """The model that training begins with, the same at every call. ConfigError for an adapter that does not fit."""
     adapter = build_adapter(config)
     if adapter is None:
-        return model
+        return frozen(model, config.freeze)
     if config.method == "qlora" and not storages(model):
         model = nf4(model)
     return adapter.put_on(model)
+
+
+def frozen(model: Transformer, patterns: Sequence[str]) -> Transformer:
+    """The same model, some of whose weights rest. ConfigError for a pattern that fits none, or where all rest."""
+    learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    for pattern in patterns:
+        fitting = [name for name in learning if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")]
+        if not fitting:
+            near = difflib.get_close_matches(pattern, [*learning, *(name.split(".")[0] for name in learning)], n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"freeze has {pattern!r}, which fits no weight{hint}", f"Weights: {', '.join(learning)}")
+        for name in fitting:
+            learning[name].requires_grad_(False)
+    if patterns and not any(weight.requires_grad for weight in learning.values()):
+        raise ConfigError("freeze leaves nothing to learn", "Freeze less.")
+    return model
 
 
 def build_adapter(config: TuningConfig) -> Adapter | None:
@@ -41,7 +63,13 @@ def build_adapter(config: TuningConfig) -> Adapter | None:
     if config.method in LORA_METHODS:
         kinds = {"directed": config.method == "dora", "over_nf4": config.method == "qlora"}
         return LoraAdapter(config.lora.resolve(), base, config.train.seed, **kinds)
-    return Ia3Adapter(config.ia3, base, config.train.seed)
+    if config.method == "ia3":
+        return Ia3Adapter(config.ia3, base, config.train.seed)
+    if config.method == "adapter":
+        return BottleneckAdapter(config.bottleneck, base, config.train.seed)
+    if config.method == "prefix":
+        return Prefixed(config.prompts, base, config.train.seed, network=config.prompts.hidden is not None)
+    return Prompted(config.prompts, base, config.train.seed, network=config.method == "p_tuning")
 
 
 def load_base(config: TuningConfig, tokenizer: Tokenizer | None = None) -> tuple[Transformer, Tokenizer]:

@@ -8,8 +8,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from seedbed.data.batches.batch import BatchSource, TokenBatch
 from seedbed.data.batches.loader import WindowSource
@@ -31,7 +34,9 @@ from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.launch import in_parallel
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 from seedbed.tuning.config import FinetuneConfig
-from seedbed.tuning.equipment import equipped, load_base
+from seedbed.tuning.curriculum import Rank, difficulties, lengths
+from seedbed.tuning.equipment import build_adapter, equipped, load_base
+from seedbed.tuning.noise import add_noise
 
 Named = tuple[str, Example]
 """What is learned from, behind the name of its file and row."""
@@ -66,17 +71,26 @@ def tune(
         raise ConfigError(f"length is {length}, longer than the model's context {model.config.context}")
     config = replace(config, length=length).resolve()
     train, held_out = _split(config)
+    adapter = build_adapter(config)
+    virtual = [] if adapter is None else adapter.virtual_ids(model.config)
+    if len(virtual) + 2 > length:
+        raise ConfigError(f"prompts.tokens is {len(virtual)}, which leaves no room in a row of {length}", "Give fewer.")
 
     pad_id = tokenizer.pad_id or 0  # padding is a document of its own, which nobody sees: any id does
     overlong: Counter[str] = Counter()
 
-    def packed(conversations: Sequence[Named], source: Path, seed: int) -> PackedSource:
+    def packed(conversations: Sequence[Named], source: Path, seed: int, rank: Rank | None = None) -> PackedSource:
         encoded, names = _encode(conversations, tokenizer, source)
         if config.overlong != "error":
-            encoded, names = _fit(encoded, names, length, config.overlong, overlong)
-        return PackedSource(encoded, length, seed, pad_id, names)
+            encoded, names = _fit(encoded, names, length - len(virtual), config.overlong, overlong)
+        ranks = None if rank is None else rank(encoded)
+        if virtual:
+            ids, mask = np.array(virtual, np.uint32), np.zeros(len(virtual), np.bool_)
+            encoded = [(np.concatenate([ids, own]), np.concatenate([mask, learned])) for own, learned in encoded]
+        return PackedSource(encoded, length, seed, pad_id, names, ranks)
 
-    source: BatchSource[TokenBatch] = packed(train, config.data, config.train.seed)
+    rank: dict[str, Rank] = {"short_first": lengths, "easy_first": partial(difficulties, model)}
+    source: BatchSource[TokenBatch] = packed(train, config.data, config.train.seed, rank.get(config.curriculum))
     inputs = {"model": find_model(config.model), **_inputs("data", config.data)}
     if config.tokenizer is not None:
         inputs["tokenizer"] = config.tokenizer
@@ -90,7 +104,10 @@ def tune(
     inputs |= made_from or {}
 
     def starting_model() -> Transformer:
-        return equipped(_initial(config)[0], config)
+        model = equipped(_initial(config)[0], config)
+        if config.noise is not None:
+            add_noise(model, config.noise)
+        return model
 
     stage = Stage(
         name=name,

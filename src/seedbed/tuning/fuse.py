@@ -7,7 +7,7 @@ from typing import Any
 
 from seedbed.errors import DataError
 from seedbed.model.adapters.folder import base_of, is_adapter
-from seedbed.model.folder import adapted, find_model, load_model, save_model
+from seedbed.model.folder import adapted, find_model, load_model, refuse_worn, save_model
 from seedbed.model.linears.layers import made_whole
 from seedbed.tuning.config import FuseConfig
 
@@ -22,6 +22,7 @@ def fuse(config: FuseConfig) -> dict[str, Any]:
         raise DataError(f"{config.adapter} is no adapter", "Give a folder in peft's format, or a run that trained one.")
     base = find_model(config.model or base_of(folder))
     model, tokenizer = adapted(folder, *load_model(base))
+    refuse_worn(model)
     model = made_whole(model)
     card = {
         "What": f"The model `{base}` with the adapter `{config.adapter}` merged into it by `seedbed fuse`.",

@@ -11,7 +11,7 @@ Shape suffixes: B rows, T positions in a row.
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -24,6 +24,8 @@ from seedbed.data.batches.order import Permutation
 from seedbed.errors import ConfigError, DataError
 from seedbed.tokenizers.chat import Encoded
 
+STRETCHES = 10
+"""Of the first epoch of a curriculum."""
 GROUP = 4096
 """Documents packed together: enough that almost no room is left, few enough that a row holds long and short ones."""
 
@@ -32,9 +34,17 @@ class PackedSource:
     """A batch source over packed rows of `length` tokens. One sample is one row."""
 
     def __init__(
-        self, encoded: Sequence[Encoded], length: int, seed: int, pad_id: int, names: Sequence[str] | None = None
+        self,
+        encoded: Sequence[Encoded],
+        length: int,
+        seed: int,
+        pad_id: int,
+        names: Sequence[str] | None = None,
+        ranks: Sequence[float] | None = None,
     ):
-        """`names` say what each document is called in messages to people; else it is counted from 1.
+        """`names` say what each document is called in messages to people; else it is counted from 1. `ranks`: in the
+        first epoch, documents of lower rank come first (curriculum: Bengio et al. 2009), a tenth after the other; left
+        out, they come by chance as in all later ones.
 
         Raises DataError, naming the document, when one is longer than a row, its mask is of another length, or nothing
         of it is to be learned; and when there is none.
@@ -52,7 +62,16 @@ class PackedSource:
         self._ids = np.concatenate([np.asarray(ids, dtype=np.uint32) for ids, _ in encoded])
         self._mask = np.concatenate([np.asarray(mask, dtype=np.bool_) for _, mask in encoded])
         self._starts = np.concatenate([[0], np.cumsum([len(ids) for ids, _ in encoded])])
-        self._rows = pack(np.diff(self._starts), length, seed)
+        order = np.arange(len(encoded)) if ranks is None else np.argsort(ranks, kind="stable")
+        self._stretches = [0]
+        """Where rows of each tenth begin, and at last where they end."""
+        self._rows: list[list[int]] = []
+        for tenth in np.array_split(order, 1 if ranks is None else STRETCHES):
+            if len(tenth):
+                lengths = np.diff(self._starts)[tenth]
+                self._rows += [tenth[np.array(row)].tolist() for row in pack(lengths, length, seed)]
+                self._stretches.append(len(self._rows))
+        self._ranked = None if ranks is None else order
         self._epoch: tuple[int, Permutation] | None = None
 
     @property
@@ -74,8 +93,9 @@ class PackedSource:
     def fingerprint(self) -> str:
         """SHA-256 of the documents, their masks and all that places them."""
         digest = hashlib.sha256(f"packed {self.length} {self.seed} {self.pad_id} {self.documents}".encode())
-        for array, kind in ((self._starts, "<i8"), (self._ids, "<u4"), (self._mask, "u1")):
-            digest.update(array.astype(kind).tobytes())
+        for array, kind in ((self._starts, "<i8"), (self._ids, "<u4"), (self._mask, "u1"), (self._ranked, "<i8")):
+            if array is not None:
+                digest.update(array.astype(kind).tobytes())
         return digest.hexdigest()
 
     def batch(self, first: int, count: int) -> TokenBatch:
@@ -102,6 +122,11 @@ class PackedSource:
     def _row(self, sample: int) -> list[int]:
         """The documents of a sample."""
         epoch, index = divmod(sample, self.samples)
+        if epoch == 0 and self._ranked is not None:
+            stretch = bisect_right(self._stretches, index) - 1
+            begin, end = self._stretches[stretch : stretch + 2]
+            place = Permutation(end - begin, f"{self.seed}/stretch {stretch}")(index - begin)
+            return self._rows[begin + int(place)]
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = (epoch, Permutation(self.samples, f"{self.seed}/epoch {epoch}"))
         return self._rows[int(self._epoch[1](index))]

@@ -67,6 +67,10 @@ class Adapter:
         """What its folder holds, of a model that wears it."""
         raise NotImplementedError  # each method has its own
 
+    def virtual_ids(self, config: ModelConfig) -> list[int]:
+        """What is put before the ids of each text."""
+        return []
+
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
         """Inside, the model that wears it computes what its base does."""

@@ -13,13 +13,12 @@ from seedbed.errors import DataError
 from seedbed.model.adapters.adapted import Adapted, Change, Moment, Wearers
 from seedbed.model.adapters.changes import Change as WeightChange
 from seedbed.model.adapters.changes import LowRank
+from seedbed.model.adapters.folder import ALONE
 from seedbed.model.packed.adapted import PackedAdapted
 from seedbed.model.packed.attention import PackedAttention
 from seedbed.model.packed.feedforward import PackedFeedForward
 from seedbed.model.transformer import Transformer
 from seedbed.native.library import available
-
-ALONE = "Open the model with it alone, merged: --adapter on the command line, seedbed.load(ADAPTER) in Python."
 
 
 class Adapters:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from math import sqrt
-from typing import Self, cast
+from typing import Literal, Self, cast
 
-from seedbed.configuration import between, positive
+from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
 
 MOST_RANK = 1024
@@ -63,6 +63,40 @@ class Ia3Config:
 
     def __post_init__(self) -> None:
         _some(self.targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BottleneckConfig:
+    """A small network behind attention and feed-forward of each block (Houlsby et al. 2019, arXiv:1902.00751)."""
+
+    width: int = 16
+    """Of its hidden layer."""
+
+    activation: Literal["gelu", "relu", "silu"] = "gelu"
+    """Between its two layers."""
+
+    both: bool = True
+    """Behind attention and feed-forward. false: behind the feed-forward alone, nearly as good at half the size
+    (Pfeiffer et al. 2021, arXiv:2005.00247)."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "width")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptsConfig:
+    """Tokens of no text that stand before every text and are learned."""
+
+    tokens: int = 20
+    """How many. They take as many places of the model's context, and of a row."""
+
+    hidden: int | None = None
+    """Hidden width of the network that makes them, and is left behind in the end. Left out: of p_tuning the model's
+    width; prefix then has no network."""
+
+    def __post_init__(self) -> None:
+        between(self, 1, 10_000, "tokens")
+        between(self, 1, 2**16, "hidden")
 
 
 def _some(targets: list[str]) -> None:

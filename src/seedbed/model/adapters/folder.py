@@ -25,6 +25,8 @@ from seedbed.model.weights import StoredTensor, one_dtype, read_header, read_wei
 from seedbed.runs import MANIFEST, json_name, open_folder, read_json, read_manifest
 
 WEIGHTS = "adapter_model.safetensors"
+ALONE = "Open the model with it alone: --adapter on the command line, seedbed.load(ADAPTER) in Python."
+"""What does more than to add is worn by all rows or none."""
 PART = re.compile(r"base_model\.model\.(.+)\.(lora_A\.weight|lora_B\.weight|lora_magnitude_vector|ia3_l)")
 DOWN, UP, LENGTHS, FACTORS = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector", "ia3_l"
 SERVED = re.compile(
@@ -41,12 +43,9 @@ def read_adapter(folder: Path, base: ModelConfig) -> dict[str, Change]:
     DataError, in one line, where it was made for another model or wants what is not served; CorruptionError for a
     broken file.
     """
-    config, file = read_config(folder), folder / WEIGHTS
-    if not file.is_file():
-        raise DataError(
-            f"{folder} holds no {WEIGHTS}: other files of weights can hold code, and are not read",
-            "Save it with peft: model.save_pretrained(FOLDER).",
-        )
+    config, file = read_config(folder), weights_file(folder)
+    if not isinstance(config, LoraFile | Ia3File):
+        raise DataError(f"{folder} does not change layers by themselves: rows beside others cannot wear it", ALONE)
     stored, shapes = read_header(file), weight_shapes(base)
     kinds = [FACTORS]
     if isinstance(config, LoraFile):
@@ -85,6 +84,16 @@ def _changes(
     if factors.shape[0] == 1 and factors.shape[1] > 1:
         return [Scaling(factors[0], of_inputs=True)] * count
     return [Scaling(part[:, 0], of_inputs=False) for part in split(factors)]
+
+
+def weights_file(folder: Path) -> Path:
+    """Where the weights of an adapter's folder lie. DataError when they are not there."""
+    if not (folder / WEIGHTS).is_file():
+        raise DataError(
+            f"{folder} holds no {WEIGHTS}: other files of weights can hold code, and are not read",
+            "Save it with peft: model.save_pretrained(FOLDER).",
+        )
+    return folder / WEIGHTS
 
 
 def _name(layer: str, kind: str) -> str:

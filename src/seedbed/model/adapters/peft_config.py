@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from math import sqrt
 from pathlib import Path
 
 from seedbed.errors import CorruptionError, DataError
-from seedbed.model.adapters.config import MOST_RANK
+from seedbed.model.adapters.config import MOST_RANK, BottleneckConfig
 from seedbed.runs import json_name, make_record, read_json
 
 CONFIG = "adapter_config.json"
@@ -15,6 +15,10 @@ OF_NO_CONSEQUENCE = {
     *("peft_type", "peft_version", "task_type", "auto_mapping", "inference_mode"),
     *("base_model_name_or_path", "revision"),
     # The weights that are there say which layers have some.
+    # Those of prompts are told by the base, and what made them is left behind.
+    *("token_dim", "num_attention_heads", "num_layers", "prompt_tuning_init", "prompt_tuning_init_text"),
+    *("tokenizer_name_or_path", "tokenizer_kwargs", "encoder_reparameterization_type", "encoder_hidden_size"),
+    *("encoder_num_layers", "encoder_dropout", "prefix_projection", "init_weights"),
     *("feedforward_modules", "init_ia3_weights"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
     # Of training.
@@ -50,16 +54,37 @@ class Ia3File:
     """What decides the result: the weights alone."""
 
 
-def read_config(folder: Path) -> LoraFile | Ia3File:
+@dataclass(frozen=True)
+class PromptFile:
+    """What decides the result, beside the weights."""
+
+    num_virtual_tokens: int
+    num_transformer_submodules: int | None = 1
+
+
+File = LoraFile | Ia3File | PromptFile | BottleneckConfig
+KINDS: dict[str, type[File]] = {
+    "LORA": LoraFile,
+    "IA3": Ia3File,
+    "PROMPT_TUNING": PromptFile,
+    "P_TUNING": PromptFile,
+    "PREFIX_TUNING": PromptFile,
+    "BOTTLENECK": BottleneckConfig,
+}
+"""By peft_type, of which the last is ours: peft has no such method."""
+
+
+def read_config(folder: Path) -> File:
     """Of an adapter's folder. DataError, naming the key, for whatever would change the result and is not computed here:
     biases, modules saved whole, other methods."""
     path = folder / CONFIG
     if not path.is_file():
         raise DataError(f"{folder} is no adapter: it holds no {CONFIG}", "Give a folder that peft has saved.")
     values = read_json(path)
-    kind = {"LORA": LoraFile, "IA3": Ia3File}.get(str(values.get("peft_type")))
+    kind = KINDS.get(str(values.get("peft_type")))
     if kind is None:
-        raise DataError(f"{path}: peft_type is {json_name(values.get('peft_type'))}, seedbed serves LORA, IA3", MERGE)
+        there = ", ".join(KINDS)
+        raise DataError(f"{path}: peft_type is {json_name(values.get('peft_type'))}, seedbed has {there}", MERGE)
     own = [field.name for field in fields(kind)]
     for key, value in values.items():
         if key == "init_lora_weights":
@@ -68,12 +93,10 @@ def read_config(folder: Path) -> LoraFile | Ia3File:
             harmless = key in own or key in OF_NO_CONSEQUENCE or not value or (key, value) == ("bias", "none")
         if not harmless:
             raise DataError(f"{path}: {key[:60]} is {json_name(value)}, which seedbed does not serve", MERGE)
-    if kind is Ia3File:
-        return Ia3File()
-    for key in ("r", "lora_alpha"):
+    for key in (item.name for item in fields(kind) if item.default is MISSING):
         if key not in values:
             raise CorruptionError(f"{path}: {key} is missing")
-    config = make_record(LoraFile, {key: values[key] for key in own if key in values}, f"{path}: ")
-    if not 1 <= config.r <= MOST_RANK:
+    config: File = make_record(kind, {key: values[key] for key in own if key in values}, f"{path}: ")
+    if isinstance(config, LoraFile) and not 1 <= config.r <= MOST_RANK:
         raise DataError(f"{path}: r must be between 1 and {MOST_RANK:,}, got {config.r}")
     return config

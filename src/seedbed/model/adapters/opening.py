@@ -1,0 +1,40 @@
+"""A model with the adapter of a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from seedbed.model.adapters.bottleneck import BottleneckAdapter, read_bottleneck
+from seedbed.model.adapters.changes import fold
+from seedbed.model.adapters.config import BottleneckConfig
+from seedbed.model.adapters.folder import read_adapter, weights_file
+from seedbed.model.adapters.peft_config import CONFIG, Ia3File, LoraFile, read_config
+from seedbed.model.adapters.prompts import read_prompted
+from seedbed.model.transformer import Transformer
+from seedbed.model.weights import check_shapes, one_dtype, read_header, read_weights
+from seedbed.runs import read_json
+
+ROWS = "prompt_embeddings"
+"""What is learned before texts, in peft's files."""
+
+
+def put_on(folder: Path, model: Transformer) -> Transformer:
+    """A model with the adapter of a folder: merged into it where that can be, else worn, and resting."""
+    config = read_config(folder)
+    if isinstance(config, LoraFile | Ia3File):
+        return fold(model, read_adapter(folder, model.config))
+    file = weights_file(folder)
+    stored, base = read_header(file), model.config
+    one_dtype(folder, stored)
+    found = {name: tensor.shape for name, tensor in stored.items()}
+    if isinstance(config, BottleneckConfig):
+        with torch.device("meta"):
+            like = BottleneckAdapter(config, folder).put_on(Transformer(base))
+        check_shapes({name: tuple(weight.shape) for name, weight in like.moving.items()}, found, file)
+        return read_bottleneck(config, read_weights(stored), folder, model)
+    peft_type = str(read_json(folder / CONFIG)["peft_type"])
+    width = 2 * base.layers * base.kv_heads * base.head_width if peft_type == "PREFIX_TUNING" else base.width
+    check_shapes({ROWS: (config.num_virtual_tokens, width)}, found, file)
+    return read_prompted(peft_type, read_weights(stored)[ROWS], folder, model)
