@@ -54,6 +54,14 @@ def test_a_student_comes_nearer_to_its_teacher(place, tmp_path):
     assert {"model", "teacher", "data"} <= set(json.loads((tmp_path / "run" / "manifest.json").read_text())["inputs"])
 
 
+def test_a_student_may_train_an_adapter_alone(place, tmp_path):
+    arguments = ("--train.steps=3", "--method=lora", *HIDDEN)
+    distill(config(place, tmp_path / "run", *arguments))
+    assert (tmp_path / "run" / "adapter" / "adapter_config.json").is_file()
+    told = [line["divergence"] for line in records(tmp_path / "run") if "divergence" in line]
+    assert len(told) >= 3 and told[-1] != told[0]
+
+
 def test_a_run_that_was_cut_goes_on_to_the_same_bits(place, tmp_path):
     steps = ("--train.steps=6", "--train.checkpoint.steps=2", "--train.validate_every=2", *HIDDEN)
     distill(config(place, tmp_path / "whole", *steps))
