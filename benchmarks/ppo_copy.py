@@ -41,6 +41,10 @@ from seedbed.tuning.finetune import finetune
 
 MODEL = ModelConfig(layers=2, width=64, heads=4, context=32)
 DIGITS = "0123456789"
+TEMPLATE = (
+    "{% for message in messages %}{{ message.content }}{{ '=' if message.role == 'user' else '</s>' }}{% endfor %}"
+)
+"""A question and its answer: 7=7</s>."""
 SAMPLES = 40
 """Answers to each digit that are measured."""
 
@@ -66,7 +70,13 @@ def beginner(place: Path, seed: int) -> Path:
     rates = ("matrix_rate=0.02", "embedding_rate=0.05", "head_rate=0.004", "vector_rate=0.01")
     settings = (
         *(f"--model={place / 'fresh'}", f"--data={place / 'rows.jsonl'}", f"--out={place / 'finetune'}"),
-        *("--length=32", "--train.steps=100", "--train.batch=32", "--train.validate_every=100"),
+        *(
+            "--length=32",
+            f"--template={TEMPLATE}",
+            "--train.steps=100",
+            "--train.batch=32",
+            "--train.validate_every=100",
+        ),
         *(f"--train.seed={seed}", "--train.device=cpu", *(f"--optimizer.{rate}" for rate in rates)),
     )
     finetune(from_arguments(FinetuneConfig, list(settings)))
@@ -82,8 +92,8 @@ def run(place: Path, seed: int, options: list[str]) -> dict[str, Any]:
     before = measure(model, seed)
     settings = (
         *(f"--model={model}", f"--data={problems}", f"--validation={problems}", f"--out={place / 'ppo'}"),
-        *("--max_tokens=4", "--train.batch=64", "--answers=128", "--passes=2", "--train.steps=200", "--kl=0"),
-        *("--optimizer.rate=0.001", "--schedule.name=constant", "--train.validate_every=100"),
+        *("--max_tokens=4", "--train.batch=128", "--passes=1", "--train.steps=240", "--kl=0"),
+        *("--optimizer.rate=0.002", "--schedule.name=constant", "--train.validate_every=100"),
         *(f"--train.seed={seed}", "--train.device=cpu"),
     )
     result = ppo(from_arguments(PpoConfig, [*settings, *options]))
@@ -92,12 +102,11 @@ def run(place: Path, seed: int, options: list[str]) -> dict[str, Any]:
 
 def met(figures: Mapping[str, Any]) -> dict[str, bool]:
     """Which claims the figures of all seeds meet."""
-    seeds = figures["seeds"]
     return {
-        "3 seeds": len(seeds) >= 3,
-        "begins at no more than 30%": all(seed["before"] <= 0.3 for seed in seeds),
-        "at least 95% right": all(seed["after"] >= 0.95 for seed in seeds),
-        "within 20 seconds": all(seed["seconds"] <= 20 for seed in seeds),
+        "3 seeds": figures["runs"] >= 3,
+        "begins at no more than 30%": figures["most_before"] <= 0.3,
+        "at least 95% right": figures["least_after"] >= 0.95,
+        "within 20 seconds": figures["most_seconds"] <= 20,
     }
 
 
@@ -115,6 +124,8 @@ def main() -> None:
             if not arguments.json:
                 print(found[-1], flush=True)
     figures: dict[str, Any] = {key: [seed[key] for seed in found] for key in ("before", "after", "seconds")}
+    figures |= {"runs": len(found), "most_before": max(figures["before"]), "least_after": min(figures["after"])}
+    figures |= {"most_seconds": max(figures["seconds"])}
     figures |= {"seeds": found, "machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     claims = met(figures)
     print(json.dumps({**figures, "met": claims}))
