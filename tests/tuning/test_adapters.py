@@ -145,6 +145,37 @@ def test_processes_together_train_the_adapter_that_one_trains(parallel, base, tm
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 
+def test_recomputing_changes_no_bit(base, tmp_path):
+    for name, given in (("plain", ()), ("again", ("--train.recompute=full",))):
+        finetune(adapter_config(base, tmp_path, "lora", "--train.steps=3", "--lora.dropout=0.2", *given, out=name))
+    assert weights(tmp_path / "plain") == weights(tmp_path / "again")
+
+
+def test_observers_see_a_run_of_an_adapter_and_change_nothing(base, tmp_path):
+    watched = ("--statistics.every=2", "--samples.every=2", "--samples.max_tokens=4")
+    for name, given in (("plain", ()), ("watched", watched)):
+        finetune(adapter_config(base, tmp_path, "lora", "--train.steps=4", *given, out=name))
+    assert weights(tmp_path / "plain") == weights(tmp_path / "watched")
+    assert records(tmp_path / "watched", "samples.jsonl") and records(tmp_path / "watched", "statistics.jsonl")
+
+
+def test_routers_of_a_base_with_experts_rest_too(tmp_path):
+    experts = {"experts": 4, "experts_active": 2, "expert_width": 16, "balance_rate": 0.1, "balance_loss": 0.01}
+    base = save_tiny_model(tmp_path / "base", context=96, **experts)
+    settings = adapter_config(base, tmp_path, "lora", "--train.steps=4")
+    model = equipped(load_base(settings)[0], settings)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters() if not weight.requires_grad}
+    assert any("router" in name for name in before)
+    finetune(settings)
+    whole, plain = load_model(tmp_path / "run")[0], load_model(base)[0]
+    moved = {
+        name
+        for (name, one), other in zip(whole.named_parameters(), plain.parameters(), strict=True)
+        if not torch.equal(one, other)
+    }
+    assert moved == {f"blocks.0.attention.{layer}.weight" for layer in ("query", "value")}
+
+
 # Opened --------------------------------------------------------------------------------------------------------------
 
 

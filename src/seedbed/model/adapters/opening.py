@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from seedbed.errors import ConfigError, DataError
 from seedbed.model.adapters.bottleneck import BottleneckAdapter, read_bottleneck
 from seedbed.model.adapters.changes import fold
 from seedbed.model.adapters.config import BottleneckConfig
@@ -21,20 +22,29 @@ ROWS = "prompt_embeddings"
 
 
 def put_on(folder: Path, model: Transformer) -> Transformer:
-    """A model with the adapter of a folder: merged into it where that can be, else worn, and resting."""
+    """A model with the adapter of a folder: merged into it where that can be, else worn, and resting. DataError, in one
+    line, for one that does not fit; CorruptionError for a broken file."""
+    try:
+        return _put_on(folder, model)
+    except ConfigError as error:
+        raise DataError(f"{folder}: {error.problem}") from error
+
+
+def _put_on(folder: Path, model: Transformer) -> Transformer:
     config = read_config(folder)
     if isinstance(config, LoraFile | Ia3File):
         return fold(model, read_adapter(folder, model.config))
     file = weights_file(folder)
     stored, base = read_header(file), model.config
-    one_dtype(folder, stored)
     found = {name: tensor.shape for name, tensor in stored.items()}
     if isinstance(config, BottleneckConfig):
         with torch.device("meta"):
             like = BottleneckAdapter(config, folder).put_on(Transformer(base))
         check_shapes({name: tuple(weight.shape) for name, weight in like.moving.items()}, found, file)
+        one_dtype(folder, stored)
         return read_bottleneck(config, read_weights(stored), folder, model)
     peft_type = str(read_json(folder / CONFIG)["peft_type"])
     width = 2 * base.layers * base.kv_heads * base.head_width if peft_type == "PREFIX_TUNING" else base.width
     check_shapes({ROWS: (config.num_virtual_tokens, width)}, found, file)
+    one_dtype(folder, stored)
     return read_prompted(peft_type, read_weights(stored)[ROWS], folder, model)
