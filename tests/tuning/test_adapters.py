@@ -36,8 +36,8 @@ from seedbed.quantization.quantize import quantize
 from seedbed.runs import read_manifest
 from seedbed.training.objective import NextToken
 from seedbed.training.parallel.launch import launch
-from seedbed.tuning.config import FinetuneConfig, FuseConfig
-from seedbed.tuning.equipment import equipped, load_base
+from seedbed.tuning.config import FinetuneConfig, FuseConfig, TuningConfig
+from seedbed.tuning.equipment import build_adapter, equipped, load_base
 from seedbed.tuning.finetune import finetune
 from seedbed.tuning.fuse import fuse
 from tests.tiny import make_tokens, records, save_tiny_model
@@ -346,6 +346,12 @@ def test_what_cannot_be_is_refused_in_one_line(arguments, said, base, tmp_path):
     with pytest.raises(SeedbedError) as told:
         finetune(config(base, facts(tmp_path / "d.jsonl"), tmp_path / "run", "--train.steps=1", *arguments))
     assert said in told.value.problem and "\n" not in told.value.problem
+
+
+@pytest.mark.parametrize("method", PROMPTS)
+def test_a_stage_that_puts_nothing_before_texts_refuses_what_would_be_learned_there(method, base, tmp_path):
+    with pytest.raises(ConfigError, match=f"the method {method} is for finetune"):
+        build_adapter(TuningConfig(model=base, out=tmp_path, method=method))
 
 
 def test_a_base_in_other_bits_is_refused(base, tmp_path):

@@ -66,6 +66,9 @@ PROMPT_METHODS = ("prompt", "prefix", "p_tuning")
 class TuningConfig(StageConfig):
     """What a stage is told that begins with a model that there is: which of its weights move, or what it wears."""
 
+    begins_texts: ClassVar[bool] = False
+    """Whether the stage puts what `PROMPT_METHODS` learn before its texts."""
+
     model: Path
     """Model folder (ours or one of transformers), run or checkpoint to begin with."""
 
@@ -122,6 +125,8 @@ class TuningConfig(StageConfig):
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(TuningConfig):
     """Teaches a model to answer, from conversations: only what the assistant says is learned."""
+
+    begins_texts: ClassVar[bool] = True
 
     data: Path
     """Conversations, .json, .jsonl, .csv, .tsv or .parquet, one file or those of a glob ('parts/train-*.parquet'): rows

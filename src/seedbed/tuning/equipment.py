@@ -20,7 +20,7 @@ from seedbed.model.linears.storage import describe
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.precision import MASTER
-from seedbed.tuning.config import LORA_METHODS, TuningConfig
+from seedbed.tuning.config import LORA_METHODS, PROMPT_METHODS, TuningConfig
 
 FUSE = "Make one model of both first: seedbed fuse --adapter ADAPTER --out MODEL."
 
@@ -55,6 +55,8 @@ def build_adapter(config: TuningConfig) -> Adapter | None:
     """What the config asks for; None under the method full."""
     if config.method == "full":
         return None
+    if config.method in PROMPT_METHODS and not config.begins_texts:
+        raise ConfigError(f"the method {config.method} is for finetune, which puts what is learned before each text")
     base = find_model(config.model)
     if is_adapter(base):
         raise ConfigError(f"{config.model} is an adapter, and another one is to be trained over it", FUSE)

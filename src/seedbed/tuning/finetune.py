@@ -70,6 +70,8 @@ def tune(
     if length > model.config.context:
         raise ConfigError(f"length is {length}, longer than the model's context {model.config.context}")
     config = replace(config, length=length).resolve()
+    if config.method == "prefix":  # a compiled block would not see what is put into it
+        config = replace(config, train=replace(config.train, compile="off"))
     train, held_out = _split(config)
     adapter = build_adapter(config)
     virtual = [] if adapter is None else adapter.virtual_ids(model.config)
