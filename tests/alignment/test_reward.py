@@ -324,6 +324,15 @@ def _special(text):
             yield from tokenizer.encode(piece)
 
 
+def test_what_the_template_writes_after_an_answer_takes_no_room(trained):
+    """The end of the answer may be the last token that the model reads."""
+    model = RewardModel.load(trained)
+    room = 96 - len(model._encode(1, conversation("a", "b"))[0])
+    assert len(model.score([conversation("a", "b" + "c" * room)])) == 1
+    with pytest.raises(DataError, match="conversation 1 has 97 tokens"):
+        model.score([conversation("a", "b" + "c" * (room + 1))])
+
+
 @pytest.mark.parametrize(
     ("messages", "said"),
     [

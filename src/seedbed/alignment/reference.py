@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 @torch.no_grad()
 def reference_log_probabilities(model: Transformer, source: AnswerSource, precision: Precision, at_once: int) -> Tensor:
     """log p (N, K) of every answer of a source, `at_once` rows of it in one pass."""
-    training = model.training
-    model.eval()
     parts, count = [], len(source.rows)
     with progress("log-probabilities of the reference", total=count, unit="rows") as advance:
         for first in range(0, count, at_once):
@@ -42,7 +40,6 @@ def reference_log_probabilities(model: Transformer, source: AnswerSource, precis
                 logs_C = completion_log_probabilities(model, batch)
             parts.append(logs_C.float().cpu().unflatten(0, (-1, len(numbers))).T)
             advance(len(numbers))
-    model.train(training)
     return torch.cat(parts).contiguous()
 
 
