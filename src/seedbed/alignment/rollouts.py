@@ -287,13 +287,15 @@ class Rollouts(Asked):
         credit: Credit,
         *,
         pad_id: int = 0,
+        compares: bool = False,
         reference: Transformer | None = None,
         rows_at_once: int = 64,
     ):
-        """`reference`: the policy that the learner is held near to, frozen. `rows_at_once`: of passes that nothing is
-        learned in."""
+        """`compares`: with `reference`, frozen; left out, with what the learner does without the adapter that it wears.
+        `rows_at_once`: of passes that nothing is learned in."""
         super().__init__(problems, tokenizer, rewards, asking)
-        self.credit, self.pad_id, self.reference, self.rows_at_once = credit, pad_id, reference, rows_at_once
+        self.credit, self.pad_id, self.rows_at_once = credit, pad_id, rows_at_once
+        self.compares, self.reference = compares, reference
         self.spread_P = torch.full((len(problems),), torch.inf)
         """How unequal the rewards of each problem's answers were when it was last asked: their standard deviation."""
         self.number = torch.tensor(-1)
@@ -375,9 +377,8 @@ class Rollouts(Asked):
         with torch.no_grad():
             if self.asking.steps > 1 or self.credit.needs_old:
                 rollout = replace(rollout, old_BT=self._logprobs(self.learner, rollout, self.asking.temperature))
-            if self.reference is not None:
-                reference_BT = self._logprobs(self.reference, rollout, self.asking.temperature)
-                rollout = replace(rollout, reference_BT=reference_BT)
+            if self.compares:
+                rollout = replace(rollout, reference_BT=self._reference(rollout))
             rollout = self.credit.assign(rollout, self.total(rollout.rewards_BF), self.learner)
         self.learner.train(training)
         self.table = self._for_people(prompts, answers, rollout)
@@ -449,6 +450,14 @@ class Rollouts(Asked):
                 logprobs_BT = Reading(model, part.tokens_BT, part.said_BT).logprobs(temperature)
             found_BT[index_B, : logprobs_BT.shape[1]] = logprobs_BT.float().cpu()
         return found_BT
+
+    def _reference(self, rollout: Rollout) -> Tensor:
+        """Log-probabilities (B, T) by what the policy is held near to."""
+        if self.reference is not None:
+            return self._logprobs(self.reference, rollout, self.asking.temperature)
+        assert self.learner is not None and self.learner.adapter is not None
+        with self.learner.adapter.off():
+            return self._logprobs(self.learner, rollout, self.asking.temperature)
 
     def _for_people(
         self, prompts: Sequence[int], answers: Sequence[Completion], rollout: Rollout

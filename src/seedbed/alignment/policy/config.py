@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal, Self, cast
 from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
 from seedbed.optim.config import OptimizerConfig
-from seedbed.training.config import StageConfig, TrainConfig
+from seedbed.training.config import TrainConfig
+from seedbed.tuning.config import PROMPT_METHODS, TuningConfig
 
 OPEN = cast(Any, None)
-"""A setting that is left out: `resolve()` fills in what the method says."""
+"""A setting that is left out: `resolve()` fills in what the loss says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class WarningsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyConfig(StageConfig):
+class PolicyConfig(TuningConfig):
     """What every stage is told that learns from a model's own answers."""
 
     model: Path
@@ -98,11 +99,11 @@ class PolicyConfig(StageConfig):
 
     passes: int = OPEN
     """Over each rollout. With more than one, or with more answers than a step takes, most steps learn from what an
-    earlier policy said. Left out: what the method says."""
+    earlier policy said. Left out: what the loss says."""
 
     kl: float = OPEN
     """What a nat of divergence from the model as it began costs. Above 0 a frozen copy of that model is kept. Left out:
-    what the method says."""
+    what the loss says."""
 
     overlong_buffer: int = 0
     """Tokens before max_tokens over which a penalty for length rises from 0 to 1 (DAPO). 0: there is none."""
@@ -130,12 +131,15 @@ class PolicyConfig(StageConfig):
     """Budget, batch (answers of a step), validation (whose loss is the mean reward, less than nought), checkpoints."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive(self, "temperature")
         between(self, 0, 0.5, "validation_fraction")
         at_least(self, 1, "prompt_tokens", "max_tokens", "answers", "passes", "engine_rows", "table_every")
         at_least(self, 0, "kl", "overlong_buffer", "table")
         if self.overlong_buffer >= self.max_tokens:
             raise ConfigError(f"overlong_buffer must be less than max_tokens, {self.max_tokens}")
+        if self.method in PROMPT_METHODS:
+            raise ConfigError(f"{self.method} puts something before a text, which the engine that answers does not")
         if self.train.horizon is not None:
             raise ConfigError(
                 "train.horizon is a budget of pretrain alone", "Give --train.steps, --train.epochs or --train.minutes."
@@ -155,11 +159,12 @@ class PolicyConfig(StageConfig):
 
     def unused(self) -> dict[str, str]:
         """What is for something that is not asked for."""
-        told = {"validation_fraction": "beside validation"} if self.validation is not None else {}
+        told = super().unused()
+        told |= {"validation_fraction": "beside validation"} if self.validation is not None else {}
         return told | ({"table_every": "with table 0"} if self.table == 0 else {})
 
 
-METHODS: dict[str, dict[str, Any]] = {
+LOSSES: dict[str, dict[str, Any]] = {
     "grpo": {},
     "dr_grpo": {"scale": "none", "normaliser": "longest"},
     "dapo": {"normaliser": "token", "clip_high": 0.28, "attempts": 4},
@@ -179,7 +184,7 @@ USUAL: dict[str, Any] = {
 class GrpoConfig(PolicyConfig):
     """Teaches a model from rewards of several answers to each prompt, without a critic: GRPO and its family."""
 
-    method: Literal["grpo", "dr_grpo", "dapo", "rloo", "gspo"] = "grpo"
+    loss: Literal["grpo", "dr_grpo", "dapo", "rloo", "gspo"] = "grpo"
     """grpo: Shao et al. 2024. dr_grpo: without its two biases (Liu et al. 2025). dapo: every token counts the same,
     more room upwards, prompts that teach nothing are replaced (Yu et al. 2025). rloo: what the other answers were worth
     is what is expected (Ahmadian et al. 2024). gspo: one ratio for a whole answer (Zheng et al. 2025). Each fills in
@@ -232,8 +237,8 @@ class GrpoConfig(PolicyConfig):
             )
 
     def resolve(self) -> Self:
-        """With what the method says filled in where it is left out."""
-        said = USUAL | METHODS[self.method]
+        """With what the loss says filled in where it is left out."""
+        said = USUAL | LOSSES[self.loss]
         names = [spec.name for spec in fields(self) if spec.name in said and getattr(self, spec.name) is None]
         return replace(super().resolve(), **{name: said[name] for name in names})
 
@@ -284,6 +289,8 @@ class PpoConfig(PolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.method != "full":
+            raise ConfigError("under an adapter the critic's head would rest: ppo is for the method full", "Take grpo.")
         positive(self, "kl_target", "discount", "clip")
         between(self, 0, 1, "discount", "decay")
         between(self, 0, 0.99, "clip")

@@ -38,7 +38,7 @@ def grpo(
         temperature=config.temperature,
         longest=config.max_tokens,
         leaves_out_cut=config.leave_out_cut,
-        has_reference=source.reference is not None,
+        has_reference=source.compares,
     )
     objective = PolicyObjective(policy, source.names, source.weights)
     return learning.run("grpo", source, objective, observers, began)

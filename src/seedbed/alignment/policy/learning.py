@@ -14,15 +14,16 @@ from seedbed.alignment.rewards import Reward, Rewards
 from seedbed.alignment.rollouts import Asking, Credit, HeldOut, Rollouts
 from seedbed.devices import choose_device
 from seedbed.errors import ConfigError
-from seedbed.model.folder import find_model, load_model, tell_unfinished
+from seedbed.model.folder import find_model, tell_unfinished
 from seedbed.model.score_head import with_critic, without_critic
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.chat import find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.objective import refuse_both_ways
 from seedbed.training.observers.observer import Observer
-from seedbed.training.precision import MASTER, Precision
+from seedbed.training.precision import Precision
 from seedbed.training.stage import Stage, run_stage
+from seedbed.tuning.equipment import equipped, load_base
 
 
 class Learning:
@@ -58,11 +59,12 @@ class Learning:
 
     def load(self) -> tuple[Transformer, Tokenizer]:
         """The policy as it begins: the same weights at every call."""
-        model, tokenizer = load_model(self.config.model, dtype=MASTER, learns=True)
+        model, tokenizer = load_base(self.config)
         return without_critic(model) if model.config.head == "both" else model, tokenizer
 
     def source(self, credit: Credit) -> Rollouts:
-        """Of rollouts, with a frozen copy of the beginning where it is to be kept near."""
+        """Of rollouts. Where the policy is to be kept near its beginning, that is the base of its adapter, or a frozen
+        copy."""
         return Rollouts(
             self.problems,
             self.tokenizer,
@@ -70,7 +72,8 @@ class Learning:
             self.asking,
             credit,
             pad_id=self.tokenizer.pad_id or 0,
-            reference=self.load()[0] if self.config.kl else None,
+            compares=self.config.kl > 0,
+            reference=self.load()[0] if self.config.kl and self.config.method == "full" else None,
             rows_at_once=self.config.train.micro_batch or self.config.train.batch,
         )
 
@@ -90,8 +93,7 @@ class Learning:
 
         def starting_model() -> Transformer:
             model = self.load()[0]
-            if has_critic:
-                model = with_critic(model)
+            model = equipped(with_critic(model) if has_critic else model, config)
             for asked in (source, self.held_out):
                 asked.learn(model, precision)
             return model

@@ -50,7 +50,7 @@ def ppo(
         temperature=config.temperature,
         longest=config.max_tokens,
         leaves_out_cut=False,
-        has_reference=source.reference is not None,
+        has_reference=source.compares,
     )
     objective = EpisodeObjective(
         policy,
