@@ -112,6 +112,7 @@ class Guessed(torch.nn.Module):
         super().__init__()
         self.config = random_model(tokenizer=TOKENIZER, context=64).config
         self.device, self.dtype = torch.device("cpu"), torch.float32
+        self.adapter, self.virtual_ids = None, []
         self.logits_V = torch.full((TOKENIZER.vocab_size,), -torch.inf)
         self.logits_V[:10] = torch.tensor(probabilities).log()
 

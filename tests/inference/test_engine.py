@@ -41,6 +41,7 @@ class Recited(torch.nn.Module):
         self.config = random_model(tokenizer=TOKENIZER, context=context).config
         self.script = torch.tensor(script)
         self.device, self.dtype = torch.device("cpu"), torch.float32
+        self.adapter, self.virtual_ids = None, []
         self.vocabulary = vocabulary
 
     def step(self, tokens_N, places, cache):
