@@ -19,7 +19,7 @@ from seedbed.data.batches.packing import PackedSource
 from seedbed.errors import ConfigError, DataError, SeedbedError
 from seedbed.evaluation.config import EvaluateConfig
 from seedbed.evaluation.evaluate import evaluate
-from seedbed.inference.config import GenerateConfig
+from seedbed.inference.config import EngineConfig, GenerateConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.opening import open_engine
 from seedbed.model.adapters.adapter import LoraAdapter, merge, unmerge
@@ -294,6 +294,16 @@ def test_bits_per_byte_are_not_told_of_a_model_that_reads_something_before_texts
     arguments = [f"--model={tmp_path / 'run'}", f"--data_dir={tmp_path}", f"--out={tmp_path / 'report'}"]
     with pytest.raises(DataError, match="bits_per_byte is of plain text"):
         evaluate(from_arguments(EvaluateConfig, [*arguments, "--tasks=[bits_per_byte]", "--device=cpu"]))
+
+
+def test_a_draft_is_refused_that_does_not_know_what_is_read_before_texts_and_so_is_a_promise_without_kernels(
+    base, tmp_path
+):
+    finetune(adapter_config(base, tmp_path, "prompt", "--train.steps=1"))
+    with pytest.raises(ConfigError, match="what was learned for this model, which no draft knows"):
+        Engine.load(tmp_path / "run", draft=base)
+    with pytest.raises(ConfigError, match="an adapter of the method prompt, for which there are no kernels"):
+        Engine.load(tmp_path / "run", config=EngineConfig(exact=True))
 
 
 # QLoRA ---------------------------------------------------------------------------------------------------------------
