@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from seedbed.alignment.direct_config import AnswersConfig
 from seedbed.data.messages import Messages
 from seedbed.data.preferences import Judgement, Preference, Solution, read_rows
-from seedbed.data.rows import naming, row_files
+from seedbed.data.rows import naming
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.config import ModelConfig
 from seedbed.progress import progress
@@ -72,12 +72,6 @@ def split_by_prompt(rows: Sequence[A], fraction: float, source: Path) -> tuple[l
     if len(held_out) == len(rows):
         raise DataError(f"{source} holds one prompt: none is left to validate on", "Give --validation FILE.")
     return [row for row, place in zip(rows, places, strict=True) if place > last], held_out
-
-
-def input_files(role: str, path: Path) -> dict[str, Path]:
-    """The files of rows that a run is made from, by role."""
-    files = row_files(path)
-    return {role: path} if files == [path] else {f"{role} {i}": file for i, file in enumerate(files, start=1)}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from seedbed.alignment.constitution_config import ConstitutionConfig
 from seedbed.configuration import to_dict
 from seedbed.data.messages import Messages, row_of, text_of
 from seedbed.data.preferences import Question, read_rows
-from seedbed.data.rows import naming, numbered_rows, row_files, row_name
+from seedbed.data.rows import input_files, naming, numbered_rows, row_name
 from seedbed.errors import DataError
 from seedbed.inference.answers import answers
 from seedbed.inference.config import OpenConfig
@@ -68,8 +68,7 @@ def constitution(config: ConstitutionConfig) -> dict[str, Any]:
     """Writes the folder `config.out`; returns how many pairs it holds, and how many prompts gave none, by reason."""
     questions = list(read_rows(Question, config.prompts))
     principles = read_principles(config.principles or PRINCIPLES)
-    files = {f"prompts {number}": file for number, file in enumerate(row_files(config.prompts), start=1)}
-    inputs = {"model": find_model(config.model), **files}
+    inputs = {"model": find_model(config.model), **input_files("prompts", config.prompts)}
     settings = {key: value for key, value in to_dict(config).items() if key not in OpenConfig.__dataclass_fields__}
     with new_folder(config.out, "preferences", inputs=inputs, config=settings) as staging:
         drafts = [_draft(question, principles, config) for question in questions]

@@ -12,11 +12,12 @@ from typing import Any, Generic, TypeVar
 
 from torch import nn
 
-from seedbed.alignment.answers import encode_answers, fit, input_files, refuse_alike, row_length
+from seedbed.alignment.answers import encode_answers, fit, refuse_alike, row_length
 from seedbed.alignment.direct_config import AnswersConfig, DirectConfig, KtoConfig, RewardConfig
 from seedbed.alignment.reference import Reference
 from seedbed.alignment.source import AnswerBatch, AnswerRow, AnswerSource
 from seedbed.data.preferences import Preference
+from seedbed.data.rows import input_files
 from seedbed.devices import choose_device
 from seedbed.errors import DataError
 from seedbed.model.config import ModelConfig

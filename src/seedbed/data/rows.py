@@ -46,6 +46,12 @@ def row_files(path: Path) -> list[Path]:
     return found
 
 
+def input_files(role: str, path: Path) -> dict[str, Path]:
+    """The files of rows that a run is made from, by role."""
+    files = row_files(path)
+    return {role: path} if files == [path] else {f"{role} {i}": file for i, file in enumerate(files, start=1)}
+
+
 def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """The rows of a file, numbered from 1, in order. In a table every value is a text; a null of Parquet is None.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from seedbed.data.conversations import Conversation, read_conversations
 from seedbed.data.rows import naming, row_name
 from seedbed.errors import DataError
+from seedbed.inference.answers import answers
 from seedbed.inference.config import SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.progress import progress
@@ -66,21 +67,18 @@ def read_questions(path: Path, engine: Engine) -> tuple[list[Question], int]:
     return questions, left_out
 
 
-def ask(engine: Engine, questions: Sequence[Question], *, longest: int, batch: int) -> list[Answered]:
+def ask(engine: Engine, questions: Sequence[Question], *, longest: int) -> list[Answered]:
     """Every question, greedily; an answer has at most `longest` tokens."""
     sampling = SamplingConfig(temperature=0, max_tokens=longest)
-    answered: dict[int, Answered] = {}
-    order = sorted(range(len(questions)), key=lambda number: len(questions[number].ids))
+    answered: list[Answered] = []
     with progress("answers", total=len(questions), unit="questions") as advance:
-        for first in range(0, len(order), batch):
-            group = [(number, questions[number]) for number in order[first : first + batch]]
-            done = engine.complete([question.ids for _, question in group], sampling)
-            for (number, question), completion in zip(group, done, strict=True):
-                given = completion.text.strip()
-                scores = words(given) == words(question.answer), f1(given, question.answer)
-                answered[number] = Answered(question.prompt, question.answer, given, *scores)
-            advance(len(group))
-    return [answered[number] for number in range(len(questions))]
+        completions = answers(engine, [question.ids for question in questions], sampling)
+        for question, completion in zip(questions, completions, strict=True):
+            given = completion.text.strip()
+            scores = words(given) == words(question.answer), f1(given, question.answer)
+            answered.append(Answered(question.prompt, question.answer, given, *scores))
+            advance(1)
+    return answered
 
 
 def words(text: str) -> list[str]:

@@ -110,7 +110,7 @@ def _refusals(engine: Engine, source: Path, config: EvaluateConfig) -> Measured:
 
 def _answers(engine: Engine, source: Path, config: EvaluateConfig) -> Measured:
     questions, left_out = read_questions(source, engine)
-    answered = ask(engine, questions, longest=config.longest_answer, batch=config.batch)
+    answered = ask(engine, questions, longest=config.longest_answer)
     numbers = {
         "exact": sum(each.exact for each in answered) / len(answered),
         "f1": sum(each.f1 for each in answered) / len(answered),

@@ -19,7 +19,7 @@ from seedbed.data.batches.loader import WindowSource
 from seedbed.data.batches.mixture import MixtureSource, Phase
 from seedbed.data.batches.packing import PackedSource
 from seedbed.data.conversations import Example, read_conversations
-from seedbed.data.rows import naming, row_files, row_name
+from seedbed.data.rows import input_files, naming, row_files, row_name
 from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.config import ModelConfig
@@ -93,11 +93,11 @@ def tune(
 
     rank: dict[str, Rank] = {"short_first": lengths, "easy_first": partial(difficulties, model)}
     source: BatchSource[TokenBatch] = packed(train, config.data, config.train.seed, rank.get(config.curriculum))
-    inputs = {"model": find_model(config.model), **_inputs("data", config.data)}
+    inputs = {"model": find_model(config.model), **input_files("data", config.data)}
     if config.tokenizer is not None:
         inputs["tokenizer"] = config.tokenizer
     if config.validation is not None:
-        inputs |= _inputs("validation", config.validation)
+        inputs |= input_files("validation", config.validation)
     if config.replay.tokens is not None:
         tokens = open_tokens(config.replay.tokens)
         tokens.check(tokenizer)
@@ -156,12 +156,6 @@ def _with_replay(
     share = config.replay.share
     epoch = math.ceil(new.samples / (1 - share))
     return MixtureSource([new, old], [Phase(0, (1 - share, share))], epoch, config.train.seed)
-
-
-def _inputs(role: str, path: Path) -> dict[str, Path]:
-    """The files of conversations that a run is made from, by role."""
-    files = row_files(path)
-    return {role: path} if files == [path] else {f"{role} {i}": file for i, file in enumerate(files, start=1)}
 
 
 def _split(config: FinetuneConfig) -> tuple[list[Named], list[Named]]:

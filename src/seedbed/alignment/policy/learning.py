@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seedbed.alignment.answers import input_files
 from seedbed.alignment.policy.config import PolicyConfig
 from seedbed.alignment.policy.objective import PolicyObjective
 from seedbed.alignment.policy.problems import read_problems
 from seedbed.alignment.policy.watching import AnswerTable, Pathologies
 from seedbed.alignment.rewards import Reward, Rewards
 from seedbed.alignment.rollouts import Asking, Credit, HeldOut, Rollouts
+from seedbed.data.rows import input_files
 from seedbed.devices import choose_device
 from seedbed.errors import ConfigError
 from seedbed.model.folder import find_model, tell_unfinished
