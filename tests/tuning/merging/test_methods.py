@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from seedbed.tuning.merging.averages import linear, model_stock, slerp
-from seedbed.tuning.merging.changes import added, elected, largest, middle, random
+from seedbed.tuning.merging.changes import elected, largest, middle, random
 from seedbed.tuning.merging.config import MergeConfig
 from seedbed.tuning.merging.recipe import merge_tensor, merged
 
@@ -210,9 +210,10 @@ def test_the_same_model_several_times_is_that_model():
         torch.testing.assert_close(found, a)
 
 
-def test_added_weights_may_be_normalized():
-    a, b = drawn(2, 3)
-    torch.testing.assert_close(added([a, b], [3.0, 1.0], True), 0.75 * a + 0.25 * b)
+def test_the_weights_of_added_changes_may_be_normalized():
+    base, a, b = drawn(3, 3)
+    found = merge_tensor(config("task_arithmetic", normalize=True), [3.0, 1.0], "x", base, [a, b])
+    torch.testing.assert_close(found, base + 0.75 * (a - base) + 0.25 * (b - base))
 
 
 def test_the_result_has_the_numbers_of_the_base():

@@ -1,4 +1,4 @@
-"""Merges of whole weights: means of models, and the way between two.
+"""Merges of tensors as they are: weighted sums, of whole weights or of changes, and the way between two models.
 
 Each takes the same tensor of every model, in the numbers that the arithmetic is done in.
 """
@@ -15,7 +15,8 @@ PARALLEL = 0.9995
 
 
 def linear(tensors: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:
-    """Σ wᵢθᵢ, divided by Σ wᵢ if `normalize` (model soups: Wortsman et al. 2022, arXiv:2203.05482)."""
+    """Σ wᵢθᵢ, divided by Σ wᵢ if `normalize` (of models, model soups: Wortsman et al. 2022, arXiv:2203.05482; of their
+    changes, task arithmetic: Ilharco et al. 2022, arXiv:2212.04089)."""
     total = sum(
         (weight * tensor for weight, tensor in zip(weights, tensors, strict=True)), torch.zeros_like(tensors[0])
     )

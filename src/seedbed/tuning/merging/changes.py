@@ -1,5 +1,5 @@
 """Merges of what models have learned since the base they share: task vectors δᵢ = θᵢ − θ₀ (Ilharco et al. 2022,
-arXiv:2212.04089). Each is thinned, then they are added, with or without a vote on the sign.
+arXiv:2212.04089). Each is thinned, then they are added (`averages.linear`), or, by a vote on the sign, some of them.
 
 Each takes the same tensor of every model, in the numbers that the arithmetic is done in.
 """
@@ -39,14 +39,6 @@ def middle(change: Tensor, density: float, outliers: float) -> Tensor:
     kept = torch.zeros(count, dtype=torch.bool)
     kept[order[bottom : count - top]] = True
     return torch.where(kept.view_as(change), change, 0)
-
-
-def added(changes: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:
-    """Σ wᵢδᵢ, divided by Σ wᵢ if `normalize`."""
-    total = sum(
-        (weight * change for weight, change in zip(weights, changes, strict=True)), torch.zeros_like(changes[0])
-    )
-    return total / sum(weights) if normalize else total
 
 
 def elected(changes: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:

@@ -12,10 +12,30 @@ from seedbed.errors import ConfigError
 Method = Literal[
     "linear", "slerp", "task_arithmetic", "ties", "dare", "dare_ties", "breadcrumbs", "model_stock", "stack"
 ]
-ON_A_BASE = ("task_arithmetic", "ties", "dare", "dare_ties", "breadcrumbs", "model_stock")
-"""Methods that merge what each model has learned since the base that all began with."""
-DENSITIES = {"ties": 0.2, "dare": 0.5, "dare_ties": 0.5, "breadcrumbs": 0.9}
-"""Of the methods that leave a part out, when it is not given."""
+
+
+@dataclass(frozen=True)
+class OfChanges:
+    """A method that adds up, with weights, what each model has learned since the base that all began with."""
+
+    keeps: Literal["all", "largest", "random", "middle"] = "all"
+    """Which part of a change is merged."""
+    density: float = 1.0
+    """The size of that part, when it is not given."""
+    votes: bool = False
+    """Whether of each number those changes count whose sign wins."""
+    normalizes: bool = False
+    """Whether the sum is divided by the weights, when that is not said."""
+
+
+OF_CHANGES = {
+    "task_arithmetic": OfChanges(),
+    "ties": OfChanges("largest", 0.2, votes=True, normalizes=True),
+    "dare": OfChanges("random", 0.5),
+    "dare_ties": OfChanges("random", 0.5, votes=True),
+    "breadcrumbs": OfChanges("middle", 0.9),
+}
+ON_A_BASE = (*OF_CHANGES, "model_stock")
 UNWEIGHTED = ("slerp", "model_stock", "stack")
 
 
@@ -110,7 +130,7 @@ class MergeConfig:
         between(self, 0, 1, "density")
         if self.base is None and self.method in ON_A_BASE:
             raise ConfigError(f"method {self.method} needs the model that all began with", "Give --base MODEL.")
-        if self.method == "breadcrumbs" and self.kept + self.outliers > 1:
+        if self.of_changes.keeps == "middle" and self.kept + self.outliers > 1:
             raise ConfigError(f"density {self.kept} and outliers {self.outliers} are more than all changes")
         if (self.method == "stack") != bool(self.layers):
             raise ConfigError(
@@ -128,25 +148,36 @@ class MergeConfig:
             raise ConfigError("evolve looks for the weights of two models or more, by a method that has weights")
 
     @property
+    def of_changes(self) -> OfChanges:
+        """What the method does with changes, if it is one of those."""
+        return OF_CHANGES.get(self.method, OfChanges())
+
+    @property
     def kept(self) -> float:
         """The density, given or not."""
-        return DENSITIES.get(self.method, 1.0) if self.density is None else self.density
+        return self.of_changes.density if self.density is None else self.density
 
     @property
     def normalized(self) -> bool:
         """Whether weights are divided by their sum."""
-        return self.method in ("linear", "ties") if self.normalize is None else self.normalize
+        if self.normalize is not None:
+            return self.normalize
+        return self.method == "linear" or self.of_changes.normalizes
 
     def unused(self) -> dict[str, str]:
         """Options of other methods."""
-        unused: dict[str, str] = {}
-        owners = {"density": tuple(DENSITIES), "outliers": ("breadcrumbs",), "t": ("slerp",), "scale": ON_A_BASE[:-1]}
-        owners |= {"seed": ("dare", "dare_ties"), "base": ON_A_BASE}
-        for name, methods in owners.items():
-            if self.method not in methods:
-                unused[name] = f"with method {self.method}"
-        if self.method in UNWEIGHTED:
-            unused |= dict.fromkeys(("weights", "normalize"), f"with method {self.method}")
+        keeps = self.of_changes.keeps
+        used = {
+            "density": keeps != "all",
+            "outliers": keeps == "middle",
+            "seed": keeps == "random",
+            "scale": self.method in OF_CHANGES,
+            "base": self.method in ON_A_BASE,
+            "t": self.method == "slerp",
+            "weights": self.method not in UNWEIGHTED,
+            "normalize": self.method not in UNWEIGHTED,
+        }
+        unused = {name: f"with method {self.method}" for name, is_used in used.items() if not is_used}
         if self.method == "stack":
             unused["arithmetic"] = "with method stack, which leaves every number as it is"
         return unused

@@ -16,7 +16,7 @@ from seedbed.model.folder import find_model, load_model, manifest_config, tell_u
 from seedbed.model.transformer import Transformer
 from seedbed.runs import command, new_folder, write_card, write_result
 from seedbed.tokenizers.tokenizer import Tokenizer
-from seedbed.tuning.merging.config import MergeConfig
+from seedbed.tuning.merging.config import UNWEIGHTED, MergeConfig
 from seedbed.tuning.merging.evolution import HeldOut, evolve
 from seedbed.tuning.merging.recipe import Weights, merged
 from seedbed.tuning.merging.stacking import read_slices, stacked
@@ -47,7 +47,7 @@ def merge(config: MergeConfig) -> dict[str, Any]:
             result["arithmetic"] = config.arithmetic
             if config.evolve.tokens is not None:
                 shares, result["evolved"] = _evolved(config, shares, origin, tokenizer, base, models)
-            if config.method not in ("slerp", "model_stock"):
+            if config.method not in UNWEIGHTED:
                 result["weights"] = dict(zip(result["models"], shares, strict=True))
             weights = merged(config, shares, base, models)
         _refuse_broken(weights)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seedbed.tuning.merging.averages import linear, model_stock, slerp
-from seedbed.tuning.merging.changes import added, elected, largest, middle, random
+from seedbed.tuning.merging.changes import elected, largest, middle, random
 from seedbed.tuning.merging.config import MergeConfig
 
 Weights = Mapping[str, Tensor]
@@ -42,17 +42,21 @@ def merge_tensor(
     if config.method == "model_stock":
         return model_stock(base, tensors)
     changes = [_thinned(config, f"{number} {name}", tensor - base) for number, tensor in enumerate(tensors)]
-    combine = elected if config.method in ("ties", "dare_ties") else added
+    combine = elected if config.of_changes.votes else linear
     return base + config.scale * combine(changes, weights, config.normalized)
 
 
 def _thinned(config: MergeConfig, label: str, change: Tensor) -> Tensor:
     """The part of a change that is merged."""
-    if config.method == "ties":
-        return largest(change, config.kept)
-    if config.method == "breadcrumbs":
-        return middle(change, config.kept, config.outliers)
-    if config.method in ("dare", "dare_ties"):
-        digest = hashlib.sha256(f"{config.seed} {label}".encode()).digest()  # its own draws, whatever else is merged
-        return random(change, config.kept, torch.Generator().manual_seed(int.from_bytes(digest[:7])))
-    return change
+    match config.of_changes.keeps:
+        case "all":
+            return change
+        case "largest":
+            return largest(change, config.kept)
+        case "middle":
+            return middle(change, config.kept, config.outliers)
+        case "random":
+            digest = hashlib.sha256(
+                f"{config.seed} {label}".encode()
+            ).digest()  # its own draws, whatever else is merged
+            return random(change, config.kept, torch.Generator().manual_seed(int.from_bytes(digest[:7])))
