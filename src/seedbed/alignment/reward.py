@@ -20,11 +20,15 @@ from seedbed.alignment.source import AnswerBatch, AnswerRow
 from seedbed.alignment.stage import Beginning, begin, encode_preferences, run_answers
 from seedbed.data.preferences import Preference, Solution
 from seedbed.data.rows import naming
+from seedbed.model.folder import load_model
+from seedbed.model.score_head import with_score_head
 from seedbed.model.transformer import Transformer
 from seedbed.progress import progress
+from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.objective import Loss, Objective, Tally
 from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.launch import in_parallel
+from seedbed.training.precision import MASTER
 
 
 class RewardObjective(Objective[AnswerBatch]):
@@ -110,7 +114,7 @@ class ProcessObjective(Objective[AnswerBatch]):
 def reward(config: RewardConfig, observers: Sequence[Observer] = ()) -> dict[str, Any]:
     """Learns to score; returns the result that `result.json` holds. `observers` watch the run beside those that the
     config asks for."""
-    beginning = begin(config)
+    beginning = begin(config, _under_score_head)
     if config.loss == "process":
         solutions = read_split(Solution, config.data, config, beginning.counts)
         steps = [_encode_solutions(part, beginning) for part in solutions]
@@ -118,6 +122,11 @@ def reward(config: RewardConfig, observers: Sequence[Observer] = ()) -> dict[str
     preferences = read_split(Preference, config.data, config, beginning.counts)
     rows = [encode_preferences(part, beginning) for part in preferences]
     return run_answers("reward", beginning, rows, RewardObjective(beginning.config), observers=observers)
+
+
+def _under_score_head(config: RewardConfig) -> tuple[Transformer, Tokenizer]:
+    model, tokenizer = load_model(config.model, dtype=MASTER, learns=True, scores=True)
+    return with_score_head(model), tokenizer
 
 
 def _encode_solutions(rows: Sequence[Solution], beginning: Beginning[RewardConfig]) -> list[AnswerRow]:

@@ -6,14 +6,14 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from torch import nn
 
 from seedbed.alignment.answers import encode_answers, fit, refuse_alike, row_length
-from seedbed.alignment.direct_config import AnswersConfig, DirectConfig, KtoConfig, RewardConfig
+from seedbed.alignment.direct_config import AnswersConfig
 from seedbed.alignment.reference import Reference
 from seedbed.alignment.source import AnswerBatch, AnswerRow, AnswerSource
 from seedbed.data.preferences import Preference
@@ -21,19 +21,18 @@ from seedbed.data.rows import input_files
 from seedbed.devices import choose_device
 from seedbed.errors import DataError
 from seedbed.model.config import ModelConfig
-from seedbed.model.folder import find_model, load_model, tell_unfinished
-from seedbed.model.score_head import with_score_head
+from seedbed.model.folder import find_model, tell_unfinished
 from seedbed.model.transformer import Transformer
 from seedbed.progress import progress
 from seedbed.tokenizers.chat import find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.objective import Objective, refuse_both_ways
 from seedbed.training.observers.observer import Observer
-from seedbed.training.precision import MASTER, Precision
+from seedbed.training.precision import Precision
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 from seedbed.tuning.equipment import equipped, load_base
 
-C = TypeVar("C", DirectConfig, KtoConfig, RewardConfig)
+C = TypeVar("C", bound=AnswersConfig)
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,8 @@ class Beginning(Generic[C]):
     tokenizer: Tokenizer
     began: float
     """On the clock of `time.perf_counter`."""
+    load: Callable[[C], tuple[Transformer, Tokenizer]]
+    """The model to begin with and its tokenizer: the same weights at every call."""
     counts: Counter[str] = field(default_factory=Counter)
     """Rows that were left out or cut, by reason."""
 
@@ -56,24 +57,16 @@ class Beginning(Generic[C]):
         return self.config.length
 
 
-def begin(config: C) -> Beginning[C]:
-    """Opens the model that a run is to begin with. ConfigError when it cannot learn from answers."""
+def begin(config: C, load: Callable[[C], tuple[Transformer, Tokenizer]] = load_base) -> Beginning[C]:
+    """Opens the model that a run is to begin with, as `load` does. ConfigError when it cannot learn from answers."""
     began = time.perf_counter()
     tell_unfinished(config.model)
-    model, tokenizer = _initial(config)
+    model, tokenizer = load(config)
     refuse_both_ways(model.config)
     if config.template is not None:
         tokenizer = tokenizer.with_template(find_template(config.template))
     config = replace(config, length=row_length(config.length, model.config)).resolve()
-    return Beginning(config, model.config, tokenizer, began)
-
-
-def _initial(config: AnswersConfig) -> tuple[Transformer, Tokenizer]:
-    """The model to begin with and its tokenizer; under a score head where scores are learned."""
-    if isinstance(config, RewardConfig):
-        model, tokenizer = load_model(config.model, dtype=MASTER, learns=True, scores=True)
-        return with_score_head(model), tokenizer
-    return load_base(config)
+    return Beginning(config, model.config, tokenizer, began, load)
 
 
 def without_dropout(model: Transformer) -> Transformer:
@@ -141,7 +134,7 @@ def run_answers(
     device = choose_device(config.train.device)
 
     def starting_model() -> Transformer:
-        model = without_dropout(equipped(_initial(config)[0], config))
+        model = without_dropout(equipped(beginning.load(config)[0], config))
         if compares:
             at_once = group * (config.train.micro_batch or config.train.batch)
             precision = Precision(config.train.precision, device)
