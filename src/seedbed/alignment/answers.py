@@ -1,4 +1,8 @@
-"""Rows of people's judgements as tokens: read, split by prompt, encoded, and fitted into rows."""
+"""Rows of people's judgements as tokens: read, split by prompt, encoded, and fitted into rows.
+
+A prompt is encoded once, and each answer from where the prompt ends: no token reaches across, so the log-probability of
+an answer is that of exactly what generation would have said.
+"""
 
 from __future__ import annotations
 
