@@ -75,7 +75,7 @@ def exact(model: Path, per_skill: int) -> dict[str, Any]:
     from seedbed.evaluation.skills import score_skills
     from seedbed.inference.engine import Engine
 
-    scores = score_skills(Engine.load(model), list(held_out_items(per_skill, seed=0)), batch=32)
+    scores = score_skills(Engine.load(model), list(held_out_items(per_skill, seed=0)))
     return {"skills_exact": scores.skills_exact, **scores.by_skill}
 
 

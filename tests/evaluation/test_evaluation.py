@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ from seedbed.evaluation.config import EvaluateConfig
 from seedbed.evaluation.evaluate import evaluate
 from seedbed.evaluation.likelihood import measure_likelihood
 from seedbed.evaluation.skills import read_items, score_constant, score_skills, write_items
-from seedbed.inference.config import SamplingConfig
+from seedbed.inference.config import EngineConfig, SamplingConfig
+from seedbed.inference.engine import Engine
 from seedbed.inference.generation import Completion
 from seedbed.model.folder import load_model
 from seedbed.model.transformer import Transformer
@@ -96,18 +98,22 @@ class FakeEngine:
     context: int = 200
 
     def __post_init__(self) -> None:
-        self.groups: list[list[str]] = []
+        self.config = EngineConfig(rows=2)
+        self.asked: list[str] = []
 
     def fits(self, ids: Sequence[int]) -> bool:
         return len(ids) < self.context
 
-    def complete(self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig) -> list[Completion]:
+    def submit(self, ids: Sequence[int], sampling: SamplingConfig, **_: object) -> SimpleNamespace:
         assert sampling.temperature == 0
-        asked = [self.tokenizer.decode(list(ids), skip_special=False) for ids in prompts]
-        self.groups.append(asked)
-        last = [prompt.split("<|im_start|>user\n")[-1] for prompt in asked]
-        found = [next(said for question, said in self.answers.items() if p.startswith(f"{question}<")) for p in last]
-        return [Completion(said, (), "end") for said in found]
+        asked = self.tokenizer.decode(list(ids), skip_special=False)
+        self.asked.append(asked)
+        last = asked.split("<|im_start|>user\n")[-1]
+        said = next(said for question, said in self.answers.items() if last.startswith(f"{question}<"))
+        return SimpleNamespace(reason="end", error=None, completion=Completion(said, (), "end"))
+
+    def step(self) -> None:
+        """All has been said already."""
 
 
 ITEMS = [
@@ -119,8 +125,7 @@ ITEMS = [
 ]
 
 
-@pytest.mark.parametrize("batch", [1, 2, 64])
-def test_an_answer_counts_when_it_is_right_to_the_letter(batch):
+def test_an_answer_counts_when_it_is_right_to_the_letter():
     given = {
         "one long question?": "1",
         "two?": " 2\n",  # blanks around it are no part of an answer
@@ -129,22 +134,22 @@ def test_an_answer_counts_when_it_is_right_to_the_letter(batch):
         "five?": "fünf",
     }
     engine = FakeEngine(given)
-    scores = score_skills(engine, ITEMS, batch=batch)
+    scores = score_skills(engine, ITEMS)
     assert scores.by_skill == {"adding": 2 / 3, "saying": 1 / 2}
     assert scores.skills_exact == 3 / 5  # over all questions, not the mean of the skills
     assert [(row["prompt"], row["given"]) for row in scores.answers] == list(given.items())
-    assert max(map(len, engine.groups)) <= batch and sum(map(len, engine.groups)) == 5 + 2
-    assert all(prompt.endswith("<|im_start|>assistant\n") for group in engine.groups for prompt in group)
+    assert len(engine.asked) == 5 + 2
+    assert all(prompt.endswith("<|im_start|>assistant\n") for prompt in engine.asked)
 
 
 def test_some_questions_are_asked_again_after_another_and_its_right_answer():
     engine = FakeEngine({"one long question?": "1", "two?": "", "three, a longer question?": "", "five?": "5"})
     engine.answers["four?"] = "4"
-    scores = score_skills(engine, ITEMS, batch=64)
+    scores = score_skills(engine, ITEMS)
     assert scores.second_turn_exact == 1 / 2  # the first is right, the fifth is not
     assert scores.skills_exact == 1 / 5
     told = {item.prompt: item.answer for item in ITEMS}
-    for prompt in engine.groups[1]:
+    for prompt in engine.asked[5:]:
         _, earlier, answer, _, _ = prompt.split("<|im_start|>")
         question = earlier.removeprefix("user\n").removesuffix("<|im_end|>\n")
         assert answer == f"assistant\n{told[question]}<|im_end|>\n"
@@ -156,14 +161,14 @@ def test_no_question_is_asked_after_itself():
     for (item, prompt), other in zip(skills._second_turns(engine, [*pair, *pair]), pair[1:], strict=True):
         text = engine.tokenizer.decode(prompt)
         assert item == pair[0] and text.index(other.prompt) < text.index(item.prompt)
-    assert score_skills(engine, pair[:1], batch=9).second_turn_exact is None
+    assert score_skills(engine, pair[:1]).second_turn_exact is None
 
 
 @pytest.mark.parametrize(("context", "asked"), [(200, 2), (60, 1), (40, 0)])
 def test_second_turns_that_the_context_does_not_hold_are_left_out_and_counted(context, asked):
     engine = FakeEngine(dict.fromkeys((item.prompt for item in ITEMS), "1"), context)
-    scores = score_skills(engine, ITEMS, batch=9)
-    assert len(engine.groups) == 1 + (asked > 0) and sum(map(len, engine.groups)) == 5 + asked
+    scores = score_skills(engine, ITEMS)
+    assert len(engine.asked) == 5 + asked
     assert scores.second_turns_left_out == 2 - asked
     assert (scores.second_turn_exact is None) == (asked == 0)
 
@@ -206,6 +211,34 @@ def test_a_file_without_proper_questions_is_named(lines, said, tmp_path):
     (tmp_path / "skills.jsonl").write_text(lines)
     with pytest.raises((DataError, CorruptionError), match=said):
         read_items(tmp_path / "skills.jsonl")
+
+
+def rows_at_once(monkeypatch) -> list[int]:
+    """How many were being answered, before each step of any engine."""
+    seen: list[int] = []
+    step = Engine.step
+
+    def watching(self: Engine):
+        seen.append(len(self.scheduler.running) + len(self.scheduler.waiting))
+        return step(self)
+
+    monkeypatch.setattr(Engine, "step", watching)
+    return seen
+
+
+@pytest.mark.parametrize("task", ["skills", "refusals", "answers"])
+def test_no_more_questions_than_a_batch_are_asked_at_once(task, base, tmp_path, monkeypatch):
+    rows = {
+        "skills": [{"skill": "s", "prompt": f"{number}?", "answer": "a"} for number in range(6)],
+        "refusals": [{"harmful": f"{number}!", "harmless": f"{number}."} for number in range(3)],
+        "answers": [{"prompt": f"{number}?", "response": "a"} for number in range(6)],
+    }
+    (tmp_path / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[task]))
+    seen = rows_at_once(monkeypatch)
+    evaluate(
+        EvaluateConfig(model=base, data_dir=tmp_path, out=tmp_path / "out", tasks=[task], batch=2, longest_answer=4)
+    )
+    assert max(seen) == 2
 
 
 # The report ----------------------------------------------------------------------------------------------------------

@@ -49,7 +49,8 @@ class EvaluateConfig:
     """auto: CUDA or ROCm, else MPS, else XPU, else CPU."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "batch", "max_bytes", "longest_answer")
+        between(self, 1, 10_000, "batch")
+        at_least(self, 1, "max_bytes", "longest_answer")
         if not self.tasks:
             raise ConfigError("tasks: none is given", f"Tasks: {', '.join(TASK_NAMES)}")
         for task in self.tasks:

@@ -17,6 +17,7 @@ from seedbed.evaluation.config import EvaluateConfig
 from seedbed.evaluation.likelihood import measure_likelihood
 from seedbed.evaluation.refusals import REQUESTS, read_pairs, score_refusals
 from seedbed.evaluation.skills import QUESTIONS, read_items, score_skills
+from seedbed.inference.config import EngineConfig
 from seedbed.inference.engine import Engine
 from seedbed.model.folder import find_model, tell_unfinished
 from seedbed.runs import MANIFEST, new_folder, words, write_card, write_json, write_result
@@ -47,7 +48,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     inputs = {"model": find_model(config.model), **{f"data of {task}": source for task, source in sources.items()}}
     settings = {key: to_dict(config)[key] for key in ("tasks", "max_bytes", "weights", "longest_answer")}
     with new_folder(config.out, "report", inputs=inputs, config=settings) as staging:
-        engine = Engine.load(config.model, device=choose_device(config.device), weights=config.weights)
+        rows = EngineConfig(rows=config.batch)
+        engine = Engine.load(config.model, device=choose_device(config.device), weights=config.weights, config=rows)
         measured = {task: MEASUREMENTS[task](engine, source, config) for task, source in sources.items()}
         numbers = {task: found.result for task, found in measured.items()}
         write_json(staging / "report.json", numbers)
@@ -87,7 +89,7 @@ def _source(task: str, data_dir: Path) -> Path:
 
 
 def _skills(engine: Engine, source: Path, config: EvaluateConfig) -> Measured:
-    scores = score_skills(engine, read_items(source), batch=config.batch)
+    scores = score_skills(engine, read_items(source))
     numbers: dict[str, Any] = {"skills_exact": scores.skills_exact, "by_skill": scores.by_skill}
     if scores.second_turn_exact is not None:
         numbers["second_turn_exact"] = scores.second_turn_exact

@@ -10,6 +10,7 @@ from typing import Any
 
 from seedbed.data.skills import SkillItem
 from seedbed.errors import DataError
+from seedbed.inference.answers import answers
 from seedbed.inference.config import SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.progress import progress
@@ -58,12 +59,12 @@ def read_items(path: Path) -> list[SkillItem]:
     return items
 
 
-def score_skills(engine: Engine, items: Sequence[SkillItem], *, batch: int) -> SkillScores:
+def score_skills(engine: Engine, items: Sequence[SkillItem]) -> SkillScores:
     """Asks every question through the chat template, greedily; an answer counts when it is right to the letter."""
-    given = _ask(engine, [encode_prompt(engine.tokenizer, _question(item)) for item in items], batch)
+    given = _ask(engine, [encode_prompt(engine.tokenizer, _question(item)) for item in items])
     turns = dict(_second_turns(engine, items))
     again = {item: prompt for item, prompt in turns.items() if engine.fits(prompt)}
-    second = tally_answers(list(again), _ask(engine, list(again.values()), batch))["skills_exact"] if again else None
+    second = tally_answers(list(again), _ask(engine, list(again.values())))["skills_exact"] if again else None
     return SkillScores(
         **tally_answers(items, given),
         second_turn_exact=second,
@@ -88,18 +89,15 @@ def _question(item: SkillItem) -> list[dict[str, str]]:
     return [{"role": "user", "content": item.prompt}]
 
 
-def _ask(engine: Engine, prompts: Sequence[Sequence[int]], batch: int) -> list[str]:
+def _ask(engine: Engine, prompts: Sequence[Sequence[int]]) -> list[str]:
     """The answer to each prompt."""
-    by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    answers: dict[int, str] = {}
+    given = []
     with progress("skills", total=len(prompts), unit="questions") as advance:
-        for first in range(0, len(prompts), batch):
-            group = by_length[first : first + batch]
-            for index, done in zip(group, engine.complete([prompts[i] for i in group], GREEDY), strict=True):
-                # An answer that was not ended, only cut off, is none.
-                answers[index] = done.text if done.reason == "end" else f"{done.text}…"
-            advance(len(group))
-    return [answers[index] for index in range(len(prompts))]
+        for completion in answers(engine, prompts, GREEDY):
+            # An answer that was not ended, only cut off, is none.
+            given.append(completion.text if completion.reason == "end" else f"{completion.text}…")
+            advance(1)
+    return given
 
 
 def score_constant(items: Sequence[SkillItem], constants: dict[str, str]) -> dict[str, Any]:
