@@ -122,7 +122,10 @@ def test_dora_without_the_lengths_of_rows_is_refused(folder):
         ),
         (lambda weights: weights | {f"{OUTPUT}.lora_B.weight": torch.zeros(32, 3)}, "have ranks 4 and 3"),
         (lambda weights: {name: weight.int() for name, weight in weights.items()}, "floating-point"),
-        (lambda weights: weights | {"base_model.model.lm_head.lora_A.weight": torch.zeros(4, 32)}, "adds to lm_head"),
+        (
+            lambda weights: weights | {"base_model.model.lm_head.lora_A.weight": torch.zeros(4, 32)},
+            "a change of lm_head",
+        ),
     ],
     ids=["none", "stray", "DoRA", "half", "cube", "rank", "whole numbers", "head"],
 )
@@ -137,7 +140,7 @@ def test_experts_of_their_own_are_refused(tmp_path):
     assert len(read_adapter(folder, base)) == 4 * base.layers
     name = "base_model.model.model.layers.0.mlp.experts.0.down_proj.lora_A.weight"
     rewritten(folder, lambda weights: weights | {name: torch.zeros(4, 20)})
-    assert "does not serve what LoRA adds to model.layers.0.mlp.experts.0.down_proj" in refused(folder, base)
+    assert "does not serve a change of model.layers.0.mlp.experts.0.down_proj" in refused(folder, base)
 
 
 def test_a_folder_of_something_else_is_told(folder, tmp_path):

@@ -1,1 +1,1 @@
-"""LoRA adapters in peft's file format: what their files hold, and what they add to the layers of a model."""
+"""What a model wears while its own weights rest: each method as it learns, and as a folder in peft's format."""

@@ -34,7 +34,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Change:
+class Addition:
     """What an adapter adds to outputs `first`, `first` + 1, … of a layer; the scale is in `up_OR`."""
 
     adapter: int
@@ -46,9 +46,9 @@ class Change:
 class Adapted(nn.Module):
     """A layer, and what adapters add to it."""
 
-    def __init__(self, layer: nn.Module, changes: Sequence[Change], moment: Moment):
+    def __init__(self, layer: nn.Module, additions: Sequence[Addition], moment: Moment):
         super().__init__()
-        self.layer, self.changes, self.moment = layer, changes, moment
+        self.layer, self.additions, self.moment = layer, additions, moment
 
     def forward(self, x_D: Tensor) -> Tensor:
         out_O = self.layer(x_D)
@@ -60,7 +60,7 @@ class Adapted(nn.Module):
     def add(self, x_ND: Tensor, out_NO: Tensor, wearers: Wearers) -> None:
         """To the rows of each adapter its part, in place."""
         starts = wearers.starts_A.tolist()
-        for change in self.changes:
-            rows_W = wearers.rows_W[starts[change.adapter] : starts[change.adapter + 1]]
-            added_WO = F.linear(F.linear(x_ND[rows_W], change.down_RD), change.up_OR)
-            out_NO[:, change.first : change.first + len(change.up_OR)].index_add_(0, rows_W, added_WO)
+        for addition in self.additions:
+            rows_W = wearers.rows_W[starts[addition.adapter] : starts[addition.adapter + 1]]
+            added_WO = F.linear(F.linear(x_ND[rows_W], addition.down_RD), addition.up_OR)
+            out_NO[:, addition.first : addition.first + len(addition.up_OR)].index_add_(0, rows_W, added_WO)

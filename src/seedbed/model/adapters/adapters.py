@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from seedbed.errors import DataError
-from seedbed.model.adapters.adapted import Adapted, Change, Moment, Wearers
-from seedbed.model.adapters.changes import Change as WeightChange
-from seedbed.model.adapters.changes import LowRank
+from seedbed.model.adapters.adapted import Adapted, Addition, Moment, Wearers
+from seedbed.model.adapters.changes import Change, LowRank
 from seedbed.model.adapters.folder import ALONE
 from seedbed.model.packed.adapted import PackedAdapted
 from seedbed.model.packed.attention import PackedAttention
@@ -24,23 +23,23 @@ from seedbed.native.library import available
 class Adapters:
     """Those that rows of a pass may wear."""
 
-    def __init__(self, model: Transformer, adapters: Mapping[str, Mapping[str, WeightChange]]):
+    def __init__(self, model: Transformer, adapters: Mapping[str, Mapping[str, Change]]):
         """Puts an `Adapted` into the place of each layer of a model, packed or not, that one of them changes."""
         self.numbers = {name: number for number, name in enumerate(adapters)}
         self.moment = Moment()
         self.device = model.device
         by_kernel = model.device.type == "cpu" and model.dtype == torch.float32 and available()
-        changes: dict[tuple[nn.Module, str], list[Change]] = defaultdict(list)
+        additions: dict[tuple[nn.Module, str], list[Addition]] = defaultdict(list)
         for name, layers in adapters.items():
-            for layer, added in layers.items():
-                if not isinstance(added, LowRank) or added.magnitude_O is not None:
+            for layer, change in layers.items():
+                if not isinstance(change, LowRank) or change.magnitude_O is not None:
                     raise DataError(f"{name} does more than to add: rows beside others cannot wear it", ALONE)
                 parent, attribute, first = _place(model, layer)
-                up_OR = (added.up_OR.double() * added.scale).to(model.device, model.dtype)
-                changes[parent, attribute].append(
-                    Change(self.numbers[name], first, added.down_RD.to(model.device, model.dtype), up_OR)
+                up_OR = (change.up_OR.double() * change.scale).to(model.device, model.dtype)
+                additions[parent, attribute].append(
+                    Addition(self.numbers[name], first, change.down_RD.to(model.device, model.dtype), up_OR)
                 )
-        for (parent, attribute), some in changes.items():
+        for (parent, attribute), some in additions.items():
             kind = PackedAdapted if by_kernel else Adapted
             setattr(parent, attribute, kind(getattr(parent, attribute), some, self.moment))
 

@@ -32,7 +32,7 @@ DOWN, UP, LENGTHS, FACTORS = "lora_A.weight", "lora_B.weight", "lora_magnitude_v
 SERVED = re.compile(
     r"blocks\.\d+\.(attention\.(query|key|value|output)|feedforward\.(shared\.)?(gate|up|down))\.weight"
 )
-"""The weights of ours that can have an addition."""
+"""The weights of ours that can be changed."""
 OVER = "over"
 """Key of the manifest's config: nf4, where the base was in these bits when the adapter was trained."""
 
@@ -118,7 +118,7 @@ def _layers(
         if lies is None:
             raise DataError(f"{file}: the base has no layer {layer[:100]}", "Give the model it was trained over.")
         if not all(SERVED.fullmatch(ours) and len(shapes[ours]) == 2 for ours in lies[1]):
-            raise DataError(f"{file}: seedbed does not serve what LoRA adds to {layer[:100]}", MERGE)
+            raise DataError(f"{file}: seedbed does not serve a change of {layer[:100]}", MERGE)
         for other in (_name(layer, kind) for kind in kinds):
             if other not in stored:
                 raise DataError(f"{file}: {other[:100]} is missing")

@@ -14,13 +14,13 @@ CONFIG = "adapter_config.json"
 OF_NO_CONSEQUENCE = {
     *("peft_type", "peft_version", "task_type", "auto_mapping", "inference_mode"),
     *("base_model_name_or_path", "revision"),
-    # The weights that are there say which layers have some.
-    # Those of prompts are told by the base, and what made them is left behind.
+    # Sizes of prompts are told by the base, and what made them is left behind.
     *("token_dim", "num_attention_heads", "num_layers", "prompt_tuning_init", "prompt_tuning_init_text"),
     *("tokenizer_name_or_path", "tokenizer_kwargs", "encoder_reparameterization_type", "encoder_hidden_size"),
     *("encoder_num_layers", "encoder_dropout", "prefix_projection", "init_weights"),
-    *("feedforward_modules", "init_ia3_weights"),
+    # The weights that are there say which layers have some.
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    *("feedforward_modules", "init_ia3_weights"),
     # Of training.
     *("lora_dropout", "eva_config", "corda_config", "lora_ga_config"),
     # Both matrices lie alike for every layer. The rest belongs to what is refused.

@@ -2,7 +2,7 @@
 
 Each row's part has the same bits whatever rows stand beside it (`native/low_rank.cpp`).
 
-Shape suffixes: N rows, R rank, D inputs, O outputs, P panels, C changes.
+Shape suffixes: N rows, R rank, D inputs, O outputs, P panels, C additions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seedbed.model.adapters.adapted import Adapted, Change, Moment, Wearers
+from seedbed.model.adapters.adapted import Adapted, Addition, Moment, Wearers
 from seedbed.model.packed.linears import in_panels
 from seedbed.native.library import function
 
@@ -24,13 +24,13 @@ LANES = 16
 class PackedAdapted(Adapted):
     """What Adapted computes."""
 
-    def __init__(self, layer: nn.Module, changes: Sequence[Change], moment: Moment):
+    def __init__(self, layer: nn.Module, additions: Sequence[Addition], moment: Moment):
         super().__init__(layer, [], moment)
-        self.panels = [(_down_panels(change.down_RD), _up_panels(change.up_OR)) for change in changes]
+        self.panels = [(_down_panels(each.down_RD), _up_panels(each.up_OR)) for each in additions]
         self.table_C6 = torch.tensor(
             [
-                [change.adapter, change.first, *change.up_OR.shape, down_PDR.data_ptr(), up_PRO.data_ptr()]
-                for change, (down_PDR, up_PRO) in zip(changes, self.panels, strict=True)
+                [each.adapter, each.first, *each.up_OR.shape, down_PDR.data_ptr(), up_PRO.data_ptr()]
+                for each, (down_PDR, up_PRO) in zip(additions, self.panels, strict=True)
             ]
         )
         self.function = function("low_rank", "low_rank", "pppppiiit")
