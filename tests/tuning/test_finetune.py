@@ -430,11 +430,6 @@ def test_a_model_that_is_not_there_or_not_whole_is_refused(base, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_horizon_is_no_budget_of_it(base, tmp_path):
-    with pytest.raises(ConfigError, match=r"train\.horizon is a budget of pretrain alone"):
-        config(base, facts(tmp_path / "d.jsonl"), tmp_path / "out", "--train.horizon=1")
-
-
 def test_a_run_goes_on_only_from_the_model_it_began_with(base, tmp_path):
     data = facts(tmp_path / "d.jsonl")
     finetune(config(base, data, tmp_path / "out", "--train.steps=1"))

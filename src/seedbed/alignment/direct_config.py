@@ -51,11 +51,9 @@ class DirectOptimizerConfig(OptimizerConfig):
 class AnswersConfig(TuningConfig):
     """What every stage is told that learns from answers which people have judged."""
 
-    validation: Path | None = None
-    """Rows to validate on. Left out: a share of the data is kept apart."""
-
     validation_fraction: float = 0.05
-    """That share, chosen by the hash of each prompt, so that no prompt is on both sides; at least one."""
+    """Share of the data to validate on where validation is left out, chosen by the hash of each prompt, so that none is
+    on both sides; at least one."""
 
     useless: Literal["error", "drop"] = "error"
     """What happens to a row that is well formed but teaches nothing (equal answers, an empty answer): it ends the run,
@@ -64,10 +62,6 @@ class AnswersConfig(TuningConfig):
     overlong: Literal["error", "drop", "truncate"] = "error"
     """What happens to an answer that with its prompt is longer than a row: it ends the run, is left out, or loses its
     end. A prompt that leaves no room for an answer is never cut: the row is left out."""
-
-    template: str | None = None
-    """Chat template: chatml, instruct, chat, llama3, alpaca, a .jinja file, or Jinja source. Left out: the one
-    stored with the model's tokenizer."""
 
     length: int | None = None
     """Tokens of a row. Left out: the model's context, at most 512."""
@@ -79,18 +73,8 @@ class AnswersConfig(TuningConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 2, "length")
-        between(self, 0, 0.5, "validation_fraction")
         if self.lora.dropout:
             raise ConfigError(f"lora.dropout is {self.lora.dropout}: answers are learned from without dropout")
-        if self.train.horizon is not None:
-            raise ConfigError(
-                "train.horizon is a budget of pretrain alone", "Give --train.steps, --train.epochs or --train.minutes."
-            )
-
-    def unused(self) -> dict[str, str]:
-        """A share that is not kept apart, and what is for another method."""
-        found = {"validation_fraction": "beside validation"} if self.validation is not None else {}
-        return found | super().unused()
 
 
 @dataclass(frozen=True, kw_only=True)

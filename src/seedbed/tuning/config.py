@@ -72,6 +72,16 @@ class TuningConfig(StageConfig):
     model: Path
     """Model folder (ours or one of transformers), run or checkpoint to begin with."""
 
+    validation: Path | None = None
+    """Rows like those of data to validate on. Left out: a share of the data is kept apart."""
+
+    validation_fraction: float = 0.02
+    """That share, chosen by the hash of each conversation or prompt, so that none is on both sides; at least one."""
+
+    template: str | None = None
+    """Chat template: chatml, instruct, chat, llama3, alpaca, a .jinja file, or Jinja source. Left out: the one
+    stored with the model's tokenizer."""
+
     method: Method = "full"
     """full: every weight moves. The others leave the model as it is and train an adapter, a small folder in peft's
     format. lora: two small matrices beside some layers. dora: LoRA that learns the length of each row by itself.
@@ -96,6 +106,11 @@ class TuningConfig(StageConfig):
     """Of prompt, prefix and p_tuning."""
 
     def __post_init__(self) -> None:
+        between(self, 0, 0.5, "validation_fraction")
+        if self.train.horizon is not None:
+            raise ConfigError(
+                "train.horizon is a budget of pretrain alone", "Give --train.steps, --train.epochs or --train.minutes."
+            )
         if self.method == "qlora" and self.train.parallel == "fsdp":
             raise ConfigError("train.parallel fsdp divides weights, and those of qlora are in few bits", "Take ddp.")
         if self.method in PROMPT_METHODS and self.train.parallel == "fsdp":
@@ -104,7 +119,7 @@ class TuningConfig(StageConfig):
             raise ConfigError("a prefix is put into blocks as they run: neither train.compile nor train.recompute")
 
     def unused(self) -> dict[str, str]:
-        """What is for another method."""
+        """A share that is not kept apart, and what is for another method."""
         owners = {"lora": LORA_METHODS, "ia3": ("ia3",), "bottleneck": ("adapter",), "prompts": PROMPT_METHODS}
         found = {
             f"{group}.{item.name}": f"under the method {self.method}"
@@ -112,6 +127,8 @@ class TuningConfig(StageConfig):
             if self.method not in methods
             for item in fields(getattr(self, group))
         }
+        if self.validation is not None:
+            found["validation_fraction"] = "beside validation"
         if self.method != "full":
             found["freeze"] = f"under the method {self.method}, whose base rests anyway"
         if self.method == "prompt":
@@ -132,12 +149,6 @@ class FinetuneConfig(TuningConfig):
     """Conversations, .json, .jsonl, .csv, .tsv or .parquet, one file or those of a glob ('parts/train-*.parquet'): rows
     of messages, ShareGPT's conversations, prompt/response, question/answer, instruction/input/output, Open Assistant's
     trees, or text, of which all is learned."""
-
-    validation: Path | None = None
-    """Conversations to validate on. Left out: a share of the data is kept apart."""
-
-    validation_fraction: float = 0.02
-    """That share, chosen by the hash of each conversation; at least one."""
 
     overlong: Literal["error", "drop", "truncate"] = "error"
     """What happens to a conversation that is longer than a row: it ends the run, is left out, or loses its end (and is
@@ -165,10 +176,6 @@ class FinetuneConfig(TuningConfig):
     """NEFTune: noise on the embeddings while the model learns, so that it learns less by heart; 5 is usual (Jain et al.
     2023, arXiv:2310.05914). Left out: none."""
 
-    template: str | None = None
-    """Chat template: chatml, instruct, chat, llama3, alpaca, a .jinja file, or Jinja source. Left out: the one
-    stored with the model's tokenizer."""
-
     length: int | None = None
     """Tokens of a row that conversations are packed into. Left out: the model's context, at most 512."""
 
@@ -176,18 +183,8 @@ class FinetuneConfig(TuningConfig):
         super().__post_init__()
         at_least(self, 2, "length")
         positive(self, "noise")
-        between(self, 0, 0.5, "validation_fraction")
         if self.resize_vocabulary and self.method != "full":
             raise ConfigError("an adapter leaves embeddings as they are: resize_vocabulary is for the method full")
-        if self.train.horizon is not None:
-            raise ConfigError(
-                "train.horizon is a budget of pretrain alone", "Give --train.steps, --train.epochs or --train.minutes."
-            )
-
-    def unused(self) -> dict[str, str]:
-        """A share that is not kept apart, and what is for another method."""
-        found = {"validation_fraction": "beside validation"} if self.validation is not None else {}
-        return found | super().unused()
 
 
 @dataclass(frozen=True, kw_only=True)
