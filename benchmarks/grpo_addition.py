@@ -11,19 +11,16 @@ Ends with exit code 1 when a claim is not met.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import random
 import statistics
 import sys
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.seeds import fine_tuned, over_seeds
 
 from seedbed.alignment.policy.config import GrpoConfig
 from seedbed.alignment.policy.grpo import grpo
@@ -31,13 +28,8 @@ from seedbed.configuration import from_arguments
 from seedbed.inference.config import SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.model.config import ModelConfig
-from seedbed.model.folder import save_model
-from seedbed.model.transformer import Transformer
 from seedbed.shards import write_rows
-from seedbed.tokenizers import bytes as byte_tokenizer
 from seedbed.tokenizers.chat import encode_prompt
-from seedbed.tuning.config import FinetuneConfig
-from seedbed.tuning.finetune import finetune
 
 MODEL = ModelConfig(layers=3, width=128, heads=4, context=64)
 BEGIN, MOST = 0.25, 0.55
@@ -68,19 +60,11 @@ def measure(model: Path, rows: list[Row]) -> tuple[float, float]:
 
 def beginner(place: Path, shown: list[Row], held_out: list[Row], seed: int) -> Path:
     """A checkpoint of fine-tuning that answers enough, and not too much."""
-    tokenizer = byte_tokenizer.build()
-    torch.manual_seed(seed)
-    save_model(place / "fresh", Transformer(MODEL.with_tokenizer(tokenizer)), tokenizer, inputs={}, card={})
-    write_rows(place / "shown.jsonl", ({"prompt": row["prompt"], "response": row["answer"]} for row in shown))
-    rates = ("matrix_rate=0.02", "embedding_rate=0.05", "head_rate=0.004", "vector_rate=0.01")
-    settings = (
-        *(f"--model={place / 'fresh'}", f"--data={place / 'shown.jsonl'}", f"--out={place / 'finetune'}"),
-        *("--length=64", "--train.steps=700", "--train.batch=16", "--train.validate_every=700"),
-        *("--train.checkpoint.steps=20", "--train.checkpoint.keep=1000", "--schedule.name=constant"),
-        *(f"--train.seed={seed}", "--train.device=cpu", *(f"--optimizer.{rate}" for rate in rates)),
-    )
-    finetune(from_arguments(FinetuneConfig, list(settings)))
-    for checkpoint in sorted((place / "finetune" / "checkpoints").iterdir()):
+    options = ["--length=64", "--train.steps=700", "--train.batch=16", "--train.validate_every=700"]
+    options += ["--train.checkpoint.steps=20", "--train.checkpoint.keep=1000", "--schedule.name=constant"]
+    rows = [{"prompt": row["prompt"], "response": row["answer"]} for row in shown]
+    tuned = fine_tuned(place, MODEL, rows, seed, options)
+    for checkpoint in sorted((tuned / "checkpoints").iterdir()):
         share, _ = measure(checkpoint, held_out)
         print(checkpoint.name, share, file=sys.stderr)
         if BEGIN <= share <= MOST:
@@ -90,7 +74,6 @@ def beginner(place: Path, shown: list[Row], held_out: list[Row], seed: int) -> P
 
 def run(place: Path, seed: int, options: list[str]) -> dict[str, Any]:
     """The figures of a seed."""
-    place.mkdir()
     shown, asked, held_out = sums(seed)
     model = beginner(place, shown, held_out, seed)
     write_rows(place / "asked.jsonl", asked)
@@ -104,7 +87,6 @@ def run(place: Path, seed: int, options: list[str]) -> dict[str, Any]:
     result = grpo(from_arguments(GrpoConfig, [*settings, *options]))
     after, longer = measure(place / "grpo", held_out)
     return {
-        "seed": seed,
         "before": round(before, 4),
         "after": round(after, 4),
         "seconds": result["seconds"],
@@ -124,32 +106,14 @@ def met(figures: Mapping[str, Any]) -> dict[str, bool]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run of each")
-    parser.add_argument("--json", action="store_true", help="print only one JSON object")
-    arguments, options = parser.parse_known_args()
-    found = []
-    with tempfile.TemporaryDirectory() as temporary:
-        for seed in arguments.seeds:
-            found.append(run(Path(temporary) / str(seed), seed, options))
-            if not arguments.json:
-                print(found[-1], flush=True)
-    figures: dict[str, Any] = {key: [seed[key] for seed in found] for key in ("before", "after", "seconds")}
-    figures |= {
-        "runs": len(found),
+def extremes(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the figures of all seeds."""
+    return {
         "most_from_40_points": round(max(abs(100 * seed["before"] - 40) for seed in found), 2),
         "least_gain_points": round(min(100 * (seed["after"] - seed["before"]) for seed in found), 2),
-        "most_seconds": max(seed["seconds"] for seed in found),
         "most_growth": round(max(seed["length_after"] / seed["length_before"] for seed in found), 3),
     }
-    figures |= {"seeds": found, "machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    claims = met(figures)
-    print(json.dumps({**figures, "met": claims}))
-    sys.exit(not all(claims.values()))
 
 
 if __name__ == "__main__":
-    main()
+    over_seeds(__doc__, run, extremes, met)

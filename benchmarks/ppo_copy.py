@@ -12,19 +12,16 @@ Ends with exit code 1 when a claim is not met.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import random
 import statistics
 import sys
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.seeds import fine_tuned, over_seeds
 
 from seedbed.alignment.policy.config import PpoConfig
 from seedbed.alignment.policy.ppo import ppo
@@ -32,13 +29,8 @@ from seedbed.configuration import from_arguments
 from seedbed.inference.config import SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.model.config import ModelConfig
-from seedbed.model.folder import save_model
-from seedbed.model.transformer import Transformer
 from seedbed.shards import write_rows
-from seedbed.tokenizers import bytes as byte_tokenizer
 from seedbed.tokenizers.chat import encode_prompt
-from seedbed.tuning.config import FinetuneConfig
-from seedbed.tuning.finetune import finetune
 
 MODEL = ModelConfig(layers=2, width=64, heads=4, context=32)
 DIGITS = "0123456789"
@@ -63,30 +55,14 @@ def measure(model: Path, seed: int) -> float:
 
 def beginner(place: Path, seed: int) -> Path:
     """A model that answers any digit with any digit."""
-    tokenizer = byte_tokenizer.build()
-    torch.manual_seed(seed)
-    save_model(place / "fresh", Transformer(MODEL.with_tokenizer(tokenizer)), tokenizer, inputs={}, card={})
     chance = random.Random(seed)
-    write_rows(place / "rows.jsonl", ({"prompt": digit, "response": chance.choice(DIGITS)} for digit in DIGITS * 100))
-    rates = ("matrix_rate=0.02", "embedding_rate=0.05", "head_rate=0.004", "vector_rate=0.01")
-    settings = (
-        *(f"--model={place / 'fresh'}", f"--data={place / 'rows.jsonl'}", f"--out={place / 'finetune'}"),
-        *(
-            "--length=32",
-            f"--template={TEMPLATE}",
-            "--train.steps=100",
-            "--train.batch=32",
-            "--train.validate_every=100",
-        ),
-        *(f"--train.seed={seed}", "--train.device=cpu", *(f"--optimizer.{rate}" for rate in rates)),
-    )
-    finetune(from_arguments(FinetuneConfig, list(settings)))
-    return place / "finetune"
+    rows = [{"prompt": digit, "response": chance.choice(DIGITS)} for digit in DIGITS * 100]
+    options = ["--length=32", f"--template={TEMPLATE}", "--train.steps=100", "--train.batch=32"]
+    return fine_tuned(place, MODEL, rows, seed, [*options, "--train.validate_every=100"])
 
 
 def run(place: Path, seed: int, options: list[str]) -> dict[str, Any]:
     """The figures of a seed."""
-    place.mkdir()
     model = beginner(place, seed)
     problems = place / "digits.jsonl"
     write_rows(problems, ({"prompt": digit, "answer": digit} for digit in DIGITS))
@@ -98,7 +74,7 @@ def run(place: Path, seed: int, options: list[str]) -> dict[str, Any]:
         *(f"--train.seed={seed}", "--train.device=cpu"),
     )
     result = ppo(from_arguments(PpoConfig, [*settings, *options]))
-    return {"seed": seed, "before": before, "after": measure(place / "ppo", seed), "seconds": result["seconds"]}
+    return {"before": before, "after": measure(place / "ppo", seed), "seconds": result["seconds"]}
 
 
 def met(figures: Mapping[str, Any]) -> dict[str, bool]:
@@ -111,27 +87,13 @@ def met(figures: Mapping[str, Any]) -> dict[str, bool]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run of each")
-    parser.add_argument("--json", action="store_true", help="print only one JSON object")
-    arguments, options = parser.parse_known_args()
-    found = []
-    with tempfile.TemporaryDirectory() as temporary:
-        for seed in arguments.seeds:
-            found.append(run(Path(temporary) / str(seed), seed, options))
-            if not arguments.json:
-                print(found[-1], flush=True)
-    figures: dict[str, Any] = {key: [seed[key] for seed in found] for key in ("before", "after", "seconds")}
-    figures |= {"runs": len(found), "most_before": max(figures["before"]), "least_after": min(figures["after"])}
-    figures |= {"most_seconds": max(figures["seconds"])}
-    figures |= {"seeds": found, "machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    claims = met(figures)
-    print(json.dumps({**figures, "met": claims}))
-    sys.exit(not all(claims.values()))
+def extremes(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the figures of all seeds."""
+    return {
+        "most_before": max(seed["before"] for seed in found),
+        "least_after": min(seed["after"] for seed in found),
+    }
 
 
 if __name__ == "__main__":
-    main()
+    over_seeds(__doc__, run, extremes, met)
