@@ -1,5 +1,6 @@
-"""Claim: one command goes from raw text to a chat model within 10 minutes on 2 CPU cores and under 3 GB, and the model
-answers ≥ 70% of held-out questions exactly, ≥ 90% of those that ask it to copy.
+"""Claim: one command goes from raw text to an aligned chat model within 10 minutes on 2 CPU cores and under 3 GB. The
+model answers ≥ 70% of held-out questions exactly, ≥ 90% of those that ask it to copy, and at most a point less than
+before it was aligned.
 
 Peers: none goes the whole way; the baseline beside it is the best constant answer of each skill.
 Run: python benchmarks/quickstart.py --json   (add --corpus FILE --minutes 8 for another text)
@@ -29,6 +30,7 @@ def met(figures: Mapping[str, Any]) -> dict[str, bool]:
         "validation bits per byte fall": figures["val_bits_per_byte_last_step"] < figures["val_bits_per_byte_first"],
         "at least 70% exact": figures["skills_exact"] >= 0.7,
         "at least 90% of copying exact": figures["copying"] >= 0.9,
+        "aligning loses at most a point": figures["points_lost"] <= 1,
     }
 
 
@@ -53,19 +55,23 @@ def main() -> None:
         result = json.loads((out / "result.json").read_text(encoding="utf-8"))
         curve = [json.loads(line) for line in (out / "pretrain" / "metrics.jsonl").read_text().splitlines()]
     validation = [record["val_bits_per_byte"] for record in curve if "val_bits_per_byte" in record]
-    tuned = result["stages"][1]
+    stages = {stage["stage"]: stage for stage in result["stages"]}
+    last = result["stages"][-1]
     figures = {
         "seconds": round(seconds, 1),
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6, 1),
-        "val_bits_per_byte": result["stages"][0]["val_bits_per_byte"],
-        "val_bits_per_byte_finetuned": tuned["val_bits_per_byte"],
+        "val_bits_per_byte": stages["pretrain"]["val_bits_per_byte"],
+        "val_bits_per_byte_at_the_end": last["val_bits_per_byte"],
         "val_bits_per_byte_last_step": validation[-1],
         "val_bits_per_byte_first": validation[0],
-        "pretrained_exact": result["stages"][0]["skills_exact"],
-        "skills_exact": tuned["skills_exact"],
-        "second_turn_exact": tuned.get("second_turn_exact"),
-        "copying": tuned["by_skill"]["copying"],
-        "by_skill": tuned["by_skill"],
+        "pretrained_exact": stages["pretrain"]["skills_exact"],
+        "finetuned_exact": stages["finetune"]["skills_exact"],
+        "dpo_exact": stages["dpo"]["skills_exact"],
+        "points_lost": round(100 * (stages["finetune"]["skills_exact"] - last["skills_exact"]), 2),
+        "skills_exact": last["skills_exact"],
+        "second_turn_exact": last.get("second_turn_exact"),
+        "copying": last["by_skill"]["copying"],
+        "by_skill": {skill: [stage["by_skill"][skill] for stage in stages.values()] for skill in last["by_skill"]},
         "baseline_exact": result["baseline"]["skills_exact"],
         "machine": f"{platform.machine()} {platform.system()}, Python {platform.python_version()}",
     }

@@ -36,7 +36,7 @@ from seedbed.model.config import ModelConfig
 GOOD = {
     quickstart: {
         **{"seconds": 600.0, "peak_rss_mb": 2999.9, "skills_exact": 0.7, "copying": 0.9},
-        **{"val_bits_per_byte_first": 8.0, "val_bits_per_byte_last_step": 7.99},
+        **{"val_bits_per_byte_first": 8.0, "val_bits_per_byte_last_step": 7.99, "points_lost": 1.0},
     },
     train_throughput: {"ratio": 1.1, "memory_ratio": 0.7, "gemm_fraction": 0.75, "muon_overhead": 0.15},
     speedrun: {
@@ -77,6 +77,7 @@ BAD = [
     (quickstart, "validation bits per byte fall", "val_bits_per_byte_last_step", 8.0),
     (quickstart, "at least 70% exact", "skills_exact", 0.699),
     (quickstart, "at least 90% of copying exact", "copying", 0.899),
+    (quickstart, "aligning loses at most a point", "points_lost", 1.01),
     (train_throughput, "75% of the GEMM peak", "gemm_fraction", 0.749),
     (train_throughput, "Muon at most 15% of a step more than AdamW", "muon_overhead", 0.151),
     (train_throughput, "at least 1.1 times transformers", "ratio", 1.099),
@@ -244,8 +245,9 @@ def test_the_quickstart_is_judged_by_what_it_wrote(copying, code, monkeypatch, c
         first, last = ({"step": step, "val_bits_per_byte": value} for step, value in ((0, 8.0), (9, 2.0)))
         (out / "pretrain" / "metrics.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(last)}\n")
         tuned = {"val_bits_per_byte": 9.0, "skills_exact": 0.8, "by_skill": {"copying": copying}}
-        raw = {"val_bits_per_byte": 2.0, "skills_exact": 0.0, "by_skill": {"copying": 0.0}}
-        result = {"stages": [raw, tuned], "baseline": {"skills_exact": 0.1}}
+        raw = {"stage": "pretrain", "val_bits_per_byte": 2.0, "skills_exact": 0.0, "by_skill": {"copying": 0.0}}
+        stages = [raw, *({"stage": stage, **tuned} for stage in ("finetune", "dpo", "grpo"))]
+        result = {"stages": stages, "baseline": {"skills_exact": 0.1}}
         (out / "result.json").write_text(json.dumps(result))
         return subprocess.CompletedProcess(command, 0)
 

@@ -25,7 +25,7 @@ from seedbed.errors import ConfigError, CorruptionError, DataError, StorageError
 from seedbed.inference.config import SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.model.folder import load_model
-from seedbed.quickstart import page, stages
+from seedbed.quickstart import beginning, page, stages
 from seedbed.quickstart.config import QuickstartConfig
 from seedbed.runs import open_folder
 from seedbed.tokenizers.chat import encode_prompt
@@ -35,6 +35,8 @@ from tests.tiny import write_text
 STAGES = {
     **{"corpus": "corpus", "tokenizer": "tokenizer", "tokens": "tokens", "questions": "questions"},
     **{"pretrain": "run", "evaluation/pretrain": "report", "finetune": "run", "evaluation/finetune": "report"},
+    **{"preferences": "preferences", "dpo": "run", "evaluation/dpo": "report"},
+    **{"grpo": "run", "evaluation/grpo": "report"},
 }
 
 
@@ -71,7 +73,7 @@ def finished(source, tmp_path_factory) -> Path:
     """One that was killed in the middle of each training and of each evaluation, and given again each time."""
     out = tmp_path_factory.mktemp("quickstart") / "demo"
     patch = pytest.MonkeyPatch()
-    for name in ("training_items", "evaluate", "finetune", "build_page"):
+    for name in ("training_items", "evaluate", "finetune", "write_preferences", "dpo", "grpo", "build_page"):
         work = getattr(stages, name)
 
         def die(*given: object, **settings: object) -> None:
@@ -88,7 +90,7 @@ def finished(source, tmp_path_factory) -> Path:
 
 def test_the_result_holds_what_was_promised(finished):
     result = json.loads((finished / "result.json").read_text())
-    assert [stage["stage"] for stage in result["stages"]] == ["pretrain", "finetune"]
+    assert [stage["stage"] for stage in result["stages"]] == ["pretrain", "finetune", "dpo", "grpo"]
     for stage in [*result["stages"], result["baseline"]]:
         assert stage["by_skill"].keys() == SKILLS.keys()
         assert 0 <= stage["skills_exact"] <= 1
@@ -129,7 +131,8 @@ def test_samples_come_from_the_seed_and_the_device_that_were_chosen(finished, so
 
 
 def test_given_again_it_does_nothing_twice(finished, source, monkeypatch):
-    for name in ("prepare", "train_tokenizer", "tokenize", "pretrain", "finetune", "evaluate"):
+    works = ("prepare", "train_tokenizer", "tokenize", "pretrain", "finetune", "dpo", "grpo", "evaluate")
+    for name in (*works, "write_preferences"):
         monkeypatch.setattr(stages, name, lambda *given: pytest.fail("a stage was done again"))
     before = json.loads((finished / "result.json").read_text())
     result = stages.quickstart(config(source, finished))
@@ -138,13 +141,14 @@ def test_given_again_it_does_nothing_twice(finished, source, monkeypatch):
 
 
 def test_fine_tuning_has_the_minutes_that_are_left_and_goes_on_with_them(source, tmp_path, monkeypatch):
-    """Of 600 seconds 200 are spent; evaluating and the report will take as long as evaluating took."""
+    """Of 600 seconds 200 are spent, and a part is for DPO and GRPO; evaluating and the report will take as long as
+    evaluating took."""
     begun = []
     monkeypatch.setattr(stages, "finetune", lambda config: begun.append(config) or {})
     way = stages.Quickstart(replace(config(source, tmp_path), minutes=10))
     way.results = {"corpus": {"seconds": 30}, "pretrain": {"seconds": 120}, "evaluation/pretrain": {"seconds": 50}}
     way.finetune()
-    assert begun[0].train.minutes == pytest.approx((600 - 200 - 50) / 60)
+    assert begun[0].train.minutes == pytest.approx((600 - 200 - 50) / 60 - 10 * (stages.DPO_SHARE + stages.GRPO_SHARE))
     assert begun[0].replay.tokens == tmp_path / "tokens"
     (tmp_path / "finetune").mkdir()
     save_config(tmp_path / "finetune" / "config.yaml", replace(begun[0], train=replace(begun[0].train, steps=70)))
@@ -160,23 +164,23 @@ def test_fine_tuning_has_the_minutes_that_are_left_and_goes_on_with_them(source,
 def test_a_text_that_has_changed_is_refused_and_a_copy_of_it_is_none(finished, source, tmp_path):
     mine = tmp_path / "text.jsonl"
     shutil.copytree(finished, tmp_path / "demo")
-    remembered = tmp_path / "demo" / stages.REMEMBERED
+    remembered = tmp_path / "demo" / beginning.REMEMBERED
     remembered.write_text(remembered.read_text().replace(str(source), str(mine)))
     shutil.copyfile(source, mine)  # another file, of another time
     way = config(mine, tmp_path / "demo")
-    stages._remember(way)
+    beginning.remember(way)
     mine.write_text(source.read_text().replace("seed", "weed", 1))  # of the same size
     with pytest.raises(DataError, match=r"text\.jsonl has changed since .*demo was begun") as told:
         stages.quickstart(way)
     assert "another --out" in told.value.fix
     mine.unlink()  # what is gone is not needed any more
-    stages._remember(way)
+    beginning.remember(way)
 
 
 def test_a_text_too_large_to_be_read_again_is_not_compared_and_that_is_said(finished, source, monkeypatch, capsys):
-    monkeypatch.setattr(stages, "COMPARED_BYTES", source.stat().st_size - 1)
-    monkeypatch.setattr(stages, "hash_source", lambda source: pytest.fail("read again"))
-    stages._remember(config(source, finished))
+    monkeypatch.setattr(beginning, "COMPARED_BYTES", source.stat().st_size - 1)
+    monkeypatch.setattr(beginning, "hash_source", lambda source: pytest.fail("read again"))
+    beginning.remember(config(source, finished))
     assert "whether it has changed is not checked" in capsys.readouterr().err
 
 
@@ -266,13 +270,16 @@ def test_of_two_at_once_the_second_is_told_that_the_folder_is_in_use_and_the_fir
     assert contents(out) == before
     os.write(answer, b"x")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    open_folder(out / "finetune" / "model", "model", verify="all")
+    open_folder(out / "grpo" / "model", "model", verify="all")
 
 
 def test_no_held_out_question_is_learned_in_any_wording(finished):
     """By their prompts here; tests of the generator check their arguments."""
     with (finished / "questions" / "train.jsonl").open() as lines:
         learned = {message["content"] for line in lines for message in json.loads(line)["messages"]}
+    for file in ("preferences/train.jsonl", "questions/problems.jsonl"):
+        with (finished / file).open() as lines:
+            learned |= {json.loads(line)["prompt"] for line in lines}
     with (finished / "questions" / "skills.jsonl").open() as lines:
         asked = [json.loads(line) for line in lines]
     assert len(asked) == 2 * len(SKILLS) and len(learned) > 300
@@ -301,7 +308,7 @@ def test_the_model_folder_loads_untouched_in_transformers(finished):
     """As the quickstart left it; tests/parity compares more of it, on random models."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = finished / "finetune" / "model"
+    folder = finished / "grpo" / "model"
     theirs, tokens = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     engine = Engine.load(folder)
     ids = engine.encode("def grow(seed):")
@@ -319,11 +326,12 @@ def test_the_model_folder_loads_untouched_in_transformers(finished):
 
 
 @pytest.mark.proof
-def test_the_command_killed_in_training_goes_on_to_the_end(source, tmp_path):
+@pytest.mark.parametrize("stage", ["finetune", "dpo", "grpo"])
+def test_the_command_killed_in_training_goes_on_to_the_end(stage, source, tmp_path):
     command = [sys.executable, "-m", "seedbed", "quickstart", f"--corpus={source}", "--minutes=0.3", "--out=demo"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    metrics = tmp_path / "demo" / "finetune" / "metrics.jsonl"
+    metrics = tmp_path / "demo" / stage / "metrics.jsonl"
     while not (metrics.exists() and metrics.stat().st_size > 0):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
@@ -332,6 +340,6 @@ def test_the_command_killed_in_training_goes_on_to_the_end(source, tmp_path):
     done = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["finished"] and result["stages"][1]["stage"] == "finetune"
+    assert result["finished"] and result["stages"][-1]["stage"] == "grpo"
     assert "corpus" not in done.stderr.replace("→ ", "→").split("→")[1]  # what was done is not done again
     assert Engine.load(tmp_path / "demo" / result["model"]).generate("Es", max_tokens=3)

@@ -12,7 +12,8 @@ from seedbed.quickstart import page
 from seedbed.quickstart.page import print_summary
 
 SCORES = {"skills_exact": 0.5, "by_skill": {"copying": 0.5}}
-RESULT = {"baseline": SCORES, "stages": [SCORES, SCORES], "seconds": 60, "peak_rss_mb": 1, "model": "finetune/model"}
+STAGES = [{"stage": stage, **SCORES} for stage in ("pretrain", "finetune", "dpo", "grpo")]
+RESULT = {"baseline": SCORES, "stages": STAGES, "seconds": 60, "peak_rss_mb": 1, "model": "grpo/model"}
 
 
 def talk(capsys, out: Path) -> list[str]:
@@ -33,4 +34,4 @@ def test_the_last_line_is_a_command_that_runs_from_there(on_path, called, words,
     monkeypatch.setattr(page.shutil, "which", lambda name: on_path)
     monkeypatch.setattr(sys, "argv", [called])
     out = Path("my runs") / ("long" * 30)
-    assert talk(capsys, out) == [*words, "chat", "--model", str(out / "finetune" / "model")]
+    assert talk(capsys, out) == [*words, "chat", "--model", str(out / "grpo" / "model")]

@@ -25,19 +25,22 @@ from seedbed.visual.page import Block, Heading, Page, Paragraph, Picture, Table,
 ANSWERS_SHOWN = 2
 """Questions of each skill that the report shows."""
 
+TITLES = {"pretrain": "pretrained", "finetune": "fine-tuned", "dpo": "after DPO", "grpo": "after GRPO"}
+"""What a model is called after each training."""
+
 
 def build_page(
     out: Path, result: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]], samples: list[Block]
 ) -> Page:
     """The report on the folder `out`. `result` is the quickstart's, `stages` holds that of each stage."""
-    pretrained, tuned = result["stages"]
+    pretrained, tuned, *_, last = result["stages"]
     warnings = [Paragraph(f"{name}: {stage['warning']}") for name, stage in stages.items() if "warning" in stage]
     blocks: list[Block] = [
         *warnings,
         Paragraph(
             f"Made in {result['seconds'] / 60:.1f} minutes with at most {result['peak_rss_mb']:,.0f} MB of memory. "
-            f"The fine-tuned model answers {tuned['skills_exact']:.0%} of the held-out questions exactly; always "
-            f"giving the same answer would reach {result['baseline']['skills_exact']:.0%}."
+            f"The model answers {last['skills_exact']:.1%} of the held-out questions exactly; always giving the same "
+            f"answer would reach {result['baseline']['skills_exact']:.1%}."
         ),
         Heading("Learning to predict text"),
         Picture(
@@ -50,8 +53,12 @@ def build_page(
             f"nothing) and {tuned['val_bits_per_byte']:.3f} after fine-tuning, which teaches something else."
         ),
         Heading("Held-out questions answered exactly"),
+        Paragraph(
+            "Fine-tuning shows the right answers to questions. DPO compares right answers with wrong ones, such as "
+            "the model gave. GRPO asks, and says no more than which of several answers were right."
+        ),
         _skills_table(result),
-        *_second_turn(tuned),
+        *_second_turn(last),
         Heading("Stages"),
         _stages_table(stages),
         Heading("What it says"),
@@ -90,16 +97,17 @@ def _loss_chart(out: Path) -> str:
 def _skills_table(result: Mapping[str, Any]) -> Table:
     columns = [result["baseline"], *result["stages"]]
     skills = list(result["baseline"]["by_skill"])
-    rows = [[skill.replace("_", " "), *(f"{column['by_skill'][skill]:.0%}" for column in columns)] for skill in skills]
-    rows.append(["all", *(f"{column['skills_exact']:.0%}" for column in columns)])
-    return Table(["skill", "best constant answer", "pretrained", "fine-tuned"], rows)
+    rows = [[skill.replace("_", " "), *(f"{column['by_skill'][skill]:.1%}" for column in columns)] for skill in skills]
+    rows.append(["all", *(f"{column['skills_exact']:.1%}" for column in columns)])
+    titles = [TITLES[stage["stage"]] for stage in result["stages"]]
+    return Table(["skill", "best constant answer", *titles], rows)
 
 
-def _second_turn(tuned: Mapping[str, Any]) -> list[Block]:
-    if "second_turn_exact" not in tuned:
+def _second_turn(last: Mapping[str, Any]) -> list[Block]:
+    if "second_turn_exact" not in last:
         return []
-    said = f"it answers {tuned['second_turn_exact']:.0%} of a quarter of them exactly"
-    if left_out := tuned.get("second_turns_left_out"):
+    said = f"it answers {last['second_turn_exact']:.0%} of a quarter of them exactly"
+    if left_out := last.get("second_turns_left_out"):
         said += f" ({left_out:,} more are longer than the context)"
     return [Paragraph(f"Asked after another question and its answer, {said}.")]
 
@@ -114,15 +122,13 @@ def _stages_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def build_samples(config: QuickstartConfig) -> list[Block]:
-    """What the pretrained and the fine-tuned model say."""
+    """What the pretrained model and the last one say."""
     engine = Engine.load(config.out / "pretrain" / "model", device=choose_device(config.device))
     continued = engine.generate(list(DEMO), max_tokens=200, seed=config.seed)
     blocks: list[Block] = [Paragraph("The pretrained model continues a text:")]
     blocks += [Verbatim(opening + text) for opening, text in zip(DEMO, continued, strict=True)]
-    blocks.append(
-        Paragraph("The fine-tuned model answers held-out questions, the first of each skill, right or wrong:")
-    )
-    answers = list(read_rows(config.out / "evaluation" / "finetune" / QUESTIONS))
+    blocks.append(Paragraph("After GRPO it answers held-out questions, the first of each skill, right or wrong:"))
+    answers = list(read_rows(config.out / "evaluation" / "grpo" / QUESTIONS))
     shown: list[str] = []
     for skill in dict.fromkeys(answer["skill"] for answer in answers):
         for answer in [answer for answer in answers if answer["skill"] == skill][:ANSWERS_SHOWN]:

@@ -1,4 +1,5 @@
-"""The conversations that the quickstart fine-tunes on: most of one question, some of two or three unrelated ones."""
+"""The conversations that the quickstart fine-tunes on, most of one question, some of two or three unrelated ones, and
+the problems that it asks later."""
 
 from __future__ import annotations
 
@@ -59,3 +60,8 @@ def _row(asked: Sequence[SkillItem]) -> dict[str, Any]:
         messages.append({"role": "user", "content": item.prompt})
         messages.append({"role": "assistant", "content": item.answer})
     return {"skills": [item.skill for item in asked], "messages": messages}
+
+
+def write_problems(path: Path, items: Iterable[SkillItem]) -> None:
+    """One problem a line, as `seedbed grpo` reads them: an answer is worth 1 when it is right to the letter, else 0."""
+    write_rows(path, ({"prompt": item.prompt, "answer": item.answer, "reward": "exact"} for item in items))

@@ -13,21 +13,28 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from seedbed.configuration import from_arguments, load_config, save_config, to_dict
-from seedbed.data.config import PrepareConfig, TokenizeConfig, TokenizerConfig
-from seedbed.data.prepare import hash_source, prepare
-from seedbed.data.skills import constant_answers, held_out_items, training_items
-from seedbed.data.sources.files import find_files
+from seedbed.alignment.direct import dpo
+from seedbed.alignment.direct_config import DirectConfig
+from seedbed.alignment.policy.config import GrpoConfig
+from seedbed.alignment.policy.grpo import grpo
+from seedbed.configuration import from_arguments, load_config
+from seedbed.data.config import TokenizeConfig, TokenizerConfig
+from seedbed.data.prepare import prepare
+from seedbed.data.skills import SkillItem, constant_answers, held_out_items, training_items
 from seedbed.data.tokenize import tokenize
 from seedbed.data.vocabulary import train_tokenizer
-from seedbed.devices import peak_memory_mb
-from seedbed.errors import ConfigError, CorruptionError, DataError
+from seedbed.devices import choose_device, peak_memory_mb
+from seedbed.errors import CorruptionError
 from seedbed.evaluation.config import EvaluateConfig
 from seedbed.evaluation.evaluate import evaluate
 from seedbed.evaluation.skills import QUESTIONS, read_items, score_constant, write_items
+from seedbed.inference.engine import Engine
+from seedbed.model.folder import find_model
+from seedbed.quickstart.beginning import REMEMBERED, preparing, remember
 from seedbed.quickstart.config import QuickstartConfig
 from seedbed.quickstart.page import build_page, build_samples, print_summary
-from seedbed.quickstart.questions import write_conversations
+from seedbed.quickstart.preferences import write_preferences
+from seedbed.quickstart.questions import write_conversations, write_problems
 from seedbed.runs import (
     MANIFEST,
     check_number,
@@ -36,7 +43,6 @@ from seedbed.runs import (
     new_folder,
     open_folder,
     read_json,
-    read_manifest,
     write_result,
 )
 from seedbed.training.config import PretrainConfig
@@ -45,77 +51,38 @@ from seedbed.training.settings import CONFIG
 from seedbed.tuning.config import FinetuneConfig
 from seedbed.tuning.finetune import finetune
 
-PRETRAIN_SHARE = 0.20
-"""Of the minutes. Fine-tuning takes what is left after it, less what evaluating and reporting will take."""
+PRETRAIN_SHARE, DPO_SHARE, GRPO_SHARE = 0.20, 0.06, 0.12
+"""Of the minutes. Fine-tuning takes what is left of them, less what evaluating and reporting will take."""
 
 LEAST_SHARE = 0.1
 """Of the minutes, for fine-tuning, however little is left."""
 
-BYTES_PER_MINUTE = 2_000_000
-"""A sample of a large corpus is enough: a CPU reads far less than this in a minute of training."""
-
-COMPARED_BYTES = 1_000_000_000
-"""A corpus up to this large is read again to see whether it has changed."""
-
 TRAINING_QUESTIONS_PER_MINUTE = 7_500
-HELD_OUT_PER_SKILL = 200
-REMEMBERED = "quickstart.yaml"
-"""In the folder: the config that it was begun with."""
-KINDS = ("corpus", "tokenizer", "tokens", "questions", "run", "report")
+PREFERENCES_PER_MINUTE = 500
+PROBLEMS_PER_MINUTE = 150
+LEAST_QUESTIONS = 600
+"""Of each of them."""
+HELD_OUT_PER_SKILL, VALIDATED_PER_SKILL = 200, 50
+KINDS = ("corpus", "tokenizer", "tokens", "questions", "preferences", "run", "report")
 """Of the folders that the stages write."""
-CONVERSATIONS = "train.jsonl"
-"""In the folder of questions: what is learned from."""
-VALIDATION = "validation.jsonl"
-"""Beside it: what fine-tuning is validated on."""
+TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"
+"""In a folder of questions, or of preferences: what is learned from, and what that is validated on."""
+PROBLEMS, UNSEEN = "problems.jsonl", "unseen.jsonl"
+"""In the folder of questions: what GRPO asks, and what it is validated on."""
+COMPARED, ASKED = 10**6, 2 * 10**6
+"""Added to the seed: what DPO compares and GRPO asks is drawn anew."""
 
 
 def quickstart(config: QuickstartConfig) -> dict[str, Any]:
     """Runs what is not done yet and returns the result that `result.json` holds."""
     with lock(config.out):
-        _remember(config)
+        remember(config)
         try:
             return Quickstart(config).run()
         except BaseException:
             if not (config.out / "corpus").exists():  # nothing was made that could be gone on with
                 (config.out / REMEMBERED).unlink()
             raise
-
-
-def _remember(config: QuickstartConfig) -> None:
-    """Writes the config to the folder, or checks that it is the one the folder was begun with."""
-    path = config.out / REMEMBERED
-    if path.exists() and (config.out / "corpus" / MANIFEST).is_file():
-        for key, began in to_dict(load_config(path, QuickstartConfig)).items():
-            if key not in ("out", "device") and to_dict(config)[key] != began:
-                raise ConfigError(
-                    f"{config.out} was begun with {key} {began}, now it is {to_dict(config)[key]}",
-                    "Give the same settings to go on with it, or another --out.",
-                )
-        _refuse_other_text(config)
-        return
-    if any(entry.name != path.name and not entry.name.startswith(".") for entry in config.out.iterdir()):
-        raise ConfigError(f"{config.out} exists and is not empty", "Choose another --out, or remove that folder first.")
-    save_config(path, config)
-
-
-def _refuse_other_text(config: QuickstartConfig) -> None:
-    """DataError when the text that a corpus was made from has changed since. Text that is gone is not missed."""
-    try:
-        files = find_files(config.corpus)
-    except DataError:
-        return
-    if sum(file.path.stat().st_size for file in files if file.path.is_file()) > COMPARED_BYTES:
-        print(f"{config.corpus} is large: whether it has changed is not checked", file=sys.stderr)
-    elif hash_source(_preparing(config)) != read_manifest(config.out / "corpus").inputs["source"]:
-        raise DataError(
-            f"{config.corpus} has changed since {config.out} was begun with it",
-            "Give another --out to begin anew with it, or the text as it was to go on.",
-        )
-
-
-def _preparing(config: QuickstartConfig) -> PrepareConfig:
-    limit = max(100_000, int(BYTES_PER_MINUTE * config.minutes))
-    return PrepareConfig(source=config.corpus, out=config.out / "corpus", max_bytes=limit, seed=config.seed)
 
 
 class Quickstart:
@@ -125,6 +92,7 @@ class Quickstart:
         self.config = config
         self.out = config.out
         self.results: dict[str, dict[str, Any]] = {}
+        self.trainings = {"pretrain": self.pretrain, "finetune": self.finetune, "dpo": self.dpo, "grpo": self.grpo}
 
     def run(self) -> dict[str, Any]:
         """The result of the whole; `"finished": false` when a stage was asked to stop."""
@@ -132,7 +100,9 @@ class Quickstart:
         self.stage("tokenizer", self.tokenizer)
         self.stage("tokens", self.tokenize)
         self.stage("questions", self.questions)
-        for name, train in (("pretrain", self.pretrain), ("finetune", self.finetune)):
+        for name, train in self.trainings.items():
+            if name == "dpo":
+                self.stage("preferences", self.preferences)
             trained = self.stage(name, train)
             if not trained.get("finished", True):
                 go_on = command("quickstart", self.config)
@@ -179,7 +149,7 @@ class Quickstart:
     # The stages ------------------------------------------------------------------------------------------------------
 
     def prepare(self) -> dict[str, Any]:
-        return prepare(_preparing(self.config))
+        return prepare(preparing(self.config))
 
     def tokenizer(self) -> dict[str, Any]:
         return train_tokenizer(TokenizerConfig(corpus=self.out / "corpus", kind="bytes", out=self.out / "tokenizer"))
@@ -189,17 +159,41 @@ class Quickstart:
         return tokenize(TokenizeConfig(corpus=corpus, tokenizer=tokenizer, out=out))
 
     def questions(self) -> dict[str, Any]:
-        """Conversations to fine-tune on, and held-out questions to measure with."""
-        count = max(600, int(TRAINING_QUESTIONS_PER_MINUTE * self.config.minutes))
-        settings = {"count": count, "held_out_per_skill": HELD_OUT_PER_SKILL, "seed": self.config.seed}
-        items = list(training_items(count, seed=self.config.seed))
+        """Conversations to fine-tune on, problems that GRPO asks, and held-out questions to measure with."""
+        seed = self.config.seed
+        count, asked = self.count(TRAINING_QUESTIONS_PER_MINUTE), self.count(PROBLEMS_PER_MINUTE)
+        settings = {"count": count, "asked": asked, "held_out_per_skill": HELD_OUT_PER_SKILL, "seed": seed}
         result = {"stage": "questions", **settings}
         with new_folder(self.out / "questions", "questions", config=settings) as staging:
-            write_conversations(staging / CONVERSATIONS, items, seed=self.config.seed)
-            # Validated on what is held out too, or the loss would be of questions seen in other wordings.
-            validation = held_out_items(50, seed=self.config.seed + 1)
-            write_conversations(staging / VALIDATION, validation, seed=self.config.seed)
-            write_items(staging / QUESTIONS, held_out_items(HELD_OUT_PER_SKILL, seed=self.config.seed))
+            shown = list(training_items(count, seed=seed))
+            write_conversations(staging / TRAIN, shown, seed=seed)
+            write_conversations(staging / VALIDATION, self.unseen(), seed=seed)
+            write_problems(staging / PROBLEMS, training_items(asked, seed=seed + ASKED))
+            write_problems(staging / UNSEEN, self.unseen())
+            write_items(staging / QUESTIONS, held_out_items(HELD_OUT_PER_SKILL, seed=seed))
+            write_result(staging, result)
+        return result
+
+    def count(self, per_minute: int) -> int:
+        """Of questions."""
+        return max(LEAST_QUESTIONS, int(per_minute * self.config.minutes))
+
+    def unseen(self) -> list[SkillItem]:
+        """What trainings are validated on. It is held out too, or the loss would be of questions seen in other
+        wordings."""
+        return list(held_out_items(VALIDATED_PER_SKILL, seed=self.config.seed + 1))
+
+    def preferences(self) -> dict[str, Any]:
+        """Questions that the fine-tuned model answers, each with the right answer beside a wrong one."""
+        seed, count = self.config.seed, self.count(PREFERENCES_PER_MINUTE)
+        engine = Engine.load(self.out / "finetune", device=choose_device(self.config.device))
+        compared = list(training_items(count, seed=seed + COMPARED))
+        settings = {"count": count, "seed": seed}
+        result = {"stage": "preferences", **settings}
+        inputs = {"model": find_model(self.out / "finetune")}
+        with new_folder(self.out / "preferences", "preferences", inputs=inputs, config=settings) as staging:
+            write_preferences(staging / TRAIN, engine, compared, seed=seed)
+            write_preferences(staging / VALIDATION, engine, self.unseen(), seed=seed)
             write_result(staging, result)
         return result
 
@@ -209,10 +203,21 @@ class Quickstart:
 
     def finetune(self) -> dict[str, Any]:
         questions = self.out / "questions"
-        sources = [f"--model={self.out / 'pretrain'}", f"--data={questions / CONVERSATIONS}"]
+        sources = [f"--model={self.out / 'pretrain'}", f"--data={questions / TRAIN}"]
         sources.append(f"--validation={questions / VALIDATION}")
         sources.append(f"--replay.tokens={self.out / 'tokens'}")
         return finetune(from_arguments(FinetuneConfig, [*self.training("finetune", self.minutes_left()), *sources]))
+
+    def dpo(self) -> dict[str, Any]:
+        rows = self.out / "preferences"
+        sources = [f"--model={self.out / 'finetune'}", f"--data={rows / TRAIN}"]
+        sources.append(f"--validation={rows / VALIDATION}")
+        return dpo(from_arguments(DirectConfig, [*self.training("dpo", DPO_SHARE * self.config.minutes), *sources]))
+
+    def grpo(self) -> dict[str, Any]:
+        problems = self.out / "questions"
+        sources = [f"--model={self.out / 'dpo'}", f"--data={problems / PROBLEMS}", f"--validation={problems / UNSEEN}"]
+        return grpo(from_arguments(GrpoConfig, [*self.training("grpo", GRPO_SHARE * self.config.minutes), *sources]))
 
     def minutes_left(self) -> float:
         """For fine-tuning. Of a run that was begun, those that it was begun with: its steps are counted."""
@@ -220,10 +225,10 @@ class Quickstart:
         if begun.exists() and (minutes := load_config(begun, FinetuneConfig).train.minutes) is not None:
             return minutes
         spent = sum(result["seconds"] for result in self.results.values())
-        # The fine-tuned model is evaluated sooner than the pretrained one was, since its answers end; that much sooner
-        # as the report with its samples takes, about.
+        # What evaluates the three models to come, asks for preferences and reports takes as long, about, as evaluating
+        # the pretrained model took, whose answers do not end.
         left = 60 * self.config.minutes - spent - self.results["evaluation/pretrain"]["seconds"]
-        return max(left / 60, LEAST_SHARE * self.config.minutes)
+        return max(left / 60 - (DPO_SHARE + GRPO_SHARE) * self.config.minutes, LEAST_SHARE * self.config.minutes)
 
     def training(self, stage: str, minutes: float) -> list[str]:
         """The preset of a training stage with its part of the minutes, as its command would be told."""
@@ -252,11 +257,11 @@ class Quickstart:
         spent = sum(result["seconds"] for result in self.results.values()) + time.perf_counter() - began
         result = {
             "finished": True,
-            "stages": [self.stage_summary(stage) for stage in ("pretrain", "finetune")],
+            "stages": [self.stage_summary(stage) for stage in self.trainings],
             "baseline": self.baseline(),
             "seconds": round(spent, 2),
             "peak_rss_mb": max(result.get("peak_rss_mb", 0.0) for result in self.results.values()),
-            "model": "finetune/model",
+            "model": "grpo/model",
         }
         build_page(self.out, result, self.results, samples).write(self.out, "report")
         write_result(self.out, result)
