@@ -12,7 +12,7 @@ from seedbed.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartConfig:
-    """The whole way: prepare → tokenizer → tokenize → pretrain → finetune → evaluate → generate → report."""
+    """The whole way: prepare → tokenizer → tokenize → pretrain → finetune → dpo → grpo, evaluated between → report."""
 
     corpus: str = "stdlib"
     """The text to learn from: stdlib (Python's own library), or a file or folder of .txt, .md, .jsonl, .csv, .html or
