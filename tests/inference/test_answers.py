@@ -65,3 +65,10 @@ def test_who_stops_listening_takes_back_what_is_not_done(engine):
     next(listening)
     listening.close()
     assert not engine.scheduler.running and not engine.scheduler.waiting
+
+
+def test_each_prompt_may_have_a_sampling_of_its_own(engine):
+    prompts = [engine.encode("abc"[: 1 + number % 3]) for number in range(5)]
+    samplings = [SamplingConfig(max_tokens=1 + number, temperature=1.0, seed=number) for number in range(5)]
+    alone = [engine.complete([prompt], own)[0] for prompt, own in zip(prompts, samplings, strict=True)]
+    assert list(answers(engine, prompts, samplings)) == alone

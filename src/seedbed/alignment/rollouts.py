@@ -5,8 +5,6 @@ sample), so nothing depends on a clock, on who stood beside it in the engine, or
 rollout is learned from in one step, a run that goes on makes it again from the weights of its checkpoint; where it is
 learned from in several, the weights that made it are gone, and it lies in the checkpoint itself.
 
-Each rollout has an engine of its own: keys and values of earlier weights end with it.
-
 Shape suffixes: B answers, T positions, D model width, N tokens that were said, F rewards, P problems. A number of a
 token stands at its own position, nought where nothing was said.
 """
@@ -15,8 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -30,10 +28,11 @@ from seedbed.alignment.policy.reading import Reading
 from seedbed.alignment.rewards import Rewards
 from seedbed.data.answers import EncodedProblem
 from seedbed.data.batches.order import Epochs, Permutation
-from seedbed.inference.config import EngineConfig, SamplingConfig
+from seedbed.inference.answers import answers
+from seedbed.inference.config import SamplingConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.generation import Completion
-from seedbed.model.cache import BLOCK
+from seedbed.inference.live import live_engine, seed_of
 from seedbed.model.transformer import Transformer
 from seedbed.runs import sha256_json
 from seedbed.tokenizers.tokenizer import Tokenizer
@@ -182,41 +181,18 @@ class Asked:
     def samples(self) -> int:
         return len(self.problems)
 
-    @contextmanager
-    def answering(self) -> Iterator[Engine]:
+    def answering(self) -> AbstractContextManager[Engine]:
         """The engine over the weights as they are; afterwards the model is in the mode that it was in."""
         assert self.learner is not None  # someone learns
-        training, asking = self.learner.training, self.asking
-        blocks = -(-self.longest // BLOCK) * asking.engine_rows
-        config = EngineConfig(
-            rows=asking.engine_rows,
-            step_tokens=max(512, 4 * asking.engine_rows),
-            cache_tokens=blocks * BLOCK,
-            cache="model",
-        )
-        try:
-            with torch.no_grad():
-                yield Engine(self.learner, self.tokenizer, config)
-        finally:
-            self.learner.train(training)
+        return live_engine(self.learner, self.tokenizer, rows=self.asking.engine_rows, longest=self.longest)
 
     def answers(
         self, engine: Engine, prompts: Sequence[int], seeds: Sequence[int], group: int, temperature: float
     ) -> list[Completion]:
         """`group` answers to each of the prompts, by their numbers, side by side."""
         usual = SamplingConfig(max_tokens=self.asking.max_tokens, temperature=temperature, logprobs=0)
-        generations = [
-            engine.submit(self.prompts[prompt], sampling, sample=sample)
-            for prompt, seed in zip(prompts, seeds, strict=True)
-            for sampling in [replace(usual, seed=seed)]
-            for sample in range(group)
-        ]
-        while any(generation.reason is None for generation in generations):
-            engine.step()
-        for generation in generations:
-            if generation.error is not None:
-                raise generation.error
-        return [generation.completion for generation in generations]
+        samplings = [replace(usual, seed=seed) for seed in seeds]
+        return list(answers(engine, [self.prompts[prompt] for prompt in prompts], samplings, n=group))
 
     def judged(self, prompt: int, answer: Completion) -> list[float]:
         """What each rule says, and then, where there is one, the penalty for length. What was cut off is no answer."""
@@ -394,8 +370,7 @@ class Rollouts(Asked):
         with self.answering() as engine:
             for attempt in range(self.asking.attempts):
                 prompts = self._prompts(number, attempt, wanted)
-                words = (f"{self.asking.seed}/{number}/{attempt}/{place}" for place in range(wanted))
-                seeds = [int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big") >> 1 for word in words]
+                seeds = [seed_of(f"{self.asking.seed}/{number}/{attempt}/{place}") for place in range(wanted)]
                 answers = self.answers(engine, prompts, seeds, group, self.asking.temperature)
                 groups = [answers[first : first + group] for first in range(0, len(answers), group)]
                 for prompt, some in zip(prompts, groups, strict=True):
@@ -431,10 +406,9 @@ class Rollouts(Asked):
         rollout.tokens_BT.fill_(self.pad_id)
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             asked = self.prompts[prompt]
-            # Likelihoods tell the token that ended it, too.
-            said = slice(len(asked), len(asked) + len(answer.likelihoods))
+            said = slice(len(asked), len(asked) + len(answer.said))
             rollout.tokens_BT[row, : len(asked)] = torch.tensor(asked)
-            rollout.tokens_BT[row, said] = torch.tensor([each.token for each in answer.likelihoods])
+            rollout.tokens_BT[row, said] = torch.tensor(answer.said)
             rollout.sampler_BT[row, said] = torch.tensor([each.logprob for each in answer.likelihoods])
             rollout.said_BT[row, said] = True
             rollout.ended_B[row] = answer.reason == "end"

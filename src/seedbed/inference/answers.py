@@ -16,14 +16,16 @@ from seedbed.inference.generation import Completion, Generation
 def answers(
     engine: Engine,
     prompts: Sequence[Sequence[int]],
-    sampling: SamplingConfig,
+    sampling: SamplingConfig | Sequence[SamplingConfig],
     *,
     n: int = 1,
     adapter: str | None = None,
 ) -> Iterator[Completion]:
     """The completions of each prompt, given as token ids, in order, `n` of them for each, as they are done. So many are
-    asked at a time as the engine has rows, and another one as soon as one of them is done. Raises DataError, with the
-    number of the prompt, for what is refused or fails. Who stops listening cancels what is not done."""
+    asked at a time as the engine has rows, and another one as soon as one of them is done. `sampling`: of all prompts,
+    or of each its own. Raises DataError, with the number of the prompt, for what is refused or fails. Who stops
+    listening cancels what is not done."""
+    samplings = [sampling] * len(prompts) if isinstance(sampling, SamplingConfig) else sampling
     coming = ((number, sample) for number in range(len(prompts)) for sample in range(n))
     asked: deque[tuple[int, Generation]] = deque()
     try:
@@ -31,7 +33,8 @@ def answers(
             under_way = sum(generation.reason is None for _, generation in asked)
             for number, sample in islice(coming, engine.config.rows - under_way):
                 with _numbered(number):
-                    asked.append((number, engine.submit(prompts[number], sampling, sample=sample, adapter=adapter)))
+                    generation = engine.submit(prompts[number], samplings[number], sample=sample, adapter=adapter)
+                    asked.append((number, generation))
             if not asked:
                 return
             engine.step()

@@ -59,6 +59,11 @@ class Completion:
     guessed: int = field(default=0, compare=False)
     """Tokens that were guessed before the model was asked."""
 
+    @property
+    def said(self) -> tuple[int, ...]:
+        """Its tokens and the one that ended it; where likelihoods were asked for."""
+        return tuple(each.token for each in self.likelihoods)
+
     right: int = field(default=0, compare=False)
     """How many of them it said too: passes that were saved."""
 

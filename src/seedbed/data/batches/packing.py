@@ -100,24 +100,12 @@ class PackedSource:
 
     def batch(self, first: int, count: int) -> TokenBatch:
         """Rows first … first + count − 1 of the endless sequence of epochs."""
-        shape = (count, self.length)
-        tokens_BT = np.full(shape, self.pad_id, dtype=np.int64)
-        targets_BT = np.full(shape, IGNORE, dtype=np.int64)
-        segments_BT = np.full(shape, -1, dtype=np.int32)
-        positions_BT = np.zeros(shape, dtype=np.int64)
-        for b in range(count):
-            at = 0
-            for segment, document in enumerate(self._row(first + b)):
-                start, end = self._starts[document], self._starts[document + 1]
-                ids, mask = self._ids[start:end], self._mask[start:end]
-                here = slice(at, at + len(ids))
-                tokens_BT[b, here] = ids
-                # The last token of a document has no target: the next belongs to another one.
-                targets_BT[b, at : at + len(ids) - 1] = np.where(mask[1:], ids[1:].astype(np.int64), IGNORE)
-                segments_BT[b, here] = segment
-                positions_BT[b, here] = np.arange(len(ids))
-                at += len(ids)
-        return TokenBatch(*map(torch.from_numpy, (tokens_BT, targets_BT, segments_BT, positions_BT)))
+        rows = [[self._document(number) for number in self._row(first + b)] for b in range(count)]
+        return lay_out(rows, self.length, self.pad_id)
+
+    def _document(self, number: int) -> Encoded:
+        here = slice(self._starts[number], self._starts[number + 1])
+        return self._ids[here], self._mask[here]
 
     def _row(self, sample: int) -> list[int]:
         """The documents of a sample."""
@@ -143,6 +131,26 @@ def _check(name: str, ids: NDArray[np.uint32], mask: NDArray[np.bool_], length: 
         )
     if not np.any(mask[1:]):  # the first token is nobody's target
         raise DataError(f"{name} has no token to learn: its mask is empty")
+
+
+def lay_out(rows: Sequence[Sequence[Encoded]], length: int, pad_id: int) -> TokenBatch:
+    """Rows of `length` positions, each of documents side by side, where none sees another."""
+    shape = (len(rows), length)
+    tokens_BT = np.full(shape, pad_id, dtype=np.int64)
+    targets_BT = np.full(shape, IGNORE, dtype=np.int64)
+    segments_BT = np.full(shape, -1, dtype=np.int32)
+    positions_BT = np.zeros(shape, dtype=np.int64)
+    for b, row in enumerate(rows):
+        at = 0
+        for segment, (ids, mask) in enumerate(row):
+            here = slice(at, at + len(ids))
+            tokens_BT[b, here] = ids
+            # The last token of a document has no target: the next belongs to another one.
+            targets_BT[b, at : at + len(ids) - 1] = np.where(mask[1:], ids[1:].astype(np.int64), IGNORE)
+            segments_BT[b, here] = segment
+            positions_BT[b, here] = np.arange(len(ids))
+            at += len(ids)
+    return TokenBatch(*map(torch.from_numpy, (tokens_BT, targets_BT, segments_BT, positions_BT)))
 
 
 def pack(lengths: NDArray[np.int64], length: int, seed: int) -> list[list[int]]:
