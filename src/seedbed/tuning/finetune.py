@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,26 @@ from seedbed.tuning.noise import add_noise
 Named = tuple[str, Example]
 """What is learned from, behind the name of its file and row."""
 
+Begin = Callable[[Transformer], None]
+"""Told the model that learns, when a run begins."""
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """What is learned from, as tokens."""
+
+    encoded: Sequence[Encoded]
+    names: Sequence[str]
+    """Of each, for messages to people."""
+    tokenizer: Tokenizer
+    rows: PackedSource
+    """The same, packed."""
+
+
+def as_they_are(conversations: Conversations) -> tuple[BatchSource[TokenBatch], Begin]:
+    """The rows of conversations, whoever learns from them."""
+    return conversations.rows, lambda model: None
+
 
 @in_parallel
 def finetune(config: FinetuneConfig, observers: Sequence[Observer] = ()) -> dict[str, Any]:
@@ -57,9 +77,10 @@ def tune(
     name: str = "finetune",
     objective: Callable[[ModelConfig, Tokenizer, int], Objective[TokenBatch]] = lambda *_: NextToken(),
     made_from: Mapping[str, Path] | None = None,
+    sourced: Callable[[Conversations], tuple[BatchSource[TokenBatch], Begin]] = as_they_are,
 ) -> dict[str, Any]:
     """A stage that learns from conversations, by the objective that is made for a model, its tokenizer and the length
-    of a row; `made_from`: inputs that the objective adds."""
+    of a row; `made_from`: inputs that the objective adds; `sourced`: the rows that are learned from."""
     began = time.perf_counter()
     tell_unfinished(config.model)
     model, tokenizer = _initial(config)
@@ -81,7 +102,7 @@ def tune(
     pad_id = tokenizer.pad_id or 0  # padding is a document of its own, which nobody sees: any id does
     overlong: Counter[str] = Counter()
 
-    def packed(conversations: Sequence[Named], source: Path, seed: int, rank: Rank | None = None) -> PackedSource:
+    def packed(conversations: Sequence[Named], source: Path, seed: int, rank: Rank | None = None) -> Conversations:
         encoded, names = _encode(conversations, tokenizer, source)
         if config.overlong != "error":
             encoded, names = _fit(encoded, names, length - len(virtual), config.overlong, overlong)
@@ -89,10 +110,10 @@ def tune(
         if virtual:
             ids, mask = np.array(virtual, np.uint32), np.zeros(len(virtual), np.bool_)
             encoded = [(np.concatenate([ids, own]), np.concatenate([mask, learned])) for own, learned in encoded]
-        return PackedSource(encoded, length, seed, pad_id, names, ranks)
+        return Conversations(encoded, names, tokenizer, PackedSource(encoded, length, seed, pad_id, names, ranks))
 
     rank: dict[str, Rank] = {"short_first": lengths, "easy_first": partial(difficulties, model)}
-    source: BatchSource[TokenBatch] = packed(train, config.data, config.train.seed, rank.get(config.curriculum))
+    source, begin = sourced(packed(train, config.data, config.train.seed, rank.get(config.curriculum)))
     inputs = {"model": find_model(config.model), **input_files("data", config.data)}
     if config.tokenizer is not None:
         inputs["tokenizer"] = config.tokenizer
@@ -109,6 +130,7 @@ def tune(
         model = equipped(_initial(config)[0], config)
         if config.noise is not None:
             add_noise(model, config.noise)
+        begin(model)
         return model
 
     stage = Stage(
@@ -117,7 +139,7 @@ def tune(
         model=starting_model,
         tokenizer=tokenizer,
         source=source,
-        validation=packed(held_out, config.validation or config.data, VALIDATION_SEED),
+        validation=packed(held_out, config.validation or config.data, VALIDATION_SEED).rows,
         objective=objective(model.config, tokenizer, length),
         length=length,
         inputs=inputs,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -247,6 +248,18 @@ def test_packed_rows_and_plain_ones_mix_and_keep_their_targets():
     assert 5 < plain_B.sum() < 15
     assert set(targets_B[plain_B].tolist()) == {6} and set(targets_B[~plain_B].tolist()) == {3}
     assert torch.equal(batch.positions_BT, torch.arange(6).expand(20, 6)) and not batch.segments_BT.any()
+
+
+def test_a_mixture_tells_which_rows_the_learner_said():
+    class Own(Rows):
+        def batch(self, first: int, count: int) -> TokenBatch:
+            return replace(super().batch(first, count), own_B=torch.ones(count).bool())
+
+    tokens_NT = torch.arange(8)[:, None].expand(8, 6)
+    mixed = MixtureSource([Rows(tokens_NT, tokens_NT), Own(tokens_NT + 100, tokens_NT)], [Phase(0, (1, 1))], 20, seed=0)
+    batch = mixed.batch(0, 20).to("cpu")
+    assert torch.equal(batch.own_B, batch.tokens_BT[:, 0] >= 100) and 5 < batch.own_B.sum() < 15
+    assert MixtureSource([Rows(tokens_NT, tokens_NT)], [Phase(0, (1,))], 20, seed=0).batch(0, 4).own_B is None
 
 
 def test_a_mixture_is_mixed_inside_a_block():

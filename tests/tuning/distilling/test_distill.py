@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from seedbed.configuration import from_arguments
-from seedbed.errors import ConfigError
+from seedbed.errors import ConfigError, DataError
 from seedbed.tokenizers import characters
+from seedbed.training.observers.observer import Observer
 from seedbed.tuning.config import FinetuneConfig
+from seedbed.tuning.distilling import distill as distilling
 from seedbed.tuning.distilling.config import DistillConfig
 from seedbed.tuning.distilling.distill import distill, read_pairs
 from seedbed.tuning.finetune import finetune
@@ -95,3 +98,100 @@ def test_a_teacher_that_does_not_fit_is_told(place, tmp_path):
     ):
         with pytest.raises(ConfigError, match=problem):
             distill(config(place, tmp_path / "run", "--train.steps=1", f"--teacher={teacher}", *options))
+
+
+# On policy ------------------------------------------------------------------------------------------------------------
+
+OWN = ("--on_policy.share=1", "--on_policy.max_tokens=8", "--train.micro_batch=2")
+
+
+class Death(Observer):
+    def __init__(self, step: int):
+        self.step = step
+
+    def after_step(self, trainer, report):
+        if trainer.progress.step == self.step:
+            raise KeyboardInterrupt
+
+
+def outcome(run: Path) -> list[bytes]:
+    """Every byte of what was learned, and of the metrics."""
+    return [path.read_bytes() for path in (*sorted(run.glob("[am]*/*.safetensors")), run / "metrics.jsonl")]
+
+
+def test_a_student_learns_from_what_it_says_itself(place, tmp_path):
+    """By the reverse divergence, which among one's own samples is that of whole answers."""
+    settings = ("--train.steps=40", "--optimizer.matrix_rate=0.05", "--distillation.divergence=reverse")
+    distill(config(place, tmp_path / "run", *OWN, *settings))
+    told = [line for line in records(tmp_path / "run") if "own_divergence" in line]
+    assert told[-1]["own_divergence"] < 0.5 * told[0]["own_divergence"]
+    assert all(line["own_share"] == 1 and "cross_entropy" not in line for line in told)
+    held_out = [line["val_divergence"] for line in records(tmp_path / "run") if "val_divergence" in line]
+    assert held_out[-1] < held_out[0]  # of the text's answers, which it never saw
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_run_on_policy_that_dies_goes_on_to_the_same_bits(method, place, tmp_path):
+    own = ("--on_policy.share=0.5", "--on_policy.max_tokens=8", f"--method={method}")
+    settings = (*own, "--train.steps=6", "--train.checkpoint.steps=1", "--optimizer.matrix_rate=0.05")
+    distill(config(place, tmp_path / "whole", *settings))
+    for death in (2, 5):
+        with pytest.raises(KeyboardInterrupt):
+            distill(config(place, tmp_path / "cut", *settings), [Death(death)])
+    distill(config(place, tmp_path / "cut", *settings))
+    assert outcome(tmp_path / "whole") == outcome(tmp_path / "cut")
+    shares = [line["own_share"] for line in records(tmp_path / "whole") if "own_share" in line]
+    assert shares and min(shares) < 1
+
+
+def test_two_processes_say_and_learn_what_one_does(place, tmp_path):
+    own = ("--on_policy.share=0.5", "--on_policy.max_tokens=8", "--train.steps=4")
+    distill(config(place, tmp_path / "one", *own))
+    distill(config(place, tmp_path / "two", *own, "--train.devices=2"))
+    one, two = ([line for line in records(tmp_path / name) if "own_divergence" in line] for name in ("one", "two"))
+    assert len(one) >= 3
+    for line, other in zip(one, two, strict=True):
+        assert line["own_share"] == other["own_share"]  # the very same number of tokens
+        assert other["own_divergence"] == pytest.approx(line["own_divergence"], rel=1e-5)
+
+
+def test_with_all_rows_its_own_no_answer_of_the_data_is_learned(place, tmp_path):
+    """Other answers to the same prompts, as long as the room for them: not a byte changes."""
+    facts = [json.loads(line) for line in (place / "facts.jsonl").read_text().splitlines()]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, facts[:3])))
+    wrong = [json.dumps(row | {"response": "wrong" * (1 + n)}) for n, row in enumerate(facts[:3])]
+    (tmp_path / "wrong.jsonl").write_text("\n".join(wrong))
+    found = []
+    for name in ("rows", "wrong"):
+        files = {"data": tmp_path / f"{name}.jsonl", "validation": place / "facts.jsonl"}
+        distill(replace(config(place, tmp_path / name, *OWN, "--train.steps=4"), **files))
+        found.append(outcome(tmp_path / name))
+    assert found[0] == found[1]
+
+
+def test_without_a_share_nobody_is_asked(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(distilling, "OwnAnswers", None)
+    assert distill(config(place, tmp_path / "run", "--train.steps=1", "--on_policy.share=0"))["finished"]
+
+
+def test_conversations_of_text_alone_cannot_be_answered(place, tmp_path):
+    (tmp_path / "texts.jsonl").write_text('{"text": "once upon"}\n{"text": "a time"}\n')
+    with pytest.raises(DataError, match="is a text and no conversation"):
+        distill(config(place, tmp_path / "run", *OWN, "--train.steps=1", f"--data={tmp_path / 'texts.jsonl'}"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        (["--method=prompt"], "puts something before a text"),
+        (["--train.tensor_parallel=2"], "whole weights"),
+        (["--train.parallel=fsdp"], "whole weights"),
+        (["--on_policy.share=1.5"], "on_policy.share"),
+        (["--on_policy.max_tokens=0"], "on_policy.max_tokens"),
+        (["--on_policy.temperature=-1"], "on_policy.temperature"),
+    ],
+)
+def test_what_cannot_be_on_policy_is_refused(arguments, problem, place, tmp_path):
+    with pytest.raises(ConfigError, match=problem):
+        config(place, tmp_path / "run", *OWN, *arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -142,3 +143,61 @@ def test_metrics_are_means_over_the_targets():
         tally += objective.loss(random_model(0), batch())
     told = objective.report(tally)
     assert told["loss"] == pytest.approx(0.5 * told["cross_entropy"] + 0.5 * told["divergence"], rel=1e-5)
+
+
+# What the student said itself -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["forward", "reverse", "jensen_shannon"])
+def test_of_its_own_rows_a_student_learns_the_divergence_alone(name):
+    student, teacher, rows = random_model(0), random_model(1, layers=3), batch()
+    config = DistillationConfig(share=0.7, temperature=1.5, divergence=name, beta=0.3)
+    loss = Distillation(teacher, [], config).loss(student, replace(rows, own_B=torch.tensor([False, True, True])))
+
+    ours, theirs = student(rows.tokens_BT).double(), teacher(rows.tokens_BT).double().detach()
+    whole = torch.zeros((), dtype=torch.float64)
+    for b, row in enumerate(rows.targets_BT.tolist()):
+        for t, target in enumerate(row):
+            if target != IGNORE:
+                apart = divergence(ours[b, t], theirs[b, t], config)
+                whole = whole + (0.7 * apart - 0.3 * ours[b, t].log_softmax(-1)[target] if b == 0 else apart)
+    assert loss.units == 15
+    torch.testing.assert_close(loss.sum.double(), whole, rtol=1e-6, atol=0)
+    for one, other in zip(gradients(student, loss.sum), gradients(student, whole), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_of_an_own_row_only_the_places_of_the_answer_count_and_not_which_token_was_drawn():
+    student, config = random_model(0), DistillationConfig(share=0.5)
+    rows = replace(batch(), own_B=torch.ones(3).bool())
+    other = replace(rows, targets_BT=torch.where(rows.targets_BT == IGNORE, IGNORE, 3))
+    one, same = (Distillation(random_model(1), [], config).loss(student, each) for each in (rows, other))
+    assert torch.equal(one.sum, same.sum) and one.units == same.units == 15
+
+    states: list[Tensor] = []
+    hook = student.final_norm.register_forward_hook(lambda *found: states.append(found[2]))
+    (gradient_BTD,) = torch.autograd.grad(Distillation(random_model(1), [], config).loss(student, rows).sum, states)
+    hook.remove()
+    assert torch.equal(gradient_BTD.any(-1), rows.targets_BT != IGNORE)
+
+
+def test_rows_that_nobody_said_himself_are_learned_from_as_ever():
+    student, rows, config = random_model(0), batch(), DistillationConfig(share=0.7)
+    plain = Distillation(random_model(1), [], config).loss(student, rows)
+    told = Distillation(random_model(1), [], config).loss(student, replace(rows, own_B=torch.zeros(3).bool()))
+    assert torch.equal(plain.sum, told.sum) and plain.totals == told.totals
+
+
+def test_what_is_told_of_text_and_of_own_rows_are_means_of_each():
+    student, teacher, rows = random_model(0), random_model(1), batch()
+    objective = Distillation(teacher, [], DistillationConfig(share=0.5))
+    text, own = (TokenBatch(rows.tokens_BT[part], rows.targets_BT[part]) for part in (slice(0, 1), slice(1, 3)))
+    told = objective.report(Tally() + objective.loss(student, text))
+    said = objective.report(Tally() + objective.loss(student, replace(own, own_B=torch.ones(2).bool())))
+    both = objective.report(Tally() + objective.loss(student, replace(rows, own_B=torch.tensor([False, True, True]))))
+    assert "own_divergence" not in told and "cross_entropy" not in said and "divergence" not in said
+    assert both["cross_entropy"] == pytest.approx(told["cross_entropy"], rel=1e-5)
+    assert both["divergence"] == pytest.approx(told["divergence"], rel=1e-5)
+    assert both["own_divergence"] == pytest.approx(said["own_divergence"], rel=1e-5) == said["loss"]
+    assert both["own_share"] == pytest.approx(2 / 3) and said["own_share"] == 1
+    assert both["loss"] == pytest.approx((told["loss"] + 2 * said["loss"]) / 3, rel=1e-5)

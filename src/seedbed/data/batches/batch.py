@@ -44,6 +44,8 @@ class TokenBatch:
     """int64 position inside the document."""
     prefix_B: Tensor | None = None
     """int64, how many first positions of each row are read by all of it."""
+    own_B: Tensor | None = None
+    """bool, rows whose targets the learner itself said: no text stands behind them. None where no row is such a one."""
 
     @property
     def where(self) -> dict[str, Tensor | None]:
@@ -64,7 +66,7 @@ class TokenBatch:
         """The same batch on another device; from pinned memory the copy does not wait."""
         moved = [
             None if tensor is None else tensor.to(device, non_blocking=True)
-            for tensor in (self.segments_BT, self.positions_BT, self.prefix_B)
+            for tensor in (self.segments_BT, self.positions_BT, self.prefix_B, self.own_B)
         ]
         return TokenBatch(
             self.tokens_BT.to(device, non_blocking=True), self.targets_BT.to(device, non_blocking=True), *moved

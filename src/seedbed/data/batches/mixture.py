@@ -109,6 +109,8 @@ class MixtureSource:
             order.append(rows)
         if self._isolates:
             parts = [_isolated(part) for part in parts]
+        if any(part.own_B is not None for part in parts):
+            parts = [_told_apart(part) for part in parts]
         order_B = torch.from_numpy(np.argsort(np.concatenate(order)))
         names = [field.name for field in fields(TokenBatch) if getattr(parts[0], field.name) is not None]
         return TokenBatch(**{name: torch.cat([getattr(part, name) for part in parts])[order_B] for name in names})
@@ -176,3 +178,8 @@ def _isolated(batch: TokenBatch) -> TokenBatch:
         return batch
     B, T = batch.tokens_BT.shape
     return replace(batch, segments_BT=torch.zeros(B, T, dtype=torch.int32), positions_BT=torch.arange(T).expand(B, T))
+
+
+def _told_apart(batch: TokenBatch) -> TokenBatch:
+    """Saying of each row whether the learner said it, also where it said none."""
+    return batch if batch.own_B is not None else replace(batch, own_B=torch.zeros(len(batch.tokens_BT)).bool())

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from seedbed.configuration import at_least, between, positive
-from seedbed.tuning.config import FinetuneConfig
+from seedbed.errors import ConfigError
+from seedbed.tuning.config import PROMPT_METHODS, FinetuneConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,32 @@ class DistillationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OnPolicyConfig:
+    """Rows in which the student, as it is at that step, has answered the conversations' prompts itself (Agarwal et al.
+    2023, arXiv:2306.13649, algorithm 1)."""
+
+    share: float = 0.0
+    """Of the conversations' rows: 0 none, 1 all. They are learned from by the divergence alone, for no text says what
+    else could have come."""
+
+    temperature: float = 1.0
+    """Of these answers; 0: the likeliest token each time."""
+
+    max_tokens: int = 256
+    """Longest answer; a longer one is cut off, and learned from as far as it goes. Never more than its prompt leaves of
+    a row."""
+
+    def __post_init__(self) -> None:
+        between(self, 0, 1, "share")
+        at_least(self, 0, "temperature")
+        at_least(self, 1, "max_tokens")
+
+    def unused(self) -> dict[str, str]:
+        """What is for answers that nobody asks for."""
+        return {} if self.share else dict.fromkeys(("temperature", "max_tokens"), "with share 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DistillConfig(FinetuneConfig):
     """Teaches a model from conversations and from what a teacher, as the run goes on, says of each token the assistant
     says."""
@@ -58,3 +85,21 @@ class DistillConfig(FinetuneConfig):
 
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     """What the student is to have of the teacher."""
+
+    on_policy: OnPolicyConfig = field(default_factory=OnPolicyConfig)
+    """What the student itself says, for the teacher to judge."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.on_policy.share:
+            return
+        if self.method in PROMPT_METHODS:
+            raise ConfigError(
+                f"{self.method} puts something before a text, which the engine that answers does not",
+                "Leave on_policy.share out, or take another method, such as lora.",
+            )
+        if self.train.parallel == "fsdp" or self.train.tensor_parallel > 1:
+            raise ConfigError(
+                "the student answers with whole weights (on_policy.share), which fsdp and tensor_parallel divide",
+                "Take ddp or zero1.",
+            )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from seedbed.data.batches.batch import BatchSource, TokenBatch
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import find_model, load_model, tell_unfinished
@@ -15,7 +16,8 @@ from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.launch import in_parallel
 from seedbed.tuning.distilling.config import DistillConfig
 from seedbed.tuning.distilling.objective import Distillation
-from seedbed.tuning.finetune import tune
+from seedbed.tuning.distilling.own_answers import OwnAnswers, prompts_of
+from seedbed.tuning.finetune import Begin, Conversations, as_they_are, tune
 
 PAIR = re.compile(r"(\d+):(\d+)")
 
@@ -37,7 +39,14 @@ def distill(config: DistillConfig, observers: Sequence[Observer] = ()) -> dict[s
         pairs = read_pairs(config.distillation.layers, student.layers, teacher.config.layers)
         return Distillation(teacher, pairs, config.distillation)
 
-    return tune(config, observers, "distill", objective, {"teacher": find_model(config.teacher)})
+    def with_own_answers(conversations: Conversations) -> tuple[BatchSource[TokenBatch], Begin]:
+        rows, prompts = conversations.rows, prompts_of(conversations.encoded, conversations.names)
+        placed = {"length": rows.length, "seed": rows.seed, "pad_id": rows.pad_id}
+        own = OwnAnswers(prompts, conversations.tokenizer, config.on_policy, **placed)
+        return own.among(rows), own.learn
+
+    sourced = with_own_answers if config.on_policy.share else as_they_are
+    return tune(config, observers, "distill", objective, {"teacher": find_model(config.teacher)}, sourced)
 
 
 def read_pairs(texts: Sequence[str], student: int, teacher: int) -> list[tuple[int, int]]:

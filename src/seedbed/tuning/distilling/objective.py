@@ -42,6 +42,7 @@ def _kl(p_NV: Tensor, q_NV: Tensor) -> Tensor:
 
 class Distillation(Objective[TokenBatch]):
     """share · T² · D + (1 − share) · cross-entropy + hidden · mean squared difference, summed over the target tokens.
+    Of those that the student said itself, T² · D in place of the first two: nothing says that they are right.
 
     The teacher reads each batch as it comes. Logits of both exist for a few rows at a time, and the student's are made
     again in the backward pass.
@@ -60,10 +61,19 @@ class Distillation(Objective[TokenBatch]):
         with torch.no_grad(), _outputs(teacher, [theirs for _, theirs in self.layers]) as teacher_states:
             y_ND = teacher.hidden(batch.tokens_BT, **batch.where)[counted_BT]
 
-        text = summed_cross_entropy(x_ND, model.head_weight, batch.targets_BT[counted_BT], model.scores)
-        apart = self._divergence(model, teacher, x_ND, y_ND)
+        own_N = None if batch.own_B is None else batch.own_B[:, None].expand_as(counted_BT)[counted_BT]
+        told = slice(None) if own_N is None else ~own_N
+        targets_N = batch.targets_BT[counted_BT]
+        text = summed_cross_entropy(x_ND[told], model.head_weight, targets_N[told], model.scores)
+        apart = self._divergence(model, teacher, x_ND[told], y_ND[told])
         total = self.config.share * apart + (1 - self.config.share) * text
+        # The same names in every batch, also where the student said nothing: processes add them up.
         totals = {"cross_entropy": float(text.detach()), "divergence": float(apart.detach())}
+        totals |= {"own_divergence": 0.0, "own_share": 0.0}
+        if own_N is not None:
+            own = self._divergence(model, teacher, x_ND[own_N], y_ND[own_N])
+            total = total + own
+            totals |= {"own_divergence": float(own.detach()), "own_share": float(own_N.sum())}
         if self.layers:
             pairs = zip(student_states, teacher_states, strict=True)
             parts = [
@@ -90,8 +100,17 @@ class Distillation(Objective[TokenBatch]):
         return total
 
     def report(self, tally: Tally) -> dict[str, float]:
-        units = tally.units or math.nan
-        return {"loss": tally.sum / units} | {name: total / units for name, total in tally.totals.items()}
+        """Means: of what the text tells over its tokens, of what the student said over those, of the rest over all."""
+        own = int(tally.totals.get("own_share", 0))
+        text, counts = tally.units - own, dict.fromkeys(tally.totals, tally.units)
+        counts |= {
+            "cross_entropy": text,
+            "divergence": text,
+            "own_divergence": own,
+            "own_share": tally.units if own else 0,
+        }
+        means = {name: total / counts[name] for name, total in tally.totals.items() if counts[name]}
+        return {"loss": tally.sum / (tally.units or math.nan)} | means
 
 
 @contextmanager
