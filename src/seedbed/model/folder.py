@@ -235,6 +235,7 @@ def _checkpoint_weights(folder: Path, manifest: Manifest, config: ModelConfig) -
     from seedbed.model import state  # brings torch.distributed.checkpoint, as slow to import as half of torch
 
     stored = state.weight_state(state.describe_state(folder))
+    stored = {name: tensor for name, tensor in stored.items() if not name.startswith(state.BESIDE)}
     if "embedding.weight" not in stored:
         raise DataError(
             f"{folder} holds an adapter that is not trained to its end", "Give the same command again: it goes on."

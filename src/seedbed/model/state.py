@@ -25,6 +25,8 @@ from seedbed.model.weights import StoredTensor, read_header, read_headers, write
 
 MODEL = "model."
 """Before the name of a weight."""
+BESIDE = "beside."
+"""Before our name of one that learns with a model and is no part of it."""
 
 
 def write_state(folder: Path, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None = None) -> None:

@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,6 @@ from seedbed.tuning.noise import add_noise
 Named = tuple[str, Example]
 """What is learned from, behind the name of its file and row."""
 
-Begin = Callable[[Transformer], None]
-"""Told the model that learns, when a run begins."""
-
 
 @dataclass(frozen=True)
 class Conversations:
@@ -57,9 +54,24 @@ class Conversations:
     """The same, packed."""
 
 
-def as_they_are(conversations: Conversations) -> tuple[BatchSource[TokenBatch], Begin]:
-    """The rows of conversations, whoever learns from them."""
-    return conversations.rows, lambda model: None
+@dataclass(frozen=True)
+class Lesson:
+    """What a stage makes of conversations."""
+
+    objective: Objective[TokenBatch]
+    source: BatchSource[TokenBatch]
+    """Rows to learn from."""
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    """Folders that the run is made from besides."""
+    begin: Callable[[Transformer], None] = lambda model: None
+    """Told the model that learns, when a run begins."""
+    saved: Callable[[Transformer], Transformer] = lambda model: model
+    """Makes of the trained model the one that is saved."""
+
+
+def answers_of_text(model: ModelConfig, conversations: Conversations) -> Lesson:
+    """Every token that the assistant says, from those before it."""
+    return Lesson(NextToken(), conversations.rows)
 
 
 @in_parallel
@@ -75,12 +87,9 @@ def tune(
     config: FinetuneConfig,
     observers: Sequence[Observer],
     name: str = "finetune",
-    objective: Callable[[ModelConfig, Tokenizer, int], Objective[TokenBatch]] = lambda *_: NextToken(),
-    made_from: Mapping[str, Path] | None = None,
-    sourced: Callable[[Conversations], tuple[BatchSource[TokenBatch], Begin]] = as_they_are,
+    lesson_of: Callable[[ModelConfig, Conversations], Lesson] = answers_of_text,
 ) -> dict[str, Any]:
-    """A stage that learns from conversations, by the objective that is made for a model, its tokenizer and the length
-    of a row; `made_from`: inputs that the objective adds; `sourced`: the rows that are learned from."""
+    """A stage that learns from conversations, by the lesson that is made of a model and of them."""
     began = time.perf_counter()
     tell_unfinished(config.model)
     model, tokenizer = _initial(config)
@@ -113,7 +122,10 @@ def tune(
         return Conversations(encoded, names, tokenizer, PackedSource(encoded, length, seed, pad_id, names, ranks))
 
     rank: dict[str, Rank] = {"short_first": lengths, "easy_first": partial(difficulties, model)}
-    source, begin = sourced(packed(train, config.data, config.train.seed, rank.get(config.curriculum)))
+    learned = packed(train, config.data, config.train.seed, rank.get(config.curriculum))
+    validation = packed(held_out, config.validation or config.data, VALIDATION_SEED).rows
+    lesson = lesson_of(model.config, learned)
+    source = lesson.source
     inputs = {"model": find_model(config.model), **input_files("data", config.data)}
     if config.tokenizer is not None:
         inputs["tokenizer"] = config.tokenizer
@@ -124,13 +136,13 @@ def tune(
         tokens.check(tokenizer)
         source = _with_replay(source, WindowSource(tokens.train, length, config.train.seed), config)
         inputs["replay"] = config.replay.tokens
-    inputs |= made_from or {}
+    inputs |= lesson.inputs
 
     def starting_model() -> Transformer:
         model = equipped(_initial(config)[0], config)
         if config.noise is not None:
             add_noise(model, config.noise)
-        begin(model)
+        lesson.begin(model)
         return model
 
     stage = Stage(
@@ -139,12 +151,13 @@ def tune(
         model=starting_model,
         tokenizer=tokenizer,
         source=source,
-        validation=packed(held_out, config.validation or config.data, VALIDATION_SEED).rows,
-        objective=objective(model.config, tokenizer, length),
+        validation=validation,
+        objective=lesson.objective,
         length=length,
         inputs=inputs,
         notes={"overlong": {fate: overlong[fate] for fate in ("dropped", "truncated")}},
         observers=observers,
+        saved=lesson.saved,
         began=began,
     )
     return run_stage(stage, config)

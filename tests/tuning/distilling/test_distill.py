@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from seedbed.configuration import from_arguments
 from seedbed.errors import ConfigError, DataError
+from seedbed.model.folder import load_model
 from seedbed.tokenizers import characters
 from seedbed.training.observers.observer import Observer
 from seedbed.tuning.config import FinetuneConfig
@@ -17,6 +19,7 @@ from seedbed.tuning.distilling import distill as distilling
 from seedbed.tuning.distilling.config import DistillConfig
 from seedbed.tuning.distilling.distill import distill, read_pairs
 from seedbed.tuning.finetune import finetune
+from tests.end_to_end.commands import seedbed_in
 from tests.random_models import random_model, saved
 from tests.tiny import records, same_bits, save_tiny_model
 
@@ -87,22 +90,17 @@ def test_pairs_are_read_and_the_last_blocks_stand_for_none():
 
 
 def test_a_teacher_that_does_not_fit_is_told(place, tmp_path):
-    wide = save_tiny_model(tmp_path / "wide", context=96, width=16)
+    wide, divided = save_tiny_model(tmp_path / "wide", context=96, width=16), "--train.parallel=fsdp"
     short = save_tiny_model(tmp_path / "short", context=16, width=32)
     tokenizer = characters.train(["abc"])
     other = saved(tmp_path / "other", random_model(tokenizer=tokenizer, width=32), tokenizer)
     for teacher, options, problem in (
-        (wide, ["--distillation.hidden=1"], "states of one width"),
+        (wide, [divided, "--distillation.hidden=1"], "the teacher's states are 16 wide, the student's 32"),
         (short, [], "has a context of 16"),
         (other, [], "tokens, the student"),
     ):
         with pytest.raises(ConfigError, match=problem):
             distill(config(place, tmp_path / "run", "--train.steps=1", f"--teacher={teacher}", *options))
-
-
-# On policy ------------------------------------------------------------------------------------------------------------
-
-OWN = ("--on_policy.share=1", "--on_policy.max_tokens=8", "--train.micro_batch=2")
 
 
 class Death(Observer):
@@ -117,6 +115,47 @@ class Death(Observer):
 def outcome(run: Path) -> list[bytes]:
     """Every byte of what was learned, and of the metrics."""
     return [path.read_bytes() for path in (*sorted(run.glob("[am]*/*.safetensors")), run / "metrics.jsonl")]
+
+
+# Teachers of another width --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide(place) -> Path:
+    return save_tiny_model(place / "wide", context=96, width=48, layers=3)
+
+
+MAPPED = ("--distillation.hidden=1", '--distillation.layers=["0:1", "1:2"]', "--optimizer.matrix_rate=0.02")
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_what_maps_states_on_wider_ones_learns_and_is_no_part_of_the_student(method, place, wide, tmp_path):
+    settings = (f"--teacher={wide}", *MAPPED, "--train.steps=20", f"--method={method}")
+    distill(config(place, tmp_path / "run", *settings))
+    told = [line["hidden"] for line in records(tmp_path / "run") if "hidden" in line]
+    assert told[-1] < 0.9 * told[0]
+    made = next((tmp_path / "run").glob("[am]*/*.safetensors"))
+    assert not [name for name in load_file(made) if "beside" in name]
+    load_model(tmp_path / "run")  # every weight, and none else, is what its config promises
+
+
+def test_a_run_that_maps_states_goes_on_to_the_same_bits_and_its_checkpoints_are_models(place, wide, tmp_path):
+    settings = (f"--teacher={wide}", *MAPPED, "--train.steps=6", "--train.checkpoint.steps=2")
+    distill(config(place, tmp_path / "whole", *settings))
+    with pytest.raises(KeyboardInterrupt):
+        distill(config(place, tmp_path / "cut", *settings), [Death(5)])
+    checkpoint = tmp_path / "cut" / "checkpoints" / "step_00000004"
+    held = {name: tensor for file in checkpoint.glob("*.safetensors") for name, tensor in load_file(file).items()}
+    assert {"model.beside.0.weight", "model.beside.1.weight"} <= held.keys()
+    assert held["model.beside.0.weight"].shape == (48, 32)
+    assert not hasattr(load_model(checkpoint)[0], "beside")
+    distill(config(place, tmp_path / "cut", *settings))
+    assert outcome(tmp_path / "whole") == outcome(tmp_path / "cut")
+
+
+# On policy ------------------------------------------------------------------------------------------------------------
+
+OWN = ("--on_policy.share=1", "--on_policy.max_tokens=8", "--train.micro_batch=2")
 
 
 def test_a_student_learns_from_what_it_says_itself(place, tmp_path):
@@ -195,3 +234,14 @@ def test_conversations_of_text_alone_cannot_be_answered(place, tmp_path):
 def test_what_cannot_be_on_policy_is_refused(arguments, problem, place, tmp_path):
     with pytest.raises(ConfigError, match=problem):
         config(place, tmp_path / "run", *OWN, *arguments)
+
+
+def test_the_command_asks_the_student_and_tells_what_it_did(place, tmp_path):
+    given = ("--model", place / "student", "--teacher", place / "teacher", "--data", place / "facts.jsonl", *SHORT)
+    own = ("--on_policy.share", 0.5, "--on_policy.max_tokens", 8, "--train.steps", 3, "--out", tmp_path / "run")
+    done = seedbed_in(tmp_path, "distill", *given, *own)
+    assert done.returncode == 0, done.stderr
+    assert any("own_divergence" in line for line in records(tmp_path / "run"))
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+    refused = seedbed_in(tmp_path, "distill", *given, *own, "--method", "prefix")
+    assert refused.returncode != 0 and "prefix puts something before a text" in refused.stderr

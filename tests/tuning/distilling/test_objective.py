@@ -14,6 +14,7 @@ from seedbed.training.objective import NextToken, Tally
 from seedbed.tuning.distilling import objective as room
 from seedbed.tuning.distilling.config import DistillationConfig
 from seedbed.tuning.distilling.objective import Distillation, divergence
+from seedbed.tuning.distilling.projections import put_projections, without_projections
 from tests.random_models import random_model
 
 
@@ -113,6 +114,30 @@ def test_hidden_states_are_those_of_the_blocks_named():
     text = NextToken().loss(student, rows).sum
     torch.testing.assert_close(loss.sum, text + 0.5 * sum(apart) / 2)
     assert all(gradient is not None for gradient in gradients(student, loss.sum))
+
+
+def test_hidden_states_of_another_width_are_compared_through_a_matrix_that_learns():
+    """FitNets, eq. 3, with a linear regressor."""
+    student, teacher, rows = random_model(0), random_model(1, layers=3, width=24), batch()
+    put_projections(student, 2, 24, seed=0)
+    seen = {}
+    for name, model, block in (("s0", student, 0), ("s1", student, 1), ("t1", teacher, 1), ("t2", teacher, 2)):
+        model.blocks[block].register_forward_hook(lambda *found, name=name: seen.__setitem__(name, found[2]))
+    loss = Distillation(teacher, [(0, 1), (1, 2)], DistillationConfig(share=0.0, hidden=0.5)).loss(student, rows)
+    found = gradients(student, loss.sum)
+
+    text = NextToken().loss(student, rows).sum  # the student's states are now those of this pass
+    counted = rows.targets_BT != IGNORE
+    maps = [student.get_parameter(f"beside.{number}.weight") for number in (0, 1)]
+    apart = [
+        (seen[ours][counted] @ map_ED.T - seen[theirs][counted]).square().mean(-1).sum()
+        for map_ED, ours, theirs in zip(maps, ("s0", "s1"), ("t1", "t2"), strict=True)
+    ]
+    whole = text + 0.5 * sum(apart) / 2
+    torch.testing.assert_close(loss.sum, whole)
+    for one, other in zip(found, gradients(student, whole), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert without_projections(student) is student and not hasattr(student, "beside")
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn_from_it():

@@ -32,7 +32,8 @@ class DistillationConfig:
 
     hidden: float = 0.0
     """Weight, beside the loss of a token, of the mean squared difference between the hidden states of student and
-    teacher, which are then of the same width."""
+    teacher. Those of another width pass through a matrix that learns with the student, and is not saved with it
+    (FitNets: Romero et al. 2015, arXiv:1412.6550, §2.2)."""
 
     layers: list[str] = field(default_factory=list)
     """Whose: STUDENT:TEACHER, blocks by number from 0 on, ["1:3", "3:7"]. Left out: the last of both."""

@@ -6,18 +6,18 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from seedbed.data.batches.batch import BatchSource, TokenBatch
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import find_model, load_model, tell_unfinished
-from seedbed.tokenizers.tokenizer import Tokenizer
+from seedbed.model.transformer import Transformer
 from seedbed.training.objective import refuse_both_ways
 from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.launch import in_parallel
 from seedbed.tuning.distilling.config import DistillConfig
 from seedbed.tuning.distilling.objective import Distillation
 from seedbed.tuning.distilling.own_answers import OwnAnswers, prompts_of
-from seedbed.tuning.finetune import Begin, Conversations, as_they_are, tune
+from seedbed.tuning.distilling.projections import put_projections, without_projections
+from seedbed.tuning.finetune import Conversations, Lesson, tune
 
 PAIR = re.compile(r"(\d+):(\d+)")
 
@@ -27,26 +27,46 @@ def distill(config: DistillConfig, observers: Sequence[Observer] = ()) -> dict[s
     """Trains a student; returns the result that `result.json` holds."""
     tell_unfinished(config.teacher)
 
-    def objective(student: ModelConfig, tokenizer: Tokenizer, length: int) -> Distillation:
-        teacher, own = load_model(config.teacher)
-        refuse_both_ways(teacher.config)
-        _refuse_unlike(config, student, teacher.config)
-        if own.with_template("").hash != tokenizer.with_template("").hash:
-            raise ConfigError(f"teacher {config.teacher} has another tokenizer than the student")
-        if teacher.config.context < length:
-            context = teacher.config.context
-            raise ConfigError(f"teacher {config.teacher} has a context of {context}, the rows are {length} long")
+    def lesson(student: ModelConfig, conversations: Conversations) -> Lesson:
+        teacher = _teacher(config, student, conversations)
         pairs = read_pairs(config.distillation.layers, student.layers, teacher.config.layers)
-        return Distillation(teacher, pairs, config.distillation)
+        own = _own_answers(config, conversations) if config.on_policy.share else None
 
-    def with_own_answers(conversations: Conversations) -> tuple[BatchSource[TokenBatch], Begin]:
-        rows, prompts = conversations.rows, prompts_of(conversations.encoded, conversations.names)
-        placed = {"length": rows.length, "seed": rows.seed, "pad_id": rows.pad_id}
-        own = OwnAnswers(prompts, conversations.tokenizer, config.on_policy, **placed)
-        return own.among(rows), own.learn
+        def begin(model: Transformer) -> None:
+            if config.distillation.hidden and teacher.config.width != student.width:
+                put_projections(model, len(pairs), teacher.config.width, config.train.seed)
+            if own is not None:
+                own.learn(model)
 
-    sourced = with_own_answers if config.on_policy.share else as_they_are
-    return tune(config, observers, "distill", objective, {"teacher": find_model(config.teacher)}, sourced)
+        return Lesson(
+            objective=Distillation(teacher, pairs, config.distillation),
+            source=conversations.rows if own is None else own.among(conversations.rows),
+            inputs={"teacher": find_model(config.teacher)},
+            begin=begin,
+            saved=without_projections,
+        )
+
+    return tune(config, observers, "distill", lesson)
+
+
+def _teacher(config: DistillConfig, student: ModelConfig, conversations: Conversations) -> Transformer:
+    """ConfigError for one that this student cannot learn from."""
+    teacher, own = load_model(config.teacher)
+    refuse_both_ways(teacher.config)
+    _refuse_unlike(config, student, teacher.config)
+    if own.with_template("").hash != conversations.tokenizer.with_template("").hash:
+        raise ConfigError(f"teacher {config.teacher} has another tokenizer than the student")
+    context, length = teacher.config.context, conversations.rows.length
+    if context < length:
+        raise ConfigError(f"teacher {config.teacher} has a context of {context}, the rows are {length} long")
+    return teacher
+
+
+def _own_answers(config: DistillConfig, conversations: Conversations) -> OwnAnswers:
+    """What the student will say to the prompts of conversations."""
+    rows, prompts = conversations.rows, prompts_of(conversations.encoded, conversations.names)
+    placed = {"length": rows.length, "seed": rows.seed, "pad_id": rows.pad_id}
+    return OwnAnswers(prompts, conversations.tokenizer, config.on_policy, **placed)
 
 
 def read_pairs(texts: Sequence[str], student: int, teacher: int) -> list[tuple[int, int]]:
@@ -70,9 +90,10 @@ def _refuse_unlike(config: DistillConfig, student: ModelConfig, teacher: ModelCo
         raise ConfigError(
             f"teacher {config.teacher} has {teacher.vocab_size:,} tokens, the student {student.vocab_size:,}"
         )
-    if config.distillation.hidden and teacher.width != student.width:
+    divided = config.train.parallel == "fsdp" or config.train.tensor_parallel > 1
+    if config.distillation.hidden and teacher.width != student.width and divided:
         raise ConfigError(
-            f"distillation.hidden compares states of one width: the teacher's is {teacher.width}, the student's "
-            f"{student.width}",
-            "Leave distillation.hidden out.",
+            f"distillation.hidden: the teacher's states are {teacher.width} wide, the student's {student.width}, and "
+            "what maps the ones on the others stays whole, which fsdp and tensor_parallel do not",
+            "Take ddp or zero1.",
         )

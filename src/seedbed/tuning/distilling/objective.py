@@ -18,6 +18,7 @@ from seedbed.model.cross_entropy import rows_at_once, summed_cross_entropy
 from seedbed.model.transformer import Transformer
 from seedbed.training.objective import Loss, Objective, Tally
 from seedbed.tuning.distilling.config import DistillationConfig
+from seedbed.tuning.distilling.projections import projected
 
 
 def divergence(student_NV: Tensor, teacher_NV: Tensor, config: DistillationConfig) -> Tensor:
@@ -75,9 +76,10 @@ class Distillation(Objective[TokenBatch]):
             total = total + own
             totals |= {"own_divergence": float(own.detach()), "own_share": float(own_N.sum())}
         if self.layers:
-            pairs = zip(student_states, teacher_states, strict=True)
+            pairs = enumerate(zip(student_states, teacher_states, strict=True))
             parts = [
-                (ours[counted_BT].float() - theirs[counted_BT].float()).square().mean(-1) for ours, theirs in pairs
+                (projected(model, number, ours[counted_BT]).float() - theirs[counted_BT].float()).square().mean(-1)
+                for number, (ours, theirs) in pairs
             ]
             hidden = torch.stack(parts).mean(0).sum()
             total = total + self.config.hidden * hidden
