@@ -226,6 +226,7 @@ def test_conversations_of_text_alone_cannot_be_answered(place, tmp_path):
         (["--method=prompt"], "puts something before a text"),
         (["--train.tensor_parallel=2"], "whole weights"),
         (["--train.parallel=fsdp"], "whole weights"),
+        (["--curriculum=short_first"], "curriculum does nothing with on_policy.share 1"),
         (["--on_policy.share=1.5"], "on_policy.share"),
         (["--on_policy.max_tokens=0"], "on_policy.max_tokens"),
         (["--on_policy.temperature=-1"], "on_policy.temperature"),

@@ -104,3 +104,7 @@ class DistillConfig(FinetuneConfig):
                 "the student answers with whole weights (on_policy.share), which fsdp and tensor_parallel divide",
                 "Take ddp or zero1.",
             )
+
+    def unused(self) -> dict[str, str]:
+        """What is for rows of the data, where none is learned from."""
+        return super().unused() | ({"curriculum": "with on_policy.share 1"} if self.on_policy.share == 1 else {})
