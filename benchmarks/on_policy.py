@@ -4,7 +4,7 @@ goes on with the data's as often; and no further from it over the right answers;
 
 The task is to sort the letters of a word. The teacher, 0.4 million parameters, learns it from 6,000 words; the student,
 0.1 million, takes 100 steps of distillation on 60 of other words, and from there 200 in each of the two ways. Both
-divergences are KL(teacher‖student) in nats a token. What it costs is told as `seconds` of both ways.
+divergences are KL(teacher‖student) in nats a token. Told besides: where both begin, and the seconds of each.
 Run: python benchmarks/on_policy.py --json   (about 4 minutes on 1 core)
 Ends with exit code 1 when a claim is not met.
 """
