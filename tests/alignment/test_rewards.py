@@ -8,14 +8,20 @@ from decimal import Decimal
 
 import pytest
 
-from seedbed.alignment.rewards import CHECKS, REWARDS, Rewards, last_number
+from seedbed.alignment.rewards import CHECKS, REWARDS, Answer, Rewards, last_number
 from seedbed.data.preferences import Problem
 from seedbed.errors import ConfigError, DataError, SandboxError
+from seedbed.sandbox import check_many
 from tests.sandbox.boxed import boxed
 
 
 def problem(reward: str, reference: str | None) -> Problem:
     return Problem("rows.jsonl, row 3", [{"role": "user", "content": "?"}], reference, reward, ())
+
+
+def says(rewards: Rewards, asked: Problem, *answers: str) -> list[list[float]]:
+    """What each reward says of each answer."""
+    return rewards([Answer(asked, answer) for answer in answers]).rewards_BF.tolist()
 
 
 @pytest.mark.parametrize(
@@ -45,8 +51,8 @@ def test_a_rule_gives_one_for_a_right_answer_and_nought_for_another(reward, refe
     rewards = Rewards({"check": 1.0, reward: 2.0})
     asked = problem(reward, reference)
     rewards.refuse([asked])
-    assert [rewards(asked, answer) for answer in right] == [[1.0, 1.0]] * len(right)
-    assert [rewards(asked, answer) for answer in wrong] == [[0.0, 0.0]] * len(wrong)
+    assert says(rewards, asked, *right) == [[1.0, 1.0]] * len(right)
+    assert says(rewards, asked, *wrong) == [[0.0, 0.0]] * len(wrong)
 
 
 PROGRAM = "def double(x):\n    return 2 * x\n"
@@ -67,7 +73,35 @@ def test_a_program_is_worth_something_when_it_passes_all_of_its_tests(answer, wo
     asked = Problem("row 3", [], None, "tests", ("assert double(2) == 4", "assert double(5) == 10"))
     rewards = Rewards({"check": 1.0})
     rewards.refuse([asked])
-    assert rewards(asked, answer) == [worth]
+    assert says(rewards, asked, answer) == [[worth]]
+
+
+@boxed
+def test_many_answers_are_judged_together_each_by_its_own_row(monkeypatch):
+    """Programs run several at a time, and none that has failed a test goes on to the next."""
+    together = []
+
+    def watched(pairs, limits, *, workers):
+        together.append(len(pairs))
+        return check_many(pairs, limits, workers=workers)
+
+    monkeypatch.setattr("seedbed.alignment.rewards.check_many", watched)
+    tests = ("assert double(2) == 4", "assert double(5) == 10")
+    code = Problem("row 1", [], None, "tests", tests)
+    single = Problem("row 2", [], None, "tests", tests[:1])
+    squares = "def double(x):\n    return x * x\n"  # right for 2 alone
+    answers = [
+        Answer(problem("exact", "a"), "a"),
+        Answer(code, squares),
+        Answer(code, PROGRAM),
+        Answer(code, PROGRAM, ended=False),
+        Answer(single, squares),
+        Answer(code, "def double(x):\n    return 0\n"),
+        Answer(problem("exact", "a"), "b"),
+    ]
+    found = Rewards({"check": 1.0})(answers)
+    assert found.rewards_BF[:, 0].tolist() == [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0]
+    assert together == [4, 2]
 
 
 def test_without_a_sandbox_programs_are_refused_before_the_run(monkeypatch):
@@ -121,9 +155,9 @@ def test_a_reward_that_there_is_not_is_refused_with_those_that_there_are():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_reward_of_a_persons_own_must_be_a_number(value):
     rewards = Rewards({"mine": 1.0}, {"mine": lambda problem, answer: value if answer == "bad" else len(answer)})
-    assert rewards(problem("exact", "x"), "four") == [4.0]
+    assert says(rewards, problem("exact", "x"), "four") == [[4.0]]
     with pytest.raises(DataError, match=r"row 3: the reward mine is (nan|inf|-inf) for the answer 'bad'"):
-        rewards(problem("exact", "x"), "bad")
+        says(rewards, problem("exact", "x"), "bad")
 
 
 def test_a_schema_that_refers_elsewhere_is_refused():
@@ -133,7 +167,7 @@ def test_a_schema_that_refers_elsewhere_is_refused():
         Rewards({"check": 1.0}).refuse([asked])
     inside = problem("json_schema", json.dumps({"$ref": "#/$defs/one", "$defs": {"one": {"const": 1}}}))
     Rewards({"check": 1.0}).refuse([inside])
-    assert [Rewards({"check": 1.0})(inside, answer) for answer in ("1", "2")] == [[1.0], [0.0]]
+    assert says(Rewards({"check": 1.0}), inside, "1", "2") == [[1.0], [0.0]]
 
 
 def test_without_jsonschema_the_error_says_what_brings_it(monkeypatch):

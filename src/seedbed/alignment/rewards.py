@@ -1,7 +1,9 @@
-"""Rewards that a rule gives: what an answer to a problem is worth, told by a program and the same every time.
+"""What answers to problems are worth: what rules say, and models that have learned it.
 
 A row of problems names its rule (`"reward": "numeric"`), and the reward `check` asks that one. Every rule can also be
-named for all rows, and a Python program may bring rules of its own.
+named for all rows, and a Python program may bring rules of its own. A rule is a program: it says the same every time.
+
+Shape suffixes: B answers, F rewards, S steps of shaping.
 """
 
 from __future__ import annotations
@@ -10,21 +12,65 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
+import torch
+from torch import Tensor
+
+from seedbed.alignment.reward_shaping import Shaping
+from seedbed.alignment.rewards_config import ShapingConfig
 from seedbed.data.preferences import Problem
 from seedbed.data.rows import naming
+from seedbed.devices import count_cores
 from seedbed.errors import ConfigError, DataError
 from seedbed.extras import missing
-from seedbed.sandbox import Limits
-from seedbed.sandbox import check as passes
+from seedbed.sandbox import Limits, check_many
 from seedbed.sandbox.check import functions_called
 from seedbed.sandbox.kinds import boxes
 
 Reward = Callable[[Problem, str], float]
 """What an answer to a problem is worth; 0 to 1 for those below."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is judged."""
+
+    problem: Problem
+    text: str
+    prompt: Sequence[int] = ()
+    """Its ids."""
+    said: Sequence[int] = ()
+    """The ids of the answer, the one that ends it among them."""
+    ended: bool = True
+    """Whether it was not cut off."""
+
+
+Rule = Callable[[Sequence[Answer]], Sequence[float]]
+"""The same of many answers."""
+
+
+class Judge(Protocol):
+    """Reward models."""
+
+    @property
+    def weight(self) -> float:
+        """Of what they say beside other rewards."""
+
+    @property
+    def fingerprint(self) -> Mapping[str, object]:
+        """Of what decides what they say."""
+
+    def __call__(self, answers: Sequence[Answer]) -> Tensor:
+        """What each is worth (B), also one that was cut off."""
+
+
+JUDGED = "reward_model"
+"""The name of what reward models say, beside those of rules."""
 
 NUMBER = re.compile(
     r"(?:(?<!\w)[-−+])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}\b)?|(?<![\w.])[-−+]?\.\d+"
@@ -67,59 +113,142 @@ def json_schema(problem: Problem, answer: str) -> float:
         return 0.0
 
 
-def tests(problem: Problem, answer: str) -> float:
+def tests(answers: Sequence[Answer]) -> list[float]:
     """1 for a program that passes its tests: the first block of code in the answer, or all of it where there is none.
-    It runs in the sandbox or not at all, and cannot read its tests."""
-    block = CODE.search(answer)
-    program = answer if block is None else block[1]
-    return float(all(passes(program, test, TEST_LIMITS).passed for test in problem.tests))
+    It runs in the sandbox or not at all, and cannot read its tests. Several run at a time; one that has failed runs no
+    more."""
+    blocks = [CODE.search(answer.text) for answer in answers]
+    programs = [answer.text if block is None else block[1] for answer, block in zip(answers, blocks, strict=True)]
+    alive, turn = list(range(len(answers))), 0
+    while asked := [number for number in alive if turn < len(answers[number].problem.tests)]:
+        pairs = [(programs[number], answers[number].problem.tests[turn]) for number in asked]
+        verdicts = check_many(pairs, TEST_LIMITS, workers=count_cores())
+        failed = {number for number, verdict in zip(asked, verdicts, strict=True) if not verdict.passed}
+        alive, turn = [number for number in alive if number not in failed], turn + 1
+    return [float(number in alive) for number in range(len(answers))]
 
 
-CHECKS: dict[str, Reward] = {
-    "exact": exact,
-    "numeric": numeric,
-    "regex": regex,
-    "json_schema": json_schema,
+def each(reward: Reward) -> Rule:
+    """The rule that asks a reward of one answer after the other."""
+    return lambda answers: [float(reward(answer.problem, answer.text)) for answer in answers]
+
+
+CHECKS: dict[str, Rule] = {
+    "exact": each(exact),
+    "numeric": each(numeric),
+    "regex": each(regex),
+    "json_schema": each(json_schema),
     "tests": tests,
 }
 """By the names that rows say."""
 
 
-def check(problem: Problem, answer: str) -> float:
-    """What the rule says that the row itself names."""
-    return CHECKS[problem.reward](problem, answer)
+def check(answers: Sequence[Answer]) -> list[float]:
+    """What the rules say that the rows themselves name."""
+    found = [0.0] * len(answers)
+    for name in dict.fromkeys(answer.problem.reward for answer in answers):
+        places = [place for place, answer in enumerate(answers) if answer.problem.reward == name]
+        for place, value in zip(places, CHECKS[name]([answers[place] for place in places]), strict=True):
+            found[place] = value
+    return found
 
 
-REWARDS: dict[str, Reward] = {"check": check, **CHECKS}
+REWARDS: dict[str, Rule] = {"check": check, **CHECKS}
 """By the names that a config says."""
 
 
-class Rewards:
-    """Several rewards, each with its weight."""
+@dataclass(frozen=True)
+class Worth:
+    """What answers are worth."""
 
-    def __init__(self, weights: Mapping[str, float], own: Mapping[str, Reward] | None = None):
+    rewards_BF: Tensor
+    """What each reward says, before weighing."""
+    added_BS: Tensor
+    """What each step of shaping adds to their weighed sum."""
+    shaped_B: Tensor
+    """What is learned from."""
+
+    def rows(self, some: slice) -> Worth:
+        return Worth(self.rewards_BF[some], self.added_BS[some], self.shaped_B[some])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Worth]) -> Worth:
+        rewards, added, shaped = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("rewards_BF", "added_BS", "shaped_B")
+        )
+        return cls(rewards, added, shaped)
+
+
+PLAIN = Shaping(ShapingConfig(), 1)
+"""Nothing is done."""
+
+
+class Rewards:
+    """Several rewards, each with its weight, and what is done to their sum."""
+
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        own: Mapping[str, Reward] | None = None,
+        *,
+        judge: Judge | None = None,
+    ):
         """`weights` by the names of `REWARDS`, or of `own`, which a Python program brings. ConfigError for another."""
-        known = REWARDS | dict(own or {})
+        known = REWARDS | {name: each(reward) for name, reward in (own or {}).items()}
         if unknown := [name for name in weights if name not in known]:
             raise ConfigError(f"there is no reward {unknown[0]!r}", f"There are: {', '.join(known)}.")
-        if not weights:
-            raise ConfigError("no reward is given", f"There are: {', '.join(known)}.")
-        self.names, self.weights = tuple(weights), tuple(weights.values())
-        self.functions = tuple(known[name] for name in weights)
+        if not weights and judge is None:
+            raise ConfigError("no reward is given", f"There are: {', '.join(known)}; or give --reward_models.runs.")
+        self.rules = {name: known[name] for name in weights}
+        self.judge, self.shaping = judge, PLAIN
+        judged = {} if judge is None else {JUDGED: judge.weight}
+        self.names, self.weights = (*weights, *judged), (*weights.values(), *judged.values())
 
-    def __call__(self, problem: Problem, answer: str) -> list[float]:
-        """What each says, in their order, before weighing. DataError, naming the row, for what is no finite number."""
-        found = []
-        for name, function in zip(self.names, self.functions, strict=True):
-            value = float(function(problem, answer))
-            if not abs(value) < sys.float_info.max:  # NaN too
-                raise DataError(f"{problem.name}: the reward {name} is {value} for the answer {answer[:60]!r}")
-            found.append(value)
-        return found
+    def shaped(self, shaping: Shaping) -> Rewards:
+        """The same, with that done to their sum."""
+        made = copy(self)
+        made.shaping = shaping
+        return made
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides what answers are worth, but for Python programs."""
+        return {
+            "rewards": dict(zip(self.names, self.weights, strict=True)),
+            "judge": {} if self.judge is None else dict(self.judge.fingerprint),
+            "shaping": dict(vars(self.shaping.config)),
+        }
+
+    def total(self, rewards_BF: Tensor) -> Tensor:
+        """Their weighed sum (B)."""
+        return rewards_BF @ torch.tensor(self.weights)
+
+    def __call__(self, answers: Sequence[Answer]) -> Worth:
+        """DataError, naming the row, for what is no finite number. No rule is asked about an answer that was cut off:
+        by all of them it is worth nothing."""
+        rewards_BF = torch.zeros(len(answers), len(self.names))
+        places = [place for place, answer in enumerate(answers) if answer.ended]
+        ended = [answers[place] for place in places]
+        for column, (name, rule) in enumerate(self.rules.items()):
+            values = rule(ended)
+            for answer, value in zip(ended, values, strict=True):
+                if not abs(value) < sys.float_info.max:  # NaN too
+                    row = answer.problem.name
+                    raise DataError(f"{row}: the reward {name} is {value} for the answer {answer.text[:60]!r}")
+            rewards_BF[places, column] = torch.tensor(values, dtype=rewards_BF.dtype)
+        if self.judge is not None:
+            rewards_BF[:, -1] = self.judge(answers)
+        shaped_B, added_BS = self.shaping(self.total(rewards_BF), [answer.said for answer in answers])
+        return Worth(rewards_BF, added_BS, shaped_B)
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether one of them compares with what a row holds beside its prompt."""
+        return any(name in REWARDS for name in self.rules)
 
     def refuse(self, problems: Sequence[Problem]) -> None:
         """DataError, naming the row, for a problem that one of the rules cannot judge. Before a run, not in it."""
-        rules = [name for name in self.names if name in REWARDS]
+        rules = [name for name in self.rules if name in REWARDS]
         for problem in problems:
             for name in rules:
                 _refuse(problem, problem.reward if name == "check" else name)

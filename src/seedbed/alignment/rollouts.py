@@ -5,8 +5,8 @@ sample), so nothing depends on a clock, on who stood beside it in the engine, or
 rollout is learned from in one step, a run that goes on makes it again from the weights of its checkpoint; where it is
 learned from in several, the weights that made it are gone, and it lies in the checkpoint itself.
 
-Shape suffixes: B answers, T positions, D model width, N tokens that were said, F rewards, P problems. A number of a
-token stands at its own position, nought where nothing was said.
+Shape suffixes: B answers, T positions, D model width, N tokens that were said, F rewards, S steps of shaping, P
+problems. A number of a token stands at its own position, nought where nothing was said.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from seedbed.alignment.policy.advantages import alike
 from seedbed.alignment.policy.reading import Reading
-from seedbed.alignment.rewards import Rewards
+from seedbed.alignment.rewards import Answer, Rewards, Worth
 from seedbed.data.answers import EncodedProblem
 from seedbed.data.batches.order import Epochs, Permutation
 from seedbed.inference.answers import answers
@@ -60,7 +60,13 @@ class Rollout:
     ended_B: Tensor
     """bool: the model ended it; otherwise it was cut off."""
     rewards_BF: Tensor
-    """What each rule says, before weighing; 0 for an answer that was cut off."""
+    """What each reward says, before weighing; 0 by a rule for an answer that was cut off."""
+    added_BS: Tensor
+    """What each step of shaping adds to their weighed sum."""
+    shaped_B: Tensor
+    """What is learned from."""
+    hints_B: Tensor
+    """What the rewards of tokens have of a potential, added up; nought without one."""
     sampler_BT: Tensor
     """Log-probabilities by the engine, of the model alone: at temperature 1."""
     old_BT: Tensor
@@ -78,10 +84,13 @@ class Rollout:
     """Whether the weights are still those that answered."""
 
     @classmethod
-    def empty(cls, rows: int, length: int, rewards: int) -> Rollout:
+    def empty(cls, rows: int, length: int, rewards: int, steps: int) -> Rollout:
+        """`rewards`, and `steps` of shaping: how many there are."""
         made: dict[str, Any] = {name: torch.zeros(rows, length) for name in PER_TOKEN}
-        made |= {"tokens_BT": torch.zeros(rows, length, dtype=torch.int64), "alike_B": torch.zeros(rows)}
-        made |= {"said_BT": torch.zeros(rows, length, dtype=torch.bool), "rewards_BF": torch.zeros(rows, rewards)}
+        made |= {name: torch.zeros(rows) for name in ("alike_B", "shaped_B", "hints_B")}
+        made |= {"rewards_BF": torch.zeros(rows, rewards), "added_BS": torch.zeros(rows, steps)}
+        made |= {"tokens_BT": torch.zeros(rows, length, dtype=torch.int64)}
+        made |= {"said_BT": torch.zeros(rows, length, dtype=torch.bool)}
         return cls(**made, ended_B=torch.zeros(rows, dtype=torch.bool))
 
     @property
@@ -124,7 +133,7 @@ class Credit(Protocol):
         """A run begins: the state is what it is at first."""
 
     def assign(self, rollout: Rollout, rewards_B: Tensor, model: Transformer) -> Rollout:
-        """The rollout with its advantages, from the weighed sum of its rewards; the model is the one that answered."""
+        """The rollout with its advantages, from what its answers are worth; the model is the one that answered."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +153,6 @@ class Asking:
     order: Order = "shuffled"
     attempts: int = 1
     """How often other prompts are asked in place of those whose answers are all worth the same."""
-    overlong: int = 0
-    """Tokens before the longest answer over which a penalty rises from 0 to 1; none where this is 0."""
     engine_rows: int = 64
     """Answers that are made at once."""
     seed: int = 0
@@ -157,7 +164,7 @@ class Asking:
 
 
 class Asked:
-    """The engine over live weights, and rules that reward: what training and validation share."""
+    """The engine over live weights, and what rewards its answers: what training and validation share."""
 
     def __init__(self, problems: Sequence[EncodedProblem], tokenizer: Tokenizer, rewards: Rewards, asking: Asking):
         self.problems, self.tokenizer, self.rewards, self.asking = problems, tokenizer, rewards, asking
@@ -169,13 +176,12 @@ class Asked:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of problems, rules and how they are asked."""
+        """Of problems, rewards and how they are asked."""
         digest = hashlib.sha256()
         for problem in self.problems:
             row = problem.problem
             digest.update(repr((problem.prompt.tolist(), row.reference, row.reward, row.tests)).encode())
-        rules = dict(zip(self.rewards.names, self.rewards.weights, strict=True))
-        return sha256_json({"problems": digest.hexdigest(), "rewards": rules, **vars(self.asking)})
+        return sha256_json({"problems": digest.hexdigest(), **self.rewards.fingerprint, **vars(self.asking)})
 
     @property
     def samples(self) -> int:
@@ -194,29 +200,20 @@ class Asked:
         samplings = [replace(usual, seed=seed) for seed in seeds]
         return list(answers(engine, [self.prompts[prompt] for prompt in prompts], samplings, n=group))
 
-    def judged(self, prompt: int, answer: Completion) -> list[float]:
-        """What each rule says, and then, where there is one, the penalty for length. What was cut off is no answer."""
-        ended = answer.reason == "end"
-        found = self.rewards(self.problems[prompt].problem, answer.text) if ended else [0.0] * len(self.rewards.names)
-        if self.asking.overlong:
-            # Soft overlong punishment (DAPO: Yu et al. 2025, arXiv:2503.14476, eq. 13).
-            beyond = len(answer.likelihoods) - (self.asking.max_tokens - self.asking.overlong)
-            found.append(-1.0 if not ended else -max(0.0, beyond) / self.asking.overlong)
-        return found
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the rewards."""
-        return (*self.rewards.names, "overlong") if self.asking.overlong else self.rewards.names
-
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """Of each."""
-        return (*self.rewards.weights, 1.0) if self.asking.overlong else self.rewards.weights
-
-    def total(self, rewards_BF: Tensor) -> Tensor:
-        """The weighed sum of the rewards of each answer (B)."""
-        return rewards_BF @ torch.tensor(self.weights)
+    def judged(self, prompts: Sequence[int], answers: Sequence[Completion]) -> Worth:
+        """What answers to prompts, by their numbers, are worth."""
+        return self.rewards(
+            [
+                Answer(
+                    self.problems[prompt].problem,
+                    answer.text,
+                    self.prompts[prompt],
+                    [each.token for each in answer.likelihoods],
+                    answer.reason == "end",
+                )
+                for prompt, answer in zip(prompts, answers, strict=True)
+            ]
+        )
 
     def learn(self, learner: Transformer, precision: Precision) -> None:
         """A run begins: from now on this model answers, as it is at each question."""
@@ -244,11 +241,11 @@ class HeldOut(Asked):
         prompts = [place % len(self.prompts) for place in range(first, first + count)]
         with self.answering() as engine:
             answers = self.answers(engine, prompts, [0] * len(prompts), 1, 0.0)
-        rewards_BF = torch.tensor([self.judged(*pair) for pair in zip(prompts, answers, strict=True)])
+        rewards_BF = self.judged(prompts, answers).rewards_BF
         lengths = [len(answer.likelihoods) for answer in answers]
         ended_B = torch.tensor([answer.reason == "end" for answer in answers])
         tokens = sum(lengths) + sum(len(self.prompts[prompt]) for prompt in prompts)
-        return Answers(self.total(rewards_BF), rewards_BF, torch.tensor(lengths), ended_B, tokens)
+        return Answers(self.rewards.total(rewards_BF), rewards_BF, torch.tensor(lengths), ended_B, tokens)
 
 
 class Rollouts(Asked):
@@ -276,7 +273,7 @@ class Rollouts(Asked):
         """How unequal the rewards of each problem's answers were when it was last asked: their standard deviation."""
         self.number = torch.tensor(-1)
         """Of the rollout that is held."""
-        self.held = Rollout.empty(asking.answers, self.longest, len(self.names))
+        self.held = self._empty(asking.answers)
         self.table: list[dict[str, Any]] = []
         """The answers of the newest rollout that was made here, for people."""
         self._made_by: tuple[int, int] | None = None
@@ -344,8 +341,10 @@ class Rollouts(Asked):
         self._made_by = maker
 
     def _make(self, number: int) -> Rollout:
-        prompts, answers, rewards_BF, share = self._asked(number)
-        rollout = self._rows(prompts, answers, rewards_BF)
+        prompts, answers, worth, share = self._asked(number)
+        rollout = self._rows(prompts, answers)
+        shaped_B, added_BS = self.rewards.shaping.together(worth.shaped_B, worth.added_BS)
+        rollout = replace(rollout, rewards_BF=worth.rewards_BF, added_BS=added_BS, shaped_B=shaped_B)
         rollout = replace(rollout, alike_B=torch.full_like(rollout.alike_B, share))
         assert self.learner is not None
         training = self.learner.training
@@ -355,30 +354,30 @@ class Rollouts(Asked):
                 rollout = replace(rollout, old_BT=self._logprobs(self.learner, rollout, self.asking.temperature))
             if self.compares:
                 rollout = replace(rollout, reference_BT=self._reference(rollout))
-            rollout = self.credit.assign(rollout, self.total(rollout.rewards_BF), self.learner)
+            rollout = self.credit.assign(rollout, rollout.shaped_B, self.learner)
         self.learner.train(training)
         self.table = self._for_people(prompts, answers, rollout)
         return rollout
 
-    def _asked(self, number: int) -> tuple[list[int], list[Completion], Tensor, float]:
-        """The number of the prompt of each answer, the answers, their rewards (B, F), and the share of prompts whose
+    def _asked(self, number: int) -> tuple[list[int], list[Completion], Worth, float]:
+        """The number of the prompt of each answer, the answers, what they are worth, and the share of prompts whose
         answers were all worth the same. Those are asked in vain: where there are attempts left, others take their
         places (dynamic sampling: DAPO, arXiv:2503.14476, §3.2)."""
         group, wanted = self.asking.group, self.asking.answers // self.asking.group
-        kept: list[tuple[int, list[Completion], Tensor]] = []
-        spare: list[tuple[int, list[Completion], Tensor]] = []
+        kept: list[tuple[int, list[Completion], Worth]] = []
+        spare: list[tuple[int, list[Completion], Worth]] = []
         with self.answering() as engine:
             for attempt in range(self.asking.attempts):
                 prompts = self._prompts(number, attempt, wanted)
                 seeds = [seed_of(f"{self.asking.seed}/{number}/{attempt}/{place}") for place in range(wanted)]
                 answers = self.answers(engine, prompts, seeds, group, self.asking.temperature)
-                groups = [answers[first : first + group] for first in range(0, len(answers), group)]
-                for prompt, some in zip(prompts, groups, strict=True):
-                    rewards_GF = torch.tensor([self.judged(prompt, answer) for answer in some])
-                    rewards_G = self.total(rewards_GF)
-                    self.spread_P[prompt] = rewards_G.std(correction=0)
-                    useful = group > 1 and not bool(alike(rewards_G, group))
-                    (kept if useful else spare).append((prompt, some, rewards_GF))
+                worth = self.judged([prompt for prompt in prompts for _ in range(group)], answers)
+                for place, prompt in enumerate(prompts):
+                    here = slice(group * place, group * (place + 1))
+                    some = worth.rows(here)
+                    self.spread_P[prompt] = some.shaped_B.std(correction=0)
+                    useful = group > 1 and not bool(alike(some.shaped_B, group))
+                    (kept if useful else spare).append((prompt, answers[here], some))
                 if len(kept) >= wanted:
                     break
         asked = len(kept) + len(spare)
@@ -386,7 +385,7 @@ class Rollouts(Asked):
         share = len(spare) / asked if group > 1 else 0.0
         prompts = [prompt for prompt, some, _ in chosen for _ in some]
         answers = [answer for _, some, _ in chosen for answer in some]
-        return prompts, answers, torch.cat([rewards_GF for _, _, rewards_GF in chosen]), share
+        return prompts, answers, Worth.joined([some for _, _, some in chosen]), share
 
     def _prompts(self, number: int, attempt: int, wanted: int) -> list[int]:
         """A function of the rollout's number; where the order is learnable, of what earlier ones were worth too."""
@@ -400,9 +399,12 @@ class Rollouts(Asked):
             places = places[best.sort().values]
         return places.tolist()
 
-    def _rows(self, prompts: Sequence[int], answers: Sequence[Completion], rewards_BF: Tensor) -> Rollout:
+    def _empty(self, answers: int) -> Rollout:
+        return Rollout.empty(answers, self.longest, len(self.rewards.names), len(self.rewards.shaping.names))
+
+    def _rows(self, prompts: Sequence[int], answers: Sequence[Completion]) -> Rollout:
         """Prompts and answers as rows."""
-        rollout = replace(Rollout.empty(len(answers), self.longest, len(self.names)), rewards_BF=rewards_BF)
+        rollout = self._empty(len(answers))
         rollout.tokens_BT.fill_(self.pad_id)
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             asked = self.prompts[prompt]
@@ -437,15 +439,17 @@ class Rollouts(Asked):
         self, prompts: Sequence[int], answers: Sequence[Completion], rollout: Rollout
     ) -> list[dict[str, Any]]:
         """A table of the answers."""
-        rows = zip(prompts, answers, rollout.rewards_BF.tolist(), rollout.advantages_BT.sum(1).tolist(), strict=True)
+        names, advantages = self.rewards.names, rollout.advantages_BT.sum(1).tolist()
+        rows = zip(prompts, answers, rollout.rewards_BF.tolist(), rollout.shaped_B.tolist(), advantages, strict=True)
         return [
             {
                 "prompt": self.problems[prompt].problem.prompt[-1]["content"],
                 "text": answer.text,
-                "rewards": dict(zip(self.names, rewards, strict=True)),
+                "rewards": dict(zip(names, rewards, strict=True)),
+                "shaped": shaped,
                 "advantage": round(advantage / max(1, len(answer.likelihoods)), 6),
                 "tokens": len(answer.likelihoods),
                 "ended": answer.reason == "end",
             }
-            for prompt, answer, rewards, advantage in rows
+            for prompt, answer, rewards, shaped, advantage in rows
         ]

@@ -1,13 +1,13 @@
 """Reward models at work: conversations in, scores out; one model, or several that are asked together.
 
-Shape suffixes: C conversations, R reward models.
+Shape suffixes: C conversations, R reward models, B rows, T positions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -15,32 +15,43 @@ from torch import Tensor
 
 from seedbed.alignment.answers import encode_steps
 from seedbed.alignment.completions import collate
+from seedbed.alignment.reward_shaping import scale
 from seedbed.alignment.scores import completion_scores, target_scores
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.folder import load_model
 from seedbed.model.transformer import Transformer
+from seedbed.runs import read_json
 from seedbed.tokenizers.chat import Encoded, encode_conversation
 from seedbed.tokenizers.tokenizer import Tokenizer
 
 Conversation = Sequence[Mapping[str, Any]]
 """Messages, the last of them the assistant's: what is scored."""
 
+RESULT = "result.json"
+"""Of a run, what it has come to."""
+
 
 class RewardModel:
     """A model that `seedbed reward` made, or one of transformers' …ForSequenceClassification with one label."""
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, *, at_once: int = 16):
-        """`at_once`: conversations in one pass. ConfigError for a model that gives no scores."""
+    def __init__(
+        self, model: Transformer, tokenizer: Tokenizer, *, at_once: int = 16, unit: tuple[float, float] = (0.0, 1.0)
+    ):
+        """`at_once`: conversations in one pass. `unit`: what scores are told from, and in. ConfigError for a model that
+        gives no scores."""
         if model.config.head != "score":
             raise ConfigError(
                 "the model gives tokens, no scores", "Make a reward model of it: seedbed reward --model …"
             )
-        self.model, self.tokenizer, self.at_once = model.eval(), tokenizer, at_once
+        self.model, self.tokenizer, self.at_once = model.eval().requires_grad_(False), tokenizer, at_once
+        self.unit = unit
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | torch.device = "cpu") -> Self:
-        """From a run, a checkpoint or a model folder."""
-        return cls(*load_model(Path(path), device=device, scores=True))
+    def load(cls, path: str | Path, *, device: str | torch.device = "cpu", standardise: bool = False) -> Self:
+        """From a run, a checkpoint or a model folder. `standardise`: scores are told in standard deviations from the
+        mean of the run's validation data, which ConfigError misses where there is no run."""
+        unit = validation_unit(Path(path)) if standardise else (0.0, 1.0)
+        return cls(*load_model(Path(path), device=device, scores=True), unit=unit)
 
     def score(self, conversations: Sequence[Conversation]) -> list[float]:
         """The score of the last reply of each conversation. DataError, with its number, where there is none, or where
@@ -55,7 +66,7 @@ class RewardModel:
         parts = [torch.zeros(0)]
         for first in range(0, len(encoded), self.at_once):
             batch = collate(encoded[first : first + self.at_once], self.tokenizer.pad_id or 0).to(self.model.device)
-            parts.append(completion_scores(self.model, batch).cpu())
+            parts.append(scale(completion_scores(self.model, batch), *self.unit).cpu())
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -79,6 +90,21 @@ class RewardModel:
         return ids[:end], mask[:end]
 
 
+def validation_unit(run: Path) -> tuple[float, float]:
+    """Mean and standard deviation of the scores of a run's validation data. ConfigError where it tells none."""
+    result = read_json(run / RESULT) if (run / RESULT).is_file() else {}
+    if not {"val_score", "val_score_deviation"} <= result.keys():
+        raise ConfigError(
+            f"{run} does not tell the scores of its validation data, by which they are to be standardised",
+            "Give the run of seedbed reward, or leave standardise out.",
+        )
+    return float(result["val_score"]), float(result["val_score_deviation"])
+
+
+Combine = Literal["mean", "least"]
+"""What several scores make."""
+
+
 class Ensemble:
     """Several reward models, runs of other seeds or better of other pretrained models, that are asked together.
 
@@ -87,24 +113,41 @@ class Ensemble:
     model: heads that share their blocks share their mistakes.
     """
 
-    def __init__(self, members: Sequence[RewardModel], *, caution: float = 0.0):
+    def __init__(self, members: Sequence[RewardModel], *, combine: Combine = "mean", caution: float = 0.0):
         """`caution`: how many standard deviations between members are taken off the mean."""
         if not members:
             raise ConfigError("an ensemble needs at least one reward model")
-        self.members, self.caution = list(members), caution
+        self.members, self.combine, self.caution = list(members), combine, caution
 
     @classmethod
-    def load(cls, paths: Sequence[str | Path], *, device: str | torch.device = "cpu", caution: float = 0.0) -> Self:
+    def load(
+        cls,
+        paths: Sequence[str | Path],
+        *,
+        device: str | torch.device = "cpu",
+        standardise: bool = False,
+        combine: Combine = "mean",
+        caution: float = 0.0,
+    ) -> Self:
         """From runs, checkpoints or model folders."""
-        return cls([RewardModel.load(path, device=device) for path in paths], caution=caution)
+        members = [RewardModel.load(path, device=device, standardise=standardise) for path in paths]
+        return cls(members, combine=combine, caution=caution)
 
     def score(self, conversations: Sequence[Conversation]) -> list[float]:
-        """The mean of the members' scores, less what they disagree by times the caution."""
-        scores_RC = self.scores(conversations)
-        doubt_C = scores_RC.std(0, correction=0)
-        scores: list[float] = (scores_RC.mean(0) - self.caution * doubt_C).tolist()
+        """What the members make together of each conversation."""
+        scores: list[float] = self.together(self.scores(conversations)).tolist()
         return scores
 
     def scores(self, conversations: Sequence[Conversation]) -> Tensor:
         """Those of each member (R, C)."""
         return torch.tensor([member.score(conversations) for member in self.members])
+
+    def score_tokens(self, encoded: Sequence[Encoded]) -> Tensor:
+        """The same (C) of ids and which of them are the reply's."""
+        return self.together(torch.stack([member.score_tokens(encoded) for member in self.members]))
+
+    def together(self, scores: Tensor) -> Tensor:
+        """The least of the members' scores (R, …), or their mean less what they disagree by times the caution."""
+        if self.combine == "least":
+            return scores.amin(0)
+        return scores.mean(0) - self.caution * scores.std(0, correction=0)

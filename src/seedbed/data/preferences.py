@@ -176,6 +176,19 @@ class Problem:
         return cls(name, _prompt(row, cls.shape), reference, reward, tests)
 
 
+@dataclass(frozen=True)
+class OpenProblem(Problem):
+    """A prompt whose answers no program need check: a row may hold nothing beside it."""
+
+    shape: ClassVar[str] = "A row is {prompt}, {question} or {instruction, input}: a text, or messages."
+
+    @classmethod
+    def read(cls, row: Row, name: str) -> Self:
+        if {"answer", "reference", "tests", "reward"} & row.keys():
+            return super().read(row, name)
+        return cls(name, _prompt(row, cls.shape), None, "exact", ())
+
+
 Kind = TypeVar("Kind", Preference, Judgement, Solution, Question, Problem)
 
 

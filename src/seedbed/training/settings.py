@@ -165,6 +165,8 @@ def plain(config: Any, prefix: str = "", *, paths: bool = False) -> dict[str, An
             found |= plain(value, f"{prefix}{item.name}.", paths=paths)
         elif isinstance(value, Path):
             found |= {prefix + item.name: str(value.resolve())} if paths else {}
+        elif isinstance(value, list) and any(isinstance(entry, Path) for entry in value):
+            found |= {prefix + item.name: [str(entry.resolve()) for entry in value]} if paths else {}
         elif isinstance(value, list) and any(map(dataclasses.is_dataclass, value)):
             found[prefix + item.name] = [plain(entry, paths=paths) for entry in value]
         else:

@@ -13,16 +13,19 @@ import torch
 from seedbed.alignment.policy.config import LOSSES, GrpoConfig, WarningsConfig
 from seedbed.alignment.policy.credit import GroupCredit
 from seedbed.alignment.policy.grpo import grpo
+from seedbed.alignment.policy.learning import Learning
 from seedbed.alignment.policy.objective import PolicyLoss, PolicyObjective
 from seedbed.alignment.policy.watching import Pathologies
 from seedbed.configuration import from_arguments
 from seedbed.errors import ConfigError, DataError, SeedbedError
 from seedbed.model.folder import load_model
+from seedbed.tokenizers.chat import encode_prompt
 from seedbed.training.objective import Tally
 from seedbed.training.observers.observer import Observer
+from tests.alignment.policy.conftest import write
 from tests.alignment.policy.test_rollouts import move, source
 from tests.sandbox.boxed import boxed
-from tests.tiny import records
+from tests.tiny import records, save_tiny_model
 
 FAST = (
     "--max_tokens=4",
@@ -50,16 +53,30 @@ def test_what_is_rewarded_becomes_more_frequent(base, problems, tmp_path):
 
 
 def test_the_records_hold_what_the_field_reads(base, problems, tmp_path):
-    grpo(config(base, problems, tmp_path / "run", "--train.steps=4", "--kl=0.1", "--overlong_buffer=2", RATE))
+    grpo(config(base, problems, tmp_path / "run", "--train.steps=4", "--kl=0.1", "--shaping.length_buffer=2", RATE))
     steps = [record for record in records(tmp_path / "run") if "loss" in record]
-    wanted = {"reward", "reward/check", "reward/overlong", "kl", "clip_fraction", "entropy", "length", "ended", "ratio"}
+    wanted = {
+        "reward",
+        "reward/check",
+        "shaping/length",
+        "shaped_reward",
+        "kl",
+        "clip_fraction",
+        "entropy",
+        "length",
+        "ended",
+        "ratio",
+    }
     wanted |= {"approximate_kl", "zero_variance_groups", "sampler_gap", "loss", "gradient_norm"}
     assert all(wanted <= record.keys() for record in steps) and len(steps) == 4
     assert all(record["sampler_gap"] <= 1e-5 for record in steps)
     assert steps[0]["kl"] == pytest.approx(0, abs=1e-6) and steps[-1]["kl"] > 0
+    assert all(
+        record["shaped_reward"] == pytest.approx(record["reward"] + record["shaping/length"]) for record in steps
+    )
     table = records(tmp_path / "run", "samples.jsonl")
     assert [row["step"] for row in table] == [1] * 8 + [3] * 8
-    assert table[0].keys() == {"step", "prompt", "text", "rewards", "advantage", "tokens", "ended"}
+    assert table[0].keys() == {"step", "prompt", "text", "rewards", "shaped", "advantage", "tokens", "ended"}
     validations = [record for record in records(tmp_path / "run") if "val_loss" in record]
     assert all(record["val_loss"] == -record["val_reward"] for record in validations)
 
@@ -75,7 +92,7 @@ def test_a_policy_that_has_not_moved_has_the_ratio_one_exactly(base, problems, t
             "--answers=16",
             "--passes=2",
             RATE,
-            "--overlong_buffer=3",
+            "--shaping.length_buffer=3",
         )
     )
     found = [record for record in records(tmp_path / "run") if "ratio" in record]
@@ -110,7 +127,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_that_dies_goes_on_to_the_same_bits(way, base, problems, tmp_path):
-    settings = (*WAYS[way], "--train.steps=9", "--train.checkpoint.steps=1", "--overlong_buffer=3", RATE)
+    settings = (*WAYS[way], "--train.steps=9", "--train.checkpoint.steps=1", "--shaping.length_buffer=3", RATE)
     grpo(config(base, problems, tmp_path / "whole", *settings))
     for death in (2, 3, 7):  # also in the middle of a rollout
         with pytest.raises(KeyboardInterrupt):
@@ -133,7 +150,7 @@ def test_the_gradient_does_not_depend_on_accumulation(method, base, problems):
         **{"kl": 0.1, "estimator": "k3", "temperature": 1.0, "longest": 6},
         **{"leaves_out_cut": False, "has_reference": True},
     )
-    objective, model = PolicyObjective(policy, rollouts.names, rollouts.weights), rollouts.learner
+    objective, model = PolicyObjective(policy, rollouts.rewards.names, rollouts.rewards.weights), rollouts.learner
     rollouts.compares, rollouts.reference = True, load_model(base)[0]
     move(rollouts)
     gradients, losses = [], []
@@ -166,7 +183,7 @@ def test_answers_that_were_cut_off_can_be_left_out(base, problems):
 
 def test_an_adapter_has_its_base_as_reference(base, problems, tmp_path):
     """No second copy; and it begins as nothing, so the first divergence is none."""
-    settings = ("--method=lora", "--kl=0.1", "--train.steps=5", "--optimizer.rate=0.02", "--overlong_buffer=3")
+    settings = ("--method=lora", "--kl=0.1", "--train.steps=5", "--optimizer.rate=0.02", "--shaping.length_buffer=3")
     result = grpo(config(base, problems, tmp_path / "run", *settings))
     steps = [record for record in records(tmp_path / "run") if "kl" in record]
     assert steps[0]["kl"] == pytest.approx(0, abs=1e-6) and steps[-1]["kl"] > 1e-5
@@ -180,6 +197,32 @@ def test_a_rule_of_ones_own_can_be_named(base, problems, tmp_path):
     (last,) = [record for record in records(tmp_path / "run") if record["step"] == 2 and "reward" in record]
     assert last["reward"] == pytest.approx(2 * last["reward/mine"] + 0.5 * last["reward/check"])
     assert result["finished"]
+
+
+@pytest.mark.parametrize(
+    ("context", "longest", "wanted"), [(80, 41, 39), (80, 61, None), (1024, 41, 256), (256, 41, 215)]
+)
+def test_an_answer_has_the_room_that_the_longest_prompt_leaves(context, longest, wanted, tmp_path):
+    """At least a quarter of the context, and at most 256 tokens."""
+    model = save_tiny_model(tmp_path / "model", context=context)
+    tokenizer = load_model(model)[1]
+    around = len(encode_prompt(tokenizer, [{"role": "user", "content": ""}]))
+    prompts = ["#" * (longest - around), "a", "b"]
+    data = write(tmp_path / "rows.jsonl", [{"prompt": prompt, "answer": "x"} for prompt in prompts])
+    said = [f"--model={model}", f"--data={data}", f"--validation={data}", f"--out={tmp_path / 'run'}"]
+    made = from_arguments(GrpoConfig, [*said, "--train.batch=8", "--train.device=cpu"]).resolve()
+    if wanted is None:
+        with pytest.raises(DataError, match="row 1: it has 61 tokens, 60 are allowed"):
+            Learning(made, 8, 1, None)
+    else:
+        learning = Learning(made, 8, 1, None)
+        assert learning.config.max_tokens == learning.asking.max_tokens == wanted
+        assert learning.held_out.longest == longest + wanted <= context
+
+
+def test_a_model_of_a_short_context_needs_no_settings(base, problems, tmp_path):
+    said = [f"--model={base}", f"--data={problems}", f"--out={tmp_path / 'run'}", "--train.steps=1"]
+    assert grpo(from_arguments(GrpoConfig, [*said, "--train.batch=8", "--train.device=cpu"]))["finished"]
 
 
 # Settings ------------------------------------------------------------------------------------------------------------
@@ -199,7 +242,7 @@ def test_a_method_fills_in_what_is_left_out(method, changes):
         (["--group=3"], "8 answers do not make groups of 3"),
         (["--answers=12"], "answers must be a multiple of train.batch, 8, got 12"),
         (["--group=1"], "group must be between 2 and 4096"),
-        (["--overlong_buffer=4"], "overlong_buffer must be less than max_tokens, 4"),
+        (["--shaping.length_buffer=4"], "shaping.length_buffer must be less than max_tokens, 4"),
         (["--clip_low=1"], "clip_low must be below 1"),
         (["--max_tokens=79"], "context of 80 tokens does not hold a prompt of 2 and an answer of 79"),
         (['--rewards={"taste": 1}'], "there is no reward 'taste'"),

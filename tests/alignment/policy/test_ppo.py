@@ -194,7 +194,9 @@ def test_what_is_saved_is_the_policy_alone(base, problems, tmp_path):
     [
         (["--kl=0", "--kl_target=6"], "kl_target is what kl follows, and kl is 0"),
         (["--kl_horizon=50"], "kl_horizon does nothing without kl_target"),
-        (["--method=lora"], "ppo is for the method full"),
+        (["--shaping.potential=1"], "shaping.potential is the score of reward models, and there is none"),
+        (["--reward_models.caution=1"], "reward_models.caution does nothing without runs"),
+        (["--shaping.repetition_run=3"], "shaping.repetition_run does nothing with repetition_weight 0"),
         (["--decay=1.1"], "decay must be between 0 and 1"),
         (["--clip=1"], "clip must be between 0 and 0.99"),
         (["--answers=12"], "answers must be a multiple of train.batch"),

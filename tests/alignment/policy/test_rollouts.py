@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import torch
 
 from seedbed.alignment.policy.credit import GroupCredit
 from seedbed.alignment.policy.reading import Reading
+from seedbed.alignment.reward_shaping import Shaping
 from seedbed.alignment.rewards import Reward, Rewards
+from seedbed.alignment.rewards_config import ShapingConfig
 from seedbed.alignment.rollouts import Asking, HeldOut, Rollouts
 from seedbed.data.answers import AnswerEncoder
 from seedbed.data.preferences import Problem, read_rows
@@ -26,11 +29,13 @@ def words(problem: Problem, answer: str) -> float:
     return float(sum(answer.encode()) % 7)
 
 
-def source(base: Path, problems: Path, own: Reward = words, **changes: Any) -> Rollouts:
+def source(
+    base: Path, problems: Path, own: Reward = words, shaping: ShapingConfig | None = None, **changes: Any
+) -> Rollouts:
     model, tokenizer = load_model(base, learns=True)
     encoded = list(AnswerEncoder(tokenizer, 64).problems(read_rows(Problem, problems)))
-    rewards = Rewards({"own": 1.0}, {"own": own})
     asking = replace(ASKING, **changes)
+    rewards = Rewards({"own": 1.0}, {"own": own}).shaped(Shaping(shaping or ShapingConfig(), asking.max_tokens))
     made = Rollouts(encoded, tokenizer, rewards, asking, GroupCredit(asking.group, "mean", "none"))
     made.learn(model.train(), Precision("fp32", torch.device("cpu")))
     return made
@@ -158,17 +163,37 @@ def test_what_is_cut_off_is_worth_nothing(base, problems):
     assert batch.rewards_BF[:, 0].tolist() == [5.0 if ended else 0.0 for ended in batch.ended_B]
 
 
-def test_the_penalty_for_length_rises_to_one(base, problems):
-    """DAPO, arXiv:2503.14476, eq. 13."""
-    rollouts = source(base, problems, answers=64, batch=64, overlong=4)
+def test_what_is_learned_from_is_the_sum_after_each_step_of_shaping(base, problems):
+    """Clip, penalties (DAPO, arXiv:2503.14476, eq. 13; shares of what was said before), whiten; by plain formulas."""
+    shaping = ShapingConfig(clip=3.0, length_buffer=4, length_weight=2.0, repetition_weight=0.5, repetition_run=1)
+    rollouts = source(base, problems, answers=64, batch=64, shaping=replace(shaping, whiten=True))
     batch = rollouts.batch(0, 64)
-    assert rollouts.names == ("own", "overlong")
-    for row in range(64):
-        length = int(batch.said_BT[row].sum())
-        wanted = -1.0 if not batch.ended_B[row] else min(0.0, (2 - length) / 4)
-        assert float(batch.rewards_BF[row, 1]) == wanted
-    total_B = rollouts.total(batch.rewards_BF)
-    assert torch.equal(total_B, batch.rewards_BF.sum(1))
+    assert rollouts.rewards.shaping.names == ("clip", "length", "repetition", "whiten")
+    sums = []
+    for row, told in enumerate(rollouts.table):
+        own, said = float(batch.rewards_BF[row, 0]), batch.tokens_BT[row][batch.said_BT[row]].tolist()
+        clipped = min(own, 3.0)
+        length = 2 * (-1.0 if not batch.ended_B[row] else min(0.0, (2 - len(said)) / 4))
+        again = 0.5 * (len(set(said)) / len(said) - 1)
+        sums.append(clipped + length + again)
+        assert told["rewards"] == {"own": own} and told["shaped"] == float(batch.shaped_B[row])
+        wanted = [clipped - own, length, again]
+        assert batch.added_BS[row, :3].tolist() == pytest.approx(wanted, abs=1e-6)
+    mean, deviation = statistics.fmean(sums), statistics.pstdev(sums)
+    assert batch.shaped_B.tolist() == pytest.approx([(each - mean) / deviation for each in sums], abs=1e-5)
+    assert batch.added_BS.sum(1).tolist() == pytest.approx((batch.shaped_B - batch.rewards_BF[:, 0]).tolist(), abs=1e-5)
+    lasts = (batch.rewards_BF.max(), (batch.added_BS != 0).sum(0).min())
+    assert lasts[0] > 3 and lasts[1] > 5  # each step had something to do
+    by_group = batch.shaped_B.view(-1, 4) - batch.shaped_B.view(-1, 4).mean(1, keepdim=True)
+    found = torch.where(batch.said_BT, by_group.flatten()[:, None], 0.0)
+    assert torch.allclose(batch.advantages_BT, found, atol=1e-6)  # and nothing else is learned from
+
+
+def test_whitening_can_leave_the_mean(base, problems):
+    rollouts = source(base, problems, answers=64, batch=64, shaping=ShapingConfig(whiten=True, shift=False))
+    batch = rollouts.batch(0, 64)
+    assert float(batch.shaped_B.std(correction=0)) == pytest.approx(1, abs=1e-4)
+    assert float(batch.shaped_B.mean()) == pytest.approx(float(batch.rewards_BF.mean()), abs=1e-5)
 
 
 def odd(problem: Problem, answer: str) -> float:
@@ -181,8 +206,8 @@ def ends(monkeypatch):
     """Every answer counts as one that the model ended."""
     judged = Rollouts.judged
 
-    def all_end(self, prompt, answer):
-        return judged(self, prompt, replace(answer, reason="end"))
+    def all_end(self, prompts, answers):
+        return judged(self, prompts, [replace(answer, reason="end") for answer in answers])
 
     monkeypatch.setattr(Rollouts, "judged", all_end)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, cast
 
+from seedbed.alignment.rewards_config import EpisodeShapingConfig, RewardModelsConfig, ShapingConfig
 from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
 from seedbed.optim.config import OptimizerConfig
@@ -65,7 +66,7 @@ class PolicyConfig(TuningConfig):
     data: Path
     """Problems, .json, .jsonl, .csv, .tsv or .parquet, one file or those of a glob: rows of prompt (or question, or
     messages) with answer or reference, and reward: exact, numeric, regex or json_schema, how an answer is checked; or
-    with tests, which a program is to pass."""
+    with tests, which a program is to pass. Where reward models alone tell what answers are worth, prompts suffice."""
 
     validation: Path | None = None
     """Problems to validate on, answered greedily. Left out: a share of the data is kept apart."""
@@ -73,22 +74,30 @@ class PolicyConfig(TuningConfig):
     validation_fraction: float = 0.02
     """That share, chosen by the hash of each prompt; at least one."""
 
-    rewards: dict[str, float] = field(default_factory=lambda: {"check": 1.0})
+    rewards: dict[str, float] = OPEN
     """What an answer is worth: rules with their weights, added up. check: the rule that the row names; exact, numeric,
-    regex, json_schema, tests: that one for all rows. An answer that is cut off is worth nothing by all of them."""
+    regex, json_schema, tests: that one for all rows. An answer that is cut off is worth nothing by all of them. Left
+    out: check, and beside reward_models.runs no rule."""
+
+    reward_models: RewardModelsConfig = field(default_factory=RewardModelsConfig)
+    """Models whose scores are added to them."""
+
+    shaping: ShapingConfig = field(default_factory=ShapingConfig)
+    """What is done to the sum before it is learned from."""
 
     template: str | None = None
     """Chat template: chatml, instruct, chat, llama3, alpaca, a .jinja file, or Jinja source. Left out: the one
     stored with the model's tokenizer."""
 
     prompt_tokens: int | None = None
-    """Longest prompt. Left out: what the model's context holds beside the longest answer."""
+    """Longest prompt. Left out: what the model's context holds beside an answer."""
 
     overlong: Literal["error", "drop", "truncate"] = "error"
     """What happens to a prompt that is longer: it ends the run, is left out, or loses its beginning."""
 
-    max_tokens: int = 256
-    """Longest answer; a longer one is cut off."""
+    max_tokens: int = OPEN
+    """Longest answer; a longer one is cut off. Left out: what the model's context holds beside the longest prompt, at
+    least a quarter of it and at most 256."""
 
     temperature: float = 1.0
     """Of answers, and of the policy that learns: above 1 it tries more. The log-probabilities of a step are those at
@@ -104,9 +113,6 @@ class PolicyConfig(TuningConfig):
     kl: float = OPEN
     """What a nat of divergence from the model as it began costs. Above 0 a frozen copy of that model is kept. Left out:
     what the loss says."""
-
-    overlong_buffer: int = 0
-    """Tokens before max_tokens over which a penalty for length rises from 0 to 1 (DAPO). 0: there is none."""
 
     engine_rows: int = 128
     """Answers that are made at once."""
@@ -135,9 +141,9 @@ class PolicyConfig(TuningConfig):
         positive(self, "temperature")
         between(self, 0, 0.5, "validation_fraction")
         at_least(self, 1, "prompt_tokens", "max_tokens", "answers", "passes", "engine_rows", "table_every")
-        at_least(self, 0, "kl", "overlong_buffer", "table")
-        if self.overlong_buffer >= self.max_tokens:
-            raise ConfigError(f"overlong_buffer must be less than max_tokens, {self.max_tokens}")
+        at_least(self, 0, "kl", "table")
+        if self.max_tokens is not None:
+            self.shaping.refuse(self.max_tokens)
         if self.method in PROMPT_METHODS:
             raise ConfigError(f"{self.method} puts something before a text, which the engine that answers does not")
         if self.train.horizon is not None:
@@ -156,6 +162,11 @@ class PolicyConfig(TuningConfig):
     def rollout(self) -> int:
         """Answers of a rollout."""
         return self.answers or self.train.resolve().batch
+
+    def resolve(self) -> Self:
+        """With the rewards filled in where they are left out."""
+        config, usual = super().resolve(), {} if self.reward_models.runs else {"check": 1.0}
+        return config if self.rewards is not None else replace(config, rewards=usual)
 
     def unused(self) -> dict[str, str]:
         """What is for something that is not asked for."""
@@ -287,10 +298,15 @@ class PpoConfig(PolicyConfig):
     """What is expected after an answer that was cut off. goes_on: what the critic says. ends: nothing, as after one
     that the model ended."""
 
+    shaping: EpisodeShapingConfig = field(default_factory=EpisodeShapingConfig)
+    """What is done to the sum before it is learned from."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method != "full":
-            raise ConfigError("under an adapter the critic's head would rest: ppo is for the method full", "Take grpo.")
+        if self.shaping.potential and not self.reward_models.runs:
+            raise ConfigError(
+                "shaping.potential is the score of reward models, and there is none", "Give --reward_models.runs."
+            )
         positive(self, "kl_target", "discount", "clip")
         between(self, 0, 1, "discount", "decay")
         between(self, 0, 0.99, "clip")

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from seedbed.alignment.policy.advantages import Baseline, Scale, by_group, generalised, whitened
 from seedbed.alignment.policy.reading import Reading
+from seedbed.alignment.reward_shaping import potential_based, scale
 from seedbed.alignment.rollouts import Rollout
+from seedbed.alignment.scoring import Ensemble
 from seedbed.model.transformer import Transformer
 
 
@@ -45,6 +47,38 @@ class GroupCredit:
         return replace(rollout, advantages_BT=torch.where(rollout.said_BT, advantages_B[:, None], 0.0))
 
 
+def expected(model: Transformer, rollout: Rollout, rows_at_once: int) -> tuple[Tensor, Tensor]:
+    """What a score head expects before each token (B, T), and after the last (B)."""
+    values_BT = torch.zeros_like(rollout.values_BT)
+    after_B = torch.zeros(len(values_BT))
+    for index_B in torch.arange(len(values_BT)).split(rows_at_once):
+        part = rollout.rows(index_B, fresh=False).to(model.device)
+        reading = Reading(model, part.tokens_BT, part.said_BT)
+        found_BT = reading.values()
+        values_BT[index_B, : found_BT.shape[1]] = found_BT.cpu()
+        after_B[index_B] = reading.values_after().cpu()
+    return values_BT, after_B
+
+
+@dataclass(frozen=True)
+class Potential:
+    """How good what was said so far is, by the scores of reward models read at every token."""
+
+    models: Ensemble
+    weight: float
+    rows_at_once: int
+
+    def __call__(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """Before each token (B, T), nought where none was said; and after the last (B)."""
+        found = [expected(member.model, rollout, self.rows_at_once) for member in self.models.members]
+        units = [member.unit for member in self.models.members]
+        befores, afters = (
+            self.models.together(torch.stack([scale(each, *unit) for each, unit in zip(some, units, strict=True)]))
+            for some in zip(*found, strict=True)
+        )
+        return self.weight * torch.where(rollout.said_BT, befores, 0.0), self.weight * afters
+
+
 MOST_ERROR = 0.2
 """Of a divergence beside its target, that the coefficient answers to in one rollout."""
 
@@ -69,12 +103,13 @@ class EpisodeCredit:
         whiten: bool,
         bootstraps: bool,
         rows_at_once: int,
+        potential: Potential | None = None,
     ):
         """Fields as in `PpoConfig`. `target`: None where β stays what it is. `bootstraps`: whether anything is expected
-        after an answer that was cut off."""
+        after an answer that was cut off. `potential`: what hints are made of."""
         self.kl, self.target, self.horizon = kl, target, horizon
         self.discount, self.decay, self.whiten = discount, decay, whiten
-        self.bootstraps, self.rows_at_once = bootstraps, rows_at_once
+        self.bootstraps, self.rows_at_once, self.potential = bootstraps, rows_at_once, potential
         self.coefficient = torch.tensor(kl, dtype=torch.float64)
         """β of the next rollout."""
 
@@ -88,7 +123,7 @@ class EpisodeCredit:
         self.coefficient.fill_(self.kl)
 
     def assign(self, rollout: Rollout, rewards_B: Tensor, model: Transformer) -> Rollout:
-        values_BT, after_B = self._values(rollout, model)
+        values_BT, after_B = expected(model, rollout, self.rows_at_once)
         said_BT = rollout.said_BT
         rewards_BT = torch.zeros_like(values_BT)
         if self.kl:
@@ -97,25 +132,22 @@ class EpisodeCredit:
             self._adapt(float(away_BT.sum(1).mean()), len(rewards_B))
         T = said_BT.shape[1]
         last_B = T - 1 - said_BT.flip(1).int().argmax(1)
-        rewards_BT[torch.arange(len(last_B)), last_B] += rewards_B
-        after_B = torch.where(rollout.ended_B | (not self.bootstraps), 0.0, after_B)
+        ends = torch.arange(len(last_B)), last_B
+        rewards_BT[ends] += rewards_B
+        over_B = rollout.ended_B | (not self.bootstraps)
+        after_B = torch.where(over_B, 0.0, after_B)
+        if self.potential is not None:
+            potentials_BT, following_B = self.potential(rollout)
+            hinted_BT = potential_based(rewards_BT, potentials_BT, self.discount)
+            # An episode that goes on is in a state that has a potential, too.
+            hinted_BT[ends] += self.discount * torch.where(over_B, 0.0, following_B)
+            hints_B = torch.where(said_BT, hinted_BT - rewards_BT, 0.0).sum(1)
+            rewards_BT, rollout = hinted_BT, replace(rollout, hints_B=hints_B)
         advantages_BT = generalised(rewards_BT, values_BT, after_B, said_BT, discount=self.discount, decay=self.decay)
         returns_BT = torch.where(said_BT, advantages_BT + values_BT, 0.0)
         if self.whiten:
             advantages_BT = whitened(advantages_BT, said_BT)
         return replace(rollout, values_BT=values_BT, advantages_BT=advantages_BT, returns_BT=returns_BT)
-
-    def _values(self, rollout: Rollout, model: Transformer) -> tuple[Tensor, Tensor]:
-        """What the critic expects before each token (B, T), and after the last (B)."""
-        values_BT = torch.zeros_like(rollout.values_BT)
-        after_B = torch.zeros(len(values_BT))
-        for index_B in torch.arange(len(values_BT)).split(self.rows_at_once):
-            part = rollout.rows(index_B, fresh=False).to(model.device)
-            reading = Reading(model, part.tokens_BT, part.said_BT)
-            found_BT = reading.values()
-            values_BT[index_B, : found_BT.shape[1]] = found_BT.cpu()
-            after_B[index_B] = reading.values_after().cpu()
-        return values_BT, after_B
 
     def _adapt(self, divergence: float, answers: int) -> None:
         """β rises when an answer is further from the reference than its target, and falls when it is nearer (Ziegler et

@@ -36,9 +36,9 @@ def grpo(
         kl=config.kl,
         estimator=estimator,
         temperature=config.temperature,
-        longest=config.max_tokens,
+        longest=learning.config.max_tokens,
         leaves_out_cut=config.leave_out_cut,
         has_reference=source.compares,
     )
-    objective = PolicyObjective(policy, source.names, source.weights)
+    objective = PolicyObjective(policy, source.rewards.names, source.rewards.weights, source.rewards.shaping.names)
     return learning.run("grpo", source, objective, observers, began)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from seedbed.alignment.policy.config import PolicyConfig
+from seedbed.alignment.policy.judging import RewardModels
 from seedbed.alignment.policy.objective import PolicyObjective
-from seedbed.alignment.policy.problems import read_problems
+from seedbed.alignment.policy.problems import answer_room, read_problems
 from seedbed.alignment.policy.watching import AnswerTable, Pathologies
+from seedbed.alignment.reward_shaping import Shaping
 from seedbed.alignment.rewards import Reward, Rewards
 from seedbed.alignment.rollouts import Asking, Credit, HeldOut, Rollouts
 from seedbed.data.rows import input_files
@@ -33,6 +36,7 @@ class Learning:
         """`config` is resolved. `own`: rewards that a Python program brings."""
         tell_unfinished(config.model)
         self.config = config
+        self.device = choose_device(config.train.device)
         model, self.tokenizer = self.load()
         refuse_both_ways(model.config)
         if config.temperature != 1 and model.config.logit_softcap is not None:
@@ -40,8 +44,14 @@ class Learning:
         if config.template is not None:
             self.tokenizer = self.tokenizer.with_template(find_template(config.template))
         self.architecture = model.config
-        self.rewards = Rewards(config.rewards, own)
-        self.problems, held_out, self.counts = read_problems(config, model.config, self.tokenizer, self.rewards)
+        self.judge = (
+            RewardModels.load(config.reward_models, self.tokenizer, self.device) if config.reward_models.runs else None
+        )
+        rewards = Rewards(config.rewards, own, judge=self.judge)
+        self.problems, held_out, self.counts = read_problems(config, model.config, self.tokenizer, rewards)
+        longest = answer_room(config, model.config, [*self.problems, *held_out])
+        self.config = config = replace(config, max_tokens=longest)
+        self.rewards = rewards.shaped(Shaping(config.shaping, longest))
         self.asking = Asking(
             answers=config.rollout,
             group=group,
@@ -51,11 +61,12 @@ class Learning:
             temperature=config.temperature,
             order=config.order,
             attempts=attempts,
-            overlong=config.overlong_buffer,
             engine_rows=config.engine_rows,
             seed=config.train.seed,
         )
         self.held_out = HeldOut(held_out, self.tokenizer, self.rewards, self.asking)
+        if self.judge is not None:
+            self.judge.refuse(max(len(problem.prompt) for problem in [*self.problems, *held_out]) + longest)
 
     def load(self) -> tuple[Transformer, Tokenizer]:
         """The policy as it begins: the same weights at every call."""
@@ -89,7 +100,7 @@ class Learning:
     ) -> dict[str, Any]:
         """Trains; the result. With a critic the model has a score head beside its own, which is not saved with it."""
         config = self.config
-        precision = Precision(config.train.precision, choose_device(config.train.device))
+        precision = Precision(config.train.precision, self.device)
 
         def starting_model() -> Transformer:
             model = self.load()[0]
@@ -101,6 +112,8 @@ class Learning:
         inputs = {"model": find_model(config.model), **input_files("data", config.data)}
         if config.validation is not None:
             inputs |= input_files("validation", config.validation)
+        if self.judge is not None:
+            inputs |= self.judge.inputs
         watching: list[Observer] = [Pathologies(config.warnings)]
         if config.table:
             watching.append(AnswerTable(source, config.table, config.table_every))

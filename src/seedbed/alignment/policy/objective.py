@@ -29,8 +29,8 @@ from seedbed.alignment.rollouts import Answers, Rollout
 from seedbed.model.transformer import Transformer
 from seedbed.training.objective import Loss, Objective, Tally
 
-PER_ANSWER = ("reward", "length", "ended", "zero_variance_groups", "kl_coefficient")
-"""Totals that are means over answers; and those of each reward."""
+PER_ANSWER = ("reward", "shaped_reward", "length", "ended", "zero_variance_groups", "kl_coefficient")
+"""Totals that are means over answers; and those of each reward and each step of shaping."""
 
 PER_TOKEN = (
     *("ratio", "clip_fraction", "entropy", "kl", "approximate_kl", "policy_loss", "value_error"),
@@ -103,9 +103,10 @@ class PolicyLoss:
 class PolicyObjective(Objective[Rollout | Answers]):
     """The gradient of a policy by what its answers were worth, without a critic: GRPO and its family."""
 
-    def __init__(self, policy: PolicyLoss, names: Sequence[str], weights: Sequence[float]):
-        """`names` and `weights` of the rewards."""
+    def __init__(self, policy: PolicyLoss, names: Sequence[str], weights: Sequence[float], shaping: Sequence[str] = ()):
+        """`names` and `weights` of the rewards; the names of steps of shaping."""
         self.policy, self.names, self.weights = policy, tuple(names), torch.tensor(weights)
+        self.shaping = tuple(shaping)
 
     def loss(self, model: Transformer, batch: Rollout | Answers) -> Loss:
         if isinstance(batch, Answers):
@@ -122,7 +123,11 @@ class PolicyObjective(Objective[Rollout | Answers]):
         return Loss(-batch.rewards_B.sum(), len(batch.rewards_B), totals)
 
     def of_answers(self, batch: Rollout) -> dict[str, float]:
+        added = dict(zip(self.shaping, batch.added_BS.sum(0).tolist(), strict=True))
+        shaped = {"shaped_reward": float(batch.shaped_B.sum())} if self.shaping else {}
         return self._worth(batch.rewards_BF) | {
+            **{f"shaping/{name}": total for name, total in added.items()},
+            **shaped,
             "length": float(batch.said_BT.sum()),
             "ended": float(batch.ended_B.sum()),
             "zero_variance_groups": float(batch.alike_B.sum()),
@@ -139,7 +144,7 @@ class PolicyObjective(Objective[Rollout | Answers]):
         answers, tokens = totals.get("answers", 0.0) or math.nan, totals.get("tokens", 0.0) or math.nan
         metrics = {"loss": tally.sum / (tally.units or math.nan)}
         for name, value in totals.items():
-            if name in PER_ANSWER or name.startswith("reward/"):
+            if name in PER_ANSWER or name.startswith(("reward/", "shaping/")):
                 metrics[name] = value / answers
             elif name == "sampler_gap":
                 metrics[name] = value / (totals["gap_tokens"] or math.nan)
@@ -156,13 +161,14 @@ class EpisodeObjective(PolicyObjective):
         policy: PolicyLoss,
         names: Sequence[str],
         weights: Sequence[float],
+        shaping: Sequence[str] = (),
         *,
         credit: EpisodeCredit,
         value_weight: float,
         value_clip: float | None,
     ):
         """What the error of the critic weighs, and how far a value may go from the old one and still learn."""
-        super().__init__(policy, names, weights)
+        super().__init__(policy, names, weights, shaping)
         self.credit, self.value_weight, self.value_clip = credit, value_weight, value_clip
 
     def loss(self, model: Transformer, batch: Rollout | Answers) -> Loss:
@@ -174,6 +180,8 @@ class EpisodeObjective(PolicyObjective):
         error = errors_BT[batch.said_BT].sum()
         returns_N, missed_N = batch.returns_BT[batch.said_BT], (batch.returns_BT - batch.values_BT)[batch.said_BT]
         totals |= self.policy.beside(reading, logprobs_BT, batch) | self.of_answers(batch)
+        if self.credit.potential is not None:
+            totals["shaping/potential"] = float(batch.hints_B.sum())
         totals |= {
             "policy_loss": float(total.detach()),
             "value_error": float(error.detach()),

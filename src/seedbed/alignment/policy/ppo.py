@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seedbed.alignment.policy.config import PpoConfig
-from seedbed.alignment.policy.credit import EpisodeCredit
+from seedbed.alignment.policy.credit import EpisodeCredit, Potential
 from seedbed.alignment.policy.learning import Learning
 from seedbed.alignment.policy.objective import EpisodeObjective, PolicyLoss
 from seedbed.alignment.rewards import Reward
@@ -29,6 +29,9 @@ def ppo(
     began = time.perf_counter()
     config = config.resolve()
     learning = Learning(config, 1, 1, rewards)
+    rows_at_once, potential = config.train.micro_batch or config.train.batch, None
+    if learning.judge is not None and config.shaping.potential:
+        potential = Potential(learning.judge.models, config.shaping.potential, rows_at_once)
     credit = EpisodeCredit(
         kl=config.kl,
         target=config.kl_target,
@@ -37,7 +40,8 @@ def ppo(
         decay=config.decay,
         whiten=config.whiten,
         bootstraps=config.cut == "goes_on",
-        rows_at_once=config.train.micro_batch or config.train.batch,
+        rows_at_once=rows_at_once,
+        potential=potential,
     )
     source = learning.source(credit)
     policy = PolicyLoss(
@@ -48,14 +52,15 @@ def ppo(
         kl=0.0,  # it is in the reward
         estimator="k1",
         temperature=config.temperature,
-        longest=config.max_tokens,
+        longest=learning.config.max_tokens,
         leaves_out_cut=False,
         has_reference=source.compares,
     )
     objective = EpisodeObjective(
         policy,
-        source.names,
-        source.weights,
+        source.rewards.names,
+        source.rewards.weights,
+        source.rewards.shaping.names,
         credit=credit,
         value_weight=config.value_weight,
         value_clip=config.value_clip or None,
