@@ -20,7 +20,8 @@ from seedbed.alignment.scores import completion_scores, target_scores
 from seedbed.alignment.scoring import Ensemble, RewardModel
 from seedbed.alignment.source import AnswerRow, AnswerSource
 from seedbed.errors import ConfigError, DataError
-from seedbed.model.folder import load_model
+from seedbed.inference.engine import Engine
+from seedbed.model.folder import find_config, load_model
 from seedbed.tokenizers import bytes as byte_tokenizer
 from seedbed.training.objective import Tally
 from tests.alignment.judged import PREFERENCES, config, write_rows
@@ -127,6 +128,23 @@ def test_the_better_answer_scores_higher_for_prompts_it_has_not_seen(loss, base,
     assert result["val_accuracy"] == 1 and result["val_margin"] > 0.3
     assert load_model(tmp_path / "out", scores=True)[0].config.head == "score"
     assert "reward model" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3", "adapter", "qlora"])
+def test_a_reward_model_can_be_an_adapter_with_a_head(method, base, data, tmp_path):
+    """The base rests; the folder opens as any reward model, and no one takes it for a model that speaks."""
+    out = tmp_path / "out"
+    settings = (f"--method={method}", "--train.steps=40", "--optimizer.name=adamw", "--optimizer.rate=0.02")
+    result = reward(config(RewardConfig, base, data, out, *settings))
+    assert result["val_accuracy"] >= 0.9 and Path(result["adapter"]).is_dir()
+    model = RewardModel.load(out)
+    scores = model.score([conversation("q?", "yesq"), conversation("q?", "no")])
+    assert scores[0] > scores[1] and find_config(out).head == "score"
+    with pytest.raises(ConfigError, match="is a reward model or a critic: it gives scores, no tokens"):
+        load_model(out)
+    if method == "lora":
+        with pytest.raises(DataError, match="is the adapter of a reward model: it gives scores"):
+            Engine.load(base, adapters={"judge": out})
 
 
 def test_right_and_wrong_steps_are_told_apart(base, tmp_path):

@@ -209,8 +209,6 @@ class RewardConfig(AnswersConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 0, "margin", "centring")
-        if self.method != "full":
-            raise ConfigError("an adapter has no score head: a reward model is for the method full", "Leave it out.")
 
     def unused(self) -> dict[str, str]:
         """What is for another loss."""

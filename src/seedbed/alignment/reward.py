@@ -20,7 +20,6 @@ from seedbed.alignment.source import AnswerBatch, AnswerRow
 from seedbed.alignment.stage import Beginning, begin, encode_preferences, run_answers
 from seedbed.data.preferences import Preference, Solution
 from seedbed.data.rows import naming
-from seedbed.model.folder import load_model
 from seedbed.model.score_head import with_score_head
 from seedbed.model.transformer import Transformer
 from seedbed.progress import progress
@@ -28,7 +27,7 @@ from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.objective import Loss, Objective, Tally
 from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.launch import in_parallel
-from seedbed.training.precision import MASTER
+from seedbed.tuning.equipment import load_base
 
 
 class RewardObjective(Objective[AnswerBatch]):
@@ -125,7 +124,7 @@ def reward(config: RewardConfig, observers: Sequence[Observer] = ()) -> dict[str
 
 
 def _under_score_head(config: RewardConfig) -> tuple[Transformer, Tokenizer]:
-    model, tokenizer = load_model(config.model, dtype=MASTER, learns=True, scores=True)
+    model, tokenizer = load_base(config, scores=True)
     return with_score_head(model), tokenizer
 
 

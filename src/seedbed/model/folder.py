@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.model.adapters.folder import OVER, base_of, is_adapter
 from seedbed.model.adapters.opening import put_on
+from seedbed.model.adapters.peft_config import gives_scores
 from seedbed.model.config import ModelConfig
 from seedbed.model.huggingface.classes import find_class, huggingface_config
 from seedbed.model.huggingface.quantised import carries, quantization_config
@@ -156,8 +157,12 @@ def load_model(
     folder = find_model(path)
     if is_adapter(folder):
         base = base_of(folder)
-        model, tokenizer = load_model(base, device=device, dtype=dtype, tokenizer=tokenizer, learns=learns)
+        model, tokenizer = load_model(
+            base, device=device, dtype=dtype, tokenizer=tokenizer, learns=learns, scores=scores
+        )
         model, tokenizer = adapted(folder, model, tokenizer)
+        if not scores:
+            refuse_score_head(model.config, str(folder))
         if learns and model.adapter is not None:
             raise DataError(
                 f"{folder} is an adapter of the method {model.adapter.method}, which no plain model computes"
@@ -191,7 +196,8 @@ def find_config(path: Path) -> ModelConfig:
     """The config of the same, without its weights."""
     folder = find_model(path)
     if is_adapter(folder):
-        return find_config(base_of(folder))
+        config = find_config(base_of(folder))
+        return replace(config, head="score") if gives_scores(folder) else config
     if is_foreign(folder):
         return import_config(folder)
     open_folder(folder, ("model", "checkpoint"))

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
+from typing import Literal
 
 import torch
+from torch import Tensor, nn
 
 from seedbed.errors import ConfigError
 from seedbed.model.config import ModelConfig
-from seedbed.model.transformer import Transformer
+from seedbed.model.transformer import Head, Transformer
 
 
-def with_score_head(model: Transformer) -> Transformer:
-    """The blocks of a model, whose weights it shares, under a score head: its own where it has one, else one that gives
-    nought for everything until it has learned, so that no prompt begins with a reward and no state with a value."""
-    if model.config.head == "score":
+def with_score_head(model: Transformer, weight_1D: Tensor | None = None) -> Transformer:
+    """The blocks of a model, which it shares, under a score head: of that weight, else its own where it has one, else
+    one that gives nought for everything until it has learned, so that no prompt begins with a reward and no state with
+    a value."""
+    if model.config.head == "score" and weight_1D is None:
         return model
-    weights = {name: weight.detach() for name, weight in model.named_parameters() if name != "head.weight"}
-    weights["score.weight"] = torch.zeros(1, model.config.width, device=model.device, dtype=model.dtype)
-    return Transformer.of_weights(replace(model.config, head="score"), weights).train(model.training)
+    return _under(model, "score", _score_head(model, weight_1D))
 
 
 def with_critic(model: Transformer) -> Transformer:
@@ -27,15 +29,31 @@ def with_critic(model: Transformer) -> Transformer:
     if model.config.head == "both":
         return model
     refuse_score_head(model.config)
-    weights = {name: weight.detach() for name, weight in model.named_parameters()}
-    weights["score.weight"] = torch.zeros(1, model.config.width, device=model.device, dtype=model.dtype)
-    return Transformer.of_weights(replace(model.config, head="both"), weights).train(model.training)
+    return _under(model, "both", _score_head(model))
 
 
 def without_critic(model: Transformer) -> Transformer:
     """The policy alone; its weights are those very tensors."""
-    weights = {name: weight.detach() for name, weight in model.named_parameters() if name != "score.weight"}
-    return Transformer.of_weights(replace(model.config, head="tokens"), weights).train(model.training)
+    return _under(model, "tokens", None)
+
+
+def _score_head(model: Transformer, weight_1D: Tensor | None = None) -> Head:
+    head = Head(model.config.width, 1, bias=False, device="meta")
+    if weight_1D is None:
+        weight_1D = torch.zeros(1, model.config.width)
+    head.weight = nn.Parameter(weight_1D.to(model.device, model.dtype))
+    return head
+
+
+def _under(model: Transformer, head: Literal["tokens", "score", "both"], score: Head | None) -> Transformer:
+    """A model of the same parts, adapters too, under another head."""
+    made = copy(model)
+    made._modules = dict(model._modules)  # a copy shares the very dictionary of its parts
+    made.score = score
+    if head == "score":
+        made.head = None
+    made.config = replace(model.config, head=head)
+    return made
 
 
 def refuse_score_head(config: ModelConfig, name: str = "the model") -> None:

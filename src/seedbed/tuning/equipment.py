@@ -74,9 +74,11 @@ def build_adapter(config: TuningConfig) -> Adapter | None:
     return Prompted(config.prompts, base, config.train.seed, network=config.method == "p_tuning")
 
 
-def load_base(config: TuningConfig, tokenizer: Tokenizer | None = None) -> tuple[Transformer, Tokenizer]:
-    """The model to begin with, in the precision that is trained, and its tokenizer. ConfigError for one in few bits,
-    unless they are those of qlora."""
+def load_base(
+    config: TuningConfig, tokenizer: Tokenizer | None = None, *, scores: bool = False
+) -> tuple[Transformer, Tokenizer]:
+    """The model to begin with, in the precision that is trained, and its tokenizer. `scores`: it may be a reward model.
+    ConfigError for one in few bits, unless they are those of qlora."""
     stored = read_stored(find_model(config.model))
     if config.method == "qlora" and stored:
         if (scheme := describe(stored)) != "nf4":
@@ -84,5 +86,5 @@ def load_base(config: TuningConfig, tokenizer: Tokenizer | None = None) -> tuple
                 f"{config.model} is quantized already ({scheme}), and qlora is over nf4",
                 "Take the model that it was made of.",
             )
-        return load_model(config.model, tokenizer=tokenizer)
-    return load_model(config.model, dtype=MASTER, tokenizer=tokenizer, learns=True)
+        return load_model(config.model, tokenizer=tokenizer, scores=scores)
+    return load_model(config.model, dtype=MASTER, tokenizer=tokenizer, learns=True, scores=scores)

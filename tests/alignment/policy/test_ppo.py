@@ -20,7 +20,9 @@ from seedbed.configuration import from_arguments
 from seedbed.errors import SeedbedError
 from seedbed.model.folder import load_model
 from seedbed.model.score_head import with_critic, without_critic
-from tests.alignment.policy.test_grpo import Death
+from seedbed.model.weights import read_header
+from seedbed.training.observers.observer import Observer
+from tests.alignment.policy.test_grpo import Death, outcome
 from tests.alignment.policy.test_rollouts import source
 from tests.tiny import records, same_bits
 
@@ -187,6 +189,62 @@ def test_what_is_saved_is_the_policy_alone(base, problems, tmp_path):
         config(tmp_path / "run" / "checkpoints" / "step_00000002", problems, tmp_path / "on", "--train.steps=1")
     )
     assert again["finished"]
+
+
+LORA = ("--method=lora", "--lora.rank=2", "--optimizer.rate=0.01")
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "qlora", "ia3", "adapter"])
+def test_under_an_adapter_the_critic_learns_and_the_base_rests(method, base, problems, tmp_path):
+    """The policy of the folder is base and adapter alone; the critic stays in the checkpoints."""
+    out = tmp_path / "run"
+    watch = Weights()
+    settings = (f"--method={method}", "--optimizer.rate=0.01", "--train.steps=4", "--passes=2", "--kl=0.1")
+    result = ppo(config(base, problems, out, *settings), [watch])
+    assert watch.resting() and not watch.before["score.weight"].any() and watch.now["score.weight"].any()
+    moved = [name for name in watch.before if not torch.equal(watch.before[name], watch.now[name])]
+    assert "score.weight" in moved and len(moved) > 1
+    found = [record for record in records(out) if "loss" in record]
+    assert found[0]["ratio"] == 1 and found[2]["ratio"] == 1 and found[1]["ratio"] != 1  # two steps a rollout
+    assert found[0]["kl"] == pytest.approx(0, abs=1e-6) and found[-1]["kl"] > 0
+    assert Path(result["adapter"]).is_dir() and not (out / "model").exists()
+    stored = read_header(out / "adapter" / "adapter_model.safetensors")
+    assert stored and not [name for name in stored if "score" in name]
+    with torch.no_grad():
+        tokens_BT, learner = torch.arange(10)[None] + 40, without_critic(watch.model).eval()
+        opened = load_model(out)[0]
+        assert opened.config.head == "tokens" and torch.allclose(opened(tokens_BT), learner(tokens_BT), atol=1e-4)
+
+
+class Weights(Observer):
+    """Those that move, as they were and are, and the others."""
+
+    def begin(self, trainer):
+        self.model = trainer.model
+        self.before = {name: weight.detach().clone() for name, weight in self.model.moving.items()}
+        self.rest = {name: weight.clone() for name, weight in self._resting()}
+
+    def _resting(self):
+        return [(n, w) for n, w in self.model.state_dict().items() if n not in self.model.moving]
+
+    @property
+    def now(self):
+        return {name: weight.detach() for name, weight in self.model.moving.items()}
+
+    def resting(self) -> bool:
+        """Whether what does not move has not, to the bit."""
+        return bool(self.rest) and all(torch.equal(weight, self.rest[name]) for name, weight in self._resting())
+
+
+def test_a_run_with_an_adapter_that_dies_goes_on_to_the_same_bits(base, problems, tmp_path):
+    settings = (*LORA, "--answers=16", "--passes=2", "--train.steps=6", "--train.checkpoint.steps=1")
+    ppo(config(base, problems, tmp_path / "whole", *settings))
+    for death in (2, 5):
+        with pytest.raises(KeyboardInterrupt):
+            ppo(config(base, problems, tmp_path / "cut", *settings), [Death(death)])
+    ppo(config(base, problems, tmp_path / "cut", *settings))
+    assert outcome(tmp_path / "whole") == outcome(tmp_path / "cut")
+    assert (tmp_path / "whole" / "adapter" / "adapter_model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from seedbed.errors import DataError, SeedbedError
-from seedbed.model.adapters.folder import read_adapter
+from seedbed.model.adapters.folder import read_adapter, read_score
 from tests.hostile import damage, damaged, memory_within
 from tests.random_adapters import random_adapter
 from tests.random_models import random_model
@@ -147,6 +147,17 @@ def test_a_folder_of_something_else_is_told(folder, tmp_path):
     assert "is no adapter" in refused(tmp_path)
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     assert "holds no adapter_model.safetensors: other files of weights can hold code" in refused(folder)
+
+
+@pytest.mark.parametrize("head", [None, torch.zeros(1, 7)])
+def test_a_score_head_that_is_promised_must_be_there_and_fit(head, folder):
+    """What peft says of every model that gives scores."""
+    assert read_score(folder, BASE) is None
+    reconfigured(folder, modules_to_save=["classifier", "score"])
+    assert "is the adapter of a reward model: it gives scores, no tokens" in refused(folder)
+    rewritten(folder, lambda weights: weights | ({} if head is None else {"base_model.model.score.weight": head}))
+    with pytest.raises(DataError, match=r"score.weight (is missing|has shape \(1, 7\)); a reward model over this base"):
+        read_score(folder, BASE)
 
 
 def test_damage_is_told_or_changes_nothing(folder):

@@ -42,9 +42,11 @@ class Adapter:
         self.switch = Switch()
 
     def put_on(self, model: Transformer) -> Transformer:
-        """The same model, whose own weights rest from now on, with the adapter in it, as it begins. ConfigError where
-        it does not fit."""
+        """The same model, whose own weights rest from now on, with the adapter in it, as it begins. A score head, which
+        no language model has, learns beside it. ConfigError where it does not fit."""
         model.requires_grad_(False)
+        if model.score is not None:
+            model.score.requires_grad_(True)
         for router in find_routers(model).values():
             if isinstance(router, BalancedRouter):
                 router.rate = 0.0  # its biases are the base's, too

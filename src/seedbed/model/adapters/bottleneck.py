@@ -70,7 +70,12 @@ class BottleneckAdapter(Adapter):
     def files(self, model: Transformer) -> Files:
         config = self.config
         values = common(PEFT_TYPE, self.base) | asdict(config)
-        return values, {name: weight.detach() for name, weight in model.moving.items()}
+        return values, {name: weight.detach() for name, weight in learned(model).items()}
+
+
+def learned(model: Transformer) -> dict[str, nn.Parameter]:
+    """The weights of what a model wears, by name."""
+    return {name: weight for name, weight in model.moving.items() if not name.startswith("score.")}
 
 
 def read_bottleneck(
@@ -79,6 +84,6 @@ def read_bottleneck(
     """The model with what was learned behind its parts. KeyError for weights of another model."""
     BottleneckAdapter(config, base).put_on(model)
     with torch.no_grad():
-        for name, parameter in model.moving.items():
+        for name, parameter in learned(model).items():
             parameter.copy_(weights[name])
     return model.requires_grad_(False)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seedbed.errors import DataError
 from seedbed.model.adapters.changes import Change, LowRank, Scaling
-from seedbed.model.adapters.peft_config import CONFIG, MERGE, Ia3File, LoraFile, read_config
+from seedbed.model.adapters.peft_config import CONFIG, MERGE, Ia3File, LoraFile, gives_scores, read_config
 from seedbed.model.config import ModelConfig
 from seedbed.model.huggingface.classes import find_table
 from seedbed.model.names import Layout, Shape, layers_of_theirs
@@ -33,20 +33,30 @@ SERVED = re.compile(
     r"blocks\.\d+\.(attention\.(query|key|value|output)|feedforward\.(shared\.)?(gate|up|down))\.weight"
 )
 """The weights of ours that can be changed."""
+SCORE = "base_model.model.score.weight"
+"""Of the score head that a reward model has beside its adapter, in peft's files."""
 OVER = "over"
 """Key of the manifest's config: nf4, where the base was in these bits when the adapter was trained."""
 
 
 def read_adapter(folder: Path, base: ModelConfig) -> dict[str, Change]:
-    """What the adapter makes of the layers of a model of that config, by their names, as "blocks.0.attention.query".
+    """What the adapter makes of the layers of a model of that config, by their names, as "blocks.0.attention.query":
+    for whoever speaks.
 
-    DataError, in one line, where it was made for another model or wants what is not served; CorruptionError for a
-    broken file.
+    DataError, in one line, where it was made for another model, wants what is not served, or makes a reward model;
+    CorruptionError for a broken file.
     """
+    if gives_scores(folder):
+        raise DataError(f"{folder} is the adapter of a reward model: it gives scores, no tokens", "Take another one.")
+    return read_changes(folder, base)
+
+
+def read_changes(folder: Path, base: ModelConfig) -> dict[str, Change]:
+    """The same, of reward models too."""
     config, file = read_config(folder), weights_file(folder)
     if not isinstance(config, LoraFile | Ia3File):
         raise DataError(f"{folder} does not change layers by themselves: rows beside others cannot wear it", ALONE)
-    stored, shapes = read_header(file), weight_shapes(base)
+    stored, shapes = stored_adapter(file), weight_shapes(base)
     kinds = [FACTORS]
     if isinstance(config, LoraFile):
         kinds = [DOWN, UP, LENGTHS] if config.use_dora else [DOWN, UP]
@@ -69,6 +79,23 @@ def read_adapter(folder: Path, base: ModelConfig) -> dict[str, Change]:
         made = _changes(parts, config, split, len(ours))
         changes |= {name.removesuffix(".weight"): change for name, change in zip(ours, made, strict=True)}
     return changes
+
+
+def stored_adapter(file: Path) -> dict[str, StoredTensor]:
+    """What the adapter's file holds of the adapter itself."""
+    return {name: tensor for name, tensor in read_header(file).items() if name != SCORE}
+
+
+def read_score(folder: Path, base: ModelConfig) -> Tensor | None:
+    """The weight of the score head that an adapter's folder holds; None where it holds none."""
+    if not gives_scores(folder):
+        return None
+    file = weights_file(folder)
+    stored, shape = read_header(file).get(SCORE), (1, base.width)
+    if stored is None or stored.shape != shape:
+        found = "is missing" if stored is None else f"has shape {stored.shape}"
+        raise DataError(f"{file}: {SCORE} {found}; a reward model over this base has one of shape {shape}")
+    return read_weights({SCORE: stored})[SCORE]
 
 
 def _changes(

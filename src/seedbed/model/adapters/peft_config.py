@@ -28,6 +28,8 @@ OF_NO_CONSEQUENCE = {
 }
 BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
 """Of `init_lora_weights`: those that leave the base's own weights as they are."""
+HEADS = ("classifier", "score")
+"""What peft saves whole, beside an adapter, of a model that gives scores; ours is `score`."""
 MERGE = "Merge it into its model: peft's merge_and_unload(), then save_pretrained()."
 
 
@@ -89,6 +91,8 @@ def read_config(folder: Path) -> File:
     for key, value in values.items():
         if key == "init_lora_weights":
             harmless = value in BEGINNINGS
+        elif key == "modules_to_save" and isinstance(value, list):
+            harmless = set(map(str, value)) <= set(HEADS)
         else:
             harmless = key in own or key in OF_NO_CONSEQUENCE or not value or (key, value) == ("bias", "none")
         if not harmless:
@@ -100,3 +104,10 @@ def read_config(folder: Path) -> File:
     if isinstance(config, LoraFile) and not 1 <= config.r <= MOST_RANK:
         raise DataError(f"{path}: r must be between 1 and {MOST_RANK:,}, got {config.r}")
     return config
+
+
+def gives_scores(folder: Path) -> bool:
+    """Whether an adapter's folder holds the score head of a reward model, too. DataError as `read_config` has it."""
+    read_config(folder)
+    saved = read_json(folder / CONFIG).get("modules_to_save")
+    return isinstance(saved, list) and "score" in saved

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from seedbed.model.adapters.folder import OVER, WEIGHTS
+from seedbed.model.adapters.folder import OVER, SCORE, WEIGHTS
 from seedbed.model.adapters.peft_config import CONFIG
 from seedbed.model.transformer import Transformer
 from seedbed.model.weights import write_file
@@ -22,10 +22,14 @@ def save_adapter(
     card: Mapping[str, str],
     overwrite: bool = False,
 ) -> Manifest:
-    """Writes the folder of what a model wears, or nothing. `inputs`: what it was made of, the base as "model"."""
+    """Writes the folder of what a model wears, or nothing; with the score head of a reward model, as peft keeps one.
+    `inputs`: what it was made of, the base as "model"."""
     adapter = model.adapter
     assert adapter is not None
     values, tensors = adapter.files(model)
+    if model.score is not None:
+        values |= {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}
+        tensors[SCORE] = model.score.get_parameter("weight").detach()
     settings = values | ({OVER: adapter.over} if adapter.over else {})
     with new_folder(folder, "adapter", inputs=inputs, config=settings, overwrite=overwrite) as staging:
         write_json(staging / CONFIG, values)

@@ -90,9 +90,9 @@ class StoredStack(StoredLayer):
 
 
 def storable(model: Transformer) -> dict[str, nn.Linear | nn.Embedding | Stack]:
-    """The layers whose matrix may be stored in few bits, by name, in the order of the model. Gates, routers and learned
-    positions are too small to be worth it."""
-    small = [
+    """The layers whose matrix may be stored in few bits, by name, in the order of the model. Gates, routers, learned
+    positions and the one row of a score head are too small to be worth it."""
+    small = ["score"] + [
         f"{name}.{inside}"
         for name, module in model.named_modules()
         if isinstance(module, ValueGate | LearnedPositions)
