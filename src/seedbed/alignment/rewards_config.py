@@ -34,8 +34,8 @@ class RewardModelsConfig:
     so that models of other units count alike."""
 
     cut_penalty: float = 1.0
-    """What is taken off an answer that is cut off. It is scored as if it had ended there: a score of nought would be
-    praise where most are below it."""
+    """What is taken off an answer that is cut off. It is scored as if it had ended there, at most nought: less than if
+    it had, wherever scores lie, and never worth going on for."""
 
     def __post_init__(self) -> None:
         at_least(self, 0, "caution", "cut_penalty")

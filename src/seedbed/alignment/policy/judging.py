@@ -77,9 +77,11 @@ class RewardModels:
 
     def __call__(self, answers: Sequence[Answer]) -> Tensor:
         """What they make together of each answer (B). One that was cut off is scored as if it had ended there, its last
-        token given up for the end, less the penalty."""
+        token given up for the end, but never above nought, less the penalty: else a policy whose score grows with what
+        it says would learn to say no end."""
         scores_B = self.models.score_tokens([self._encoded(answer) for answer in answers])
-        return scores_B - self.cut_penalty * torch.tensor([not answer.ended for answer in answers])
+        ended_B = torch.tensor([answer.ended for answer in answers])
+        return torch.where(ended_B, scores_B, scores_B.clamp(max=0) - self.cut_penalty)
 
     def _encoded(self, answer: Answer) -> tuple[np.ndarray, np.ndarray]:
         """As a row of `seedbed reward`: prompt, answer and the token that ends it; and which are the answer's."""
