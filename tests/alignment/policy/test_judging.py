@@ -90,7 +90,7 @@ def test_the_score_is_that_of_the_conversation_as_the_reward_model_learned_it(ba
 @pytest.mark.parametrize("gain", [4.0, -4.0])
 def test_an_answer_that_was_cut_off_is_worth_less_than_one_that_ended_there_and_than_nought(gain, base, tmp_path):
     counter = counting_model(base, tmp_path / "counter", "a", gain)
-    whole, cut = asked(base, "1", "ab"), asked(base, "1", "abb", ended=False)
+    whole, cut = asked(base, "1", "ab"), asked(base, "1", "aba", ended=False)
     scores = loaded(base, [counter], cut_penalty=0.75)([whole, cut]).tolist()
     assert (scores[0] > 0) == (gain > 0)
     assert scores[1] == pytest.approx(min(scores[0], 0.0) - 0.75, abs=1e-6)
