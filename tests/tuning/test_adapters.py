@@ -27,7 +27,7 @@ from seedbed.model.adapters.config import LoraConfig
 from seedbed.model.adapters.learning import LearningLayer
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import load_model
-from seedbed.model.linears.layers import made_whole, nf4
+from seedbed.model.linears.layers import made_whole, nf4, storages
 from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig
 from seedbed.optim.groups import build_optimizers
@@ -316,6 +316,17 @@ def test_a_base_quantized_before_trains_as_one_that_is_quantized_then(base, tmp_
     assert weights(tmp_path / "then") == weights(tmp_path / "before")
     one, other = (load_model(tmp_path / name)[0](TOKENS_BT) for name in ("then", "before"))
     assert torch.equal(one, other)
+
+
+def test_a_run_that_goes_on_from_one_moves_every_weight(base, tmp_path):
+    finetune(adapter_config(base, tmp_path, "qlora", "--train.steps=2"))
+    finetune(config(tmp_path / "run", tmp_path / "d.jsonl", tmp_path / "on", "--train.steps=2", *FAST))
+    model, before = load_model(tmp_path / "on")[0], load_model(tmp_path / "run", learns=True)[0]
+    assert not storages(model)
+    assert all(
+        not torch.equal(one, other) for one, other in zip(model.parameters(), before.parameters(), strict=True)
+    )
+    assert {name for name, _ in model.named_parameters()} == {name for name, _ in load_model(base)[0].named_parameters()}
 
 
 # Rates and refusals --------------------------------------------------------------------------------------------------

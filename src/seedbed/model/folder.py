@@ -23,7 +23,7 @@ from seedbed.model.config import ModelConfig
 from seedbed.model.huggingface.classes import find_class, huggingface_config
 from seedbed.model.huggingface.quantised import carries, quantization_config
 from seedbed.model.importing import CONFIG, import_config, import_folder
-from seedbed.model.linears.layers import nf4, of_weights, storages, stored_layers
+from seedbed.model.linears.layers import made_whole, nf4, of_weights, storages, stored_layers
 from seedbed.model.linears.parts import check_dtypes, check_stored, promised_parts, read_matrices, written_parts
 from seedbed.model.linears.storage import Storage, describe, read_storages
 from seedbed.model.names import OWN, Table, shapes_of_theirs, to_ours, to_theirs
@@ -149,7 +149,7 @@ def load_model(
 
     `dtype`: of the weights; left out, the one they are stored in, and fp32 where layers are in few bits, which take no
     other. `tokenizer`: for a folder of transformers that holds none. `learns`: its weights are to be changed, which
-    those in few bits cannot be. `scores`: it may be a reward model, which gives no tokens. Every byte is checked
+    those in few bits cannot be; those that an adapter was trained over become whole. `scores`: it may be a reward model, which gives no tokens. Every byte is checked
     against the manifest first, where there is one, and what the config promises against what the files hold before
     memory is taken for it. CorruptionError when a byte has changed, DataError when the folder is none of the four, its
     parts do not belong together, or it cannot learn; ConfigError for a reward model that was not asked for.
@@ -163,11 +163,13 @@ def load_model(
         model, tokenizer = adapted(folder, model, tokenizer)
         if not scores:
             refuse_score_head(model.config, str(folder))
-        if learns and model.adapter is not None:
+        if not learns:
+            return model, tokenizer
+        if model.adapter is not None:
             raise DataError(
                 f"{folder} is an adapter of the method {model.adapter.method}, which no plain model computes"
             )
-        return model, tokenizer
+        return made_whole(model), tokenizer
     model, tokenizer = import_folder(folder, tokenizer) if is_foreign(folder) else _load_own(folder, learns)
     if not scores:
         refuse_score_head(model.config, str(folder))
