@@ -9,13 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from seedbed.errors import SeedbedError
+from seedbed.errors import DataError, SeedbedError
 from seedbed.model.adapters.adapter import Adapter, Ia3Adapter
 from seedbed.model.adapters.bottleneck import BottleneckAdapter
 from seedbed.model.adapters.config import BottleneckConfig, Ia3Config, PromptsConfig
 from seedbed.model.adapters.opening import put_on
 from seedbed.model.adapters.prompts import Prefixed, Prompted
 from seedbed.model.adapters.saving import save_adapter
+from seedbed.model.folder import load_model
 from seedbed.tokenizers import bytes as byte_tokenizer
 from tests.random_models import random_model
 
@@ -71,3 +72,10 @@ def test_sizes_that_are_none_are_refused(value, tmp_path):
         file = tmp_path / method / "adapter_config.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
         refused(tmp_path / method)
+
+
+def test_an_adapter_over_itself_is_refused(folder):
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(folder)}))
+    with pytest.raises(DataError, match="which is one, too"):
+        load_model(folder)

@@ -180,13 +180,15 @@ def adds(folder: Path) -> bool:
 
 
 def base_of(folder: Path) -> Path:
-    """The folder of the model that an adapter is for, as its config names it. DataError when it is not there, or, where
-    the adapter knows its hash, is another one now."""
+    """The folder of the model that an adapter is for, as its config names it. DataError when it is not there, is an
+    adapter, or, where the adapter knows its hash, is another one now."""
     named = read_json(folder / CONFIG).get("base_model_name_or_path")
     fix = f"Give the base and the adapter by themselves: --model BASE --adapter {folder}"
     if not isinstance(named, str) or not Path(named).is_dir():
         raise DataError(f"{folder} is an adapter over {json_name(named)}, and there is no such folder", fix)
     base = Path(named)
+    if is_adapter(base):
+        raise DataError(f"{folder} is an adapter over {named}, which is one, too", fix)
     knows = (folder / MANIFEST).is_file() and (base / MANIFEST).is_file()
     if knows and open_folder(folder, "adapter").inputs.get("model") != read_manifest(base).hash:
         raise DataError(f"{folder} was trained over another model than {base} holds now", fix)
