@@ -26,7 +26,7 @@ from seedbed.model.adapters.adapter import LoraAdapter, merge, unmerge
 from seedbed.model.adapters.config import LoraConfig
 from seedbed.model.adapters.learning import LearningLayer
 from seedbed.model.config import ModelConfig
-from seedbed.model.folder import load_model
+from seedbed.model.folder import load_model, save_model
 from seedbed.model.linears.layers import made_whole, nf4, storages
 from seedbed.model.transformer import Transformer
 from seedbed.optim.config import OptimizerConfig
@@ -304,6 +304,18 @@ def test_a_draft_is_refused_that_does_not_know_what_is_read_before_texts_and_so_
         Engine.load(tmp_path / "run", draft=base)
     with pytest.raises(ConfigError, match="an adapter of the method prompt, for which there are no kernels"):
         Engine.load(tmp_path / "run", config=EngineConfig(exact=True))
+
+
+def test_dora_learns_over_rows_of_nought(tmp_path):
+    base = save_tiny_model(tmp_path / "base", context=96)
+    model, tokenizer = load_model(base)
+    with torch.no_grad():
+        model.get_submodule("blocks.0.attention.query").weight[3] = 0
+    save_model(tmp_path / "pruned", model, tokenizer, inputs={}, card={})
+    finetune(adapter_config(tmp_path / "pruned", tmp_path, "dora", "--train.steps=3", "--train.log_every=1"))
+    assert [record["step"] for record in records(tmp_path / "run") if "gradient_norm" in record] == [1, 2, 3]
+    learned = load_model(tmp_path / "run")[0].get_submodule("blocks.0.attention.query").weight
+    assert learned.isfinite().all()
 
 
 # QLoRA ---------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,11 @@ from seedbed.model.linears.linear import Linear
 from seedbed.model.transformer import Transformer
 
 
+def turned(magnitude_O: Tensor, length_O: Tensor) -> Tensor:
+    """What each row is multiplied with; 1 for one of nought, which has no direction, in a pruned model for example."""
+    return torch.where(length_O > 0, magnitude_O / length_O.where(length_O > 0, 1), 1)
+
+
 @dataclass(frozen=True)
 class LowRank:
     """What is added to a layer's weight: scale · up · down (Hu et al. 2021, arXiv:2106.09685, eq. 3). With magnitudes,
@@ -31,7 +36,7 @@ class LowRank:
         """The weight with the change in it, computed in fp64."""
         changed_OD = base_OD.double() + self.scale * (self.up_OR.double() @ self.down_RD.double())
         if self.magnitude_O is not None:
-            changed_OD *= (self.magnitude_O.double() / changed_OD.norm(dim=1))[:, None]
+            changed_OD *= turned(self.magnitude_O.double(), changed_OD.norm(dim=1))[:, None]
         return changed_OD
 
     def bias(self, base_O: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from seedbed.model.adapters.changes import Change, LowRank, Scaling, whole
+from seedbed.model.adapters.changes import Change, LowRank, Scaling, turned, whole
 from seedbed.model.linears.linear import linear
 
 
@@ -78,7 +78,7 @@ class DirectedLayer(LowRankLayer):
         weight_OD, bias_O = whole("", self.layer)
         with torch.no_grad():
             length_O = (weight_OD + self.scale * self.up @ self.down).norm(dim=1)
-        turned_O = self.magnitude / length_O
+        turned_O = turned(self.magnitude, length_O)
         dropped_D = self.dropout(x_D)
         base_O = self.layer(dropped_D)
         plain_O = base_O if bias_O is None else base_O - bias_O
