@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,6 +200,16 @@ def test_a_run_that_died_with_nothing_but_its_reference_begins(base, data, tmp_p
     (tmp_path / "out" / "reference").rename(tmp_path / "died" / "reference")
     dpo(config(DirectConfig, base, data, tmp_path / "died", "--train.steps=2"))
     assert same_bits(tmp_path / "out", tmp_path / "died")
+
+
+def test_a_reference_of_another_base_is_not_taken(base, data, tmp_path):
+    """A run that died before its first checkpoint may be begun again over the base in few bits."""
+    dpo(config(DirectConfig, base, data, tmp_path / "run", "--train.steps=1"))
+    for path in (tmp_path / "run").iterdir():
+        if path.name != "reference":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    dpo(config(DirectConfig, base, data, tmp_path / "run", "--train.steps=1", "--method=qlora"))
+    assert records(tmp_path / "run")[1]["margin"] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_changed_byte_of_it_is_told(base, data, tmp_path):

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +57,8 @@ class Reference:
         """Gives each source its log-probabilities: those in the run's folder, if they are of the same making, else
         computed now, with the model as it begins, and put there. CorruptionError when a byte of them has changed."""
         folder = self.run / REFERENCE
-        config = {"precision": self.precision.name} | {name: source.content for name, source in sources.items()}
+        config: dict[str, Any] = {name: source.content for name, source in sources.items()}
+        config |= {"precision": self.precision.name, "over": model.adapter.over if model.adapter else None}
         found: Mapping[str, Tensor] | None = None
         if (folder / MANIFEST).is_file():
             manifest = open_folder(folder, "reference", verify="all")
