@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.profiler import ProfilerActivity, profile
 
 import seedbed.tuning.finetune as room
@@ -220,6 +221,17 @@ def test_fused_with_its_base_it_is_a_plain_model_that_computes_the_same(trained,
     assert inputs["adapter"] == read_manifest(trained / "adapter").hash
 
 
+def test_an_adapter_of_what_are_no_numbers_is_not_fused(base, tmp_path):
+    finetune(adapter_config(base, tmp_path, "lora", "--train.steps=1"))
+    shutil.copytree(tmp_path / "run" / "adapter", tmp_path / "nan", ignore=shutil.ignore_patterns("manifest.json"))
+    held = load_file(tmp_path / "nan" / "adapter_model.safetensors")
+    save_file(
+        {name: weight * torch.nan for name, weight in held.items()}, tmp_path / "nan" / "adapter_model.safetensors"
+    )
+    with pytest.raises(DataError, match=r"nan holds numbers that are none, in blocks\.0\.attention\.query"):
+        fuse(FuseConfig(adapter=tmp_path / "nan", out=tmp_path / "model"))
+
+
 @pytest.mark.parametrize("method", MERGED)
 def test_merging_changes_nothing_and_is_undone_to_the_bit(method, base, tmp_path):
     settings = adapter_config(base, tmp_path, method, "--train.steps=1")
@@ -335,10 +347,10 @@ def test_a_run_that_goes_on_from_one_moves_every_weight(base, tmp_path):
     finetune(config(tmp_path / "run", tmp_path / "d.jsonl", tmp_path / "on", "--train.steps=2", *FAST))
     model, before = load_model(tmp_path / "on")[0], load_model(tmp_path / "run", learns=True)[0]
     assert not storages(model)
-    assert all(
-        not torch.equal(one, other) for one, other in zip(model.parameters(), before.parameters(), strict=True)
-    )
-    assert {name for name, _ in model.named_parameters()} == {name for name, _ in load_model(base)[0].named_parameters()}
+    assert all(not torch.equal(one, other) for one, other in zip(model.parameters(), before.parameters(), strict=True))
+    assert {name for name, _ in model.named_parameters()} == {
+        name for name, _ in load_model(base)[0].named_parameters()
+    }
 
 
 # Rates and refusals --------------------------------------------------------------------------------------------------

@@ -149,10 +149,11 @@ def load_model(
 
     `dtype`: of the weights; left out, the one they are stored in, and fp32 where layers are in few bits, which take no
     other. `tokenizer`: for a folder of transformers that holds none. `learns`: its weights are to be changed, which
-    those in few bits cannot be; those that an adapter was trained over become whole. `scores`: it may be a reward model, which gives no tokens. Every byte is checked
-    against the manifest first, where there is one, and what the config promises against what the files hold before
-    memory is taken for it. CorruptionError when a byte has changed, DataError when the folder is none of the four, its
-    parts do not belong together, or it cannot learn; ConfigError for a reward model that was not asked for.
+    those in few bits cannot be; those that an adapter was trained over become whole. `scores`: it may be a reward
+    model, which gives no tokens. Every byte is checked against the manifest first, where there is one, and what the
+    config promises against what the files hold before memory is taken for it. CorruptionError when a byte has changed,
+    DataError when the folder is none of the four, its parts do not belong together, or it cannot learn; ConfigError for
+    a reward model that was not asked for.
     """
     folder = find_model(path)
     if is_adapter(folder):

@@ -46,6 +46,11 @@ class StoredTensor:
     dtype: torch.dtype
 
 
+def not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    """The name of the first that holds infinity or what is no number."""
+    return next((name for name, weight in weights.items() if not weight.isfinite().all()), None)
+
+
 def find_dtype(name: torch.dtype | str) -> torch.dtype:
     """The dtype called "float32", "bfloat16", "float16" or "float64". ConfigError for another one."""
     named = str(name).removeprefix("torch.")

@@ -9,6 +9,7 @@ from seedbed.errors import DataError
 from seedbed.model.adapters.folder import base_of, is_adapter
 from seedbed.model.folder import adapted, find_model, load_model, refuse_worn, save_model
 from seedbed.model.linears.layers import made_whole
+from seedbed.model.weights import not_finite
 from seedbed.tuning.config import FuseConfig
 
 
@@ -24,6 +25,8 @@ def fuse(config: FuseConfig) -> dict[str, Any]:
     model, tokenizer = adapted(folder, *load_model(base))
     refuse_worn(model)
     model = made_whole(model)
+    if broken := not_finite(dict(model.named_parameters())):
+        raise DataError(f"{base} with {folder} holds numbers that are none, in {broken}", "Use an earlier checkpoint.")
     card = {
         "What": f"The model `{base}` with the adapter `{config.adapter}` merged into it by `seedbed fuse`.",
         "Use": f'`seedbed generate --model {shlex.quote(str(config.out))} --prompt "Once"`.',

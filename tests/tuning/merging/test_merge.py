@@ -10,7 +10,7 @@ import torch
 
 from seedbed.cli import main
 from seedbed.configuration import from_arguments
-from seedbed.errors import ConfigError
+from seedbed.errors import ConfigError, DataError
 from seedbed.model.folder import load_model
 from seedbed.runs import read_manifest
 from seedbed.tokenizers import bytes as byte_tokenizer
@@ -102,6 +102,19 @@ def test_models_that_do_not_fit_are_named(models, tmp_path):
     other = saved(tmp_path / "other", random_model(tokenizer=tokenizer, layers=2), tokenizer)
     with pytest.raises(ConfigError, match=r"other is of another architecture .* layers 2, not 3"):
         merge(MergeConfig(models=[models["a"], other], out=tmp_path / "m"))
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_that_holds_what_is_no_number_is_named_by_every_method(method, models, tmp_path):
+    tokenizer = byte_tokenizer.build()
+    broken = random_model(9, tokenizer=tokenizer, layers=3)
+    with torch.no_grad():
+        broken.blocks[1].attention.query.weight[0, 0] = torch.nan
+    folder = saved(tmp_path / "broken", broken, tokenizer)
+    base = None if method in ("linear", "slerp") else models["base"]
+    with pytest.raises(DataError, match=r"broken holds numbers that are none, in blocks\.1\.attention\.query"):
+        merge(MergeConfig(models=[models["a"], folder], base=base, out=tmp_path / "m", method=method))
     assert not (tmp_path / "m").exists()
 
 

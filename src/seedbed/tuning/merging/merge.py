@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from seedbed.errors import ConfigError
+from seedbed.errors import ConfigError, DataError
 from seedbed.model.folder import find_model, load_model, manifest_config, tell_unfinished, write_model
 from seedbed.model.transformer import Transformer
+from seedbed.model.weights import not_finite
 from seedbed.runs import command, new_folder, write_card, write_result
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.tuning.merging.config import UNWEIGHTED, MergeConfig
@@ -72,6 +73,8 @@ def _load(config: MergeConfig) -> tuple[Transformer, Tokenizer, Weights | None, 
     tokenizer = loaded[len(paths) - len(config.models)][1]  # a base seldom has the template of its chat models
     for path, (model, own) in zip(paths, loaded, strict=True):
         _refuse_unlike(paths[0], origin, tokenizer, path, model, own)
+        if broken := not_finite(dict(model.named_parameters())):
+            raise DataError(f"{path} holds numbers that are none, in {broken}", "Use an earlier checkpoint.")
     # Of the first, too, a copy: its parameters are what trials are written to.
     weights: list[Weights] = [
         {name: weight.detach().clone() for name, weight in model.named_parameters()} for model, _ in loaded
@@ -109,9 +112,9 @@ def _evolved(
 
 
 def _refuse_broken(weights: Weights) -> None:
-    if broken := [name for name, weight in weights.items() if not weight.isfinite().all()]:
+    if broken := not_finite(weights):
         raise ConfigError(
-            f"the merged model would hold numbers that are none, in {broken[0]}",
+            f"the merged model would hold numbers that are none, in {broken}",
             "Weights that sum up to nought cannot be normalized; give others, or --normalize false.",
         )
 
