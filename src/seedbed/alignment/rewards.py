@@ -9,9 +9,11 @@ Shape suffixes: B answers, F rewards, S steps of shaping.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from seedbed.alignment.reward_shaping import Shaping
 from seedbed.alignment.rewards_config import ShapingConfig
+from seedbed.alignment.time_limit import OutOfTimeError, time_limit
 from seedbed.data.preferences import Problem
 from seedbed.data.rows import naming
 from seedbed.devices import count_cores
@@ -84,6 +87,11 @@ CODE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 TEST_LIMITS = Limits(seconds=5.0, cpu_seconds=5, memory_mb=256)
 """Of each test of a program that a model wrote."""
 
+LOOKING_SECONDS = 2.0
+"""Of computing, in which an answer is held against a pattern or a schema; some take for ever, such as (a+)+b."""
+
+logger = logging.getLogger(__name__)
+
 
 def exact(problem: Problem, answer: str) -> float:
     """1 for the right answer to the letter, white space around it aside."""
@@ -98,7 +106,9 @@ def numeric(problem: Problem, answer: str) -> float:
 
 def regex(problem: Problem, answer: str) -> float:
     """1 when the whole answer, white space around it aside, matches the pattern. `.` is also the end of a line."""
-    return float(re.fullmatch(_reference(problem), answer.strip(), re.DOTALL) is not None)
+    with _in_time(problem, answer) as found:
+        found.append(re.fullmatch(_reference(problem), answer.strip(), re.DOTALL) is not None)
+    return float(any(found))
 
 
 def json_schema(problem: Problem, answer: str) -> float:
@@ -107,10 +117,9 @@ def json_schema(problem: Problem, answer: str) -> float:
         value = json.loads(answer, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         return 0.0
-    try:
-        return float(_validator(_reference(problem)).is_valid(value))
-    except RecursionError:
-        return 0.0
+    with _in_time(problem, answer) as found, suppress(RecursionError, OverflowError):  # of a number such as 1e999
+        found.append(_validator(_reference(problem)).is_valid(value))
+    return float(any(found))
 
 
 def tests(answers: Sequence[Answer]) -> list[float]:
@@ -272,7 +281,7 @@ def _refuse(problem: Problem, rule: str) -> None:
     if rule == "regex":
         try:
             re.compile(problem.reference)
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError) as error:
             raise DataError(f"{problem.name}: its answer is no regular expression: {error}") from error
     if rule == "json_schema":
         try:
@@ -301,29 +310,55 @@ def _validator(schema: str) -> Any:
         # An extra: only who rewards JSON needs it.
         from jsonschema import exceptions, validators
         from referencing import Registry
+        from referencing.exceptions import Unresolvable
+        from referencing.jsonschema import DRAFT202012
     except ImportError:
         raise missing("the reward json_schema", "jsonschema", "align") from None
-    parsed = json.loads(schema)
+    try:
+        parsed = json.loads(schema)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(parsed, dict | bool):
+        raise ValueError("it is neither an object nor true or false")
     kind = validators.validator_for(parsed, default=validators.Draft202012Validator)
     try:
         kind.check_schema(parsed)
     except exceptions.SchemaError as error:
         raise ValueError(error.message) from error
     # An empty registry: a "$ref" to an address is an error, and nothing is fetched from anywhere.
-    validator = kind(parsed, registry=Registry())
-    for place in _references(parsed):
-        if not place.startswith("#"):
-            raise ValueError(f"it refers to {place}, which is not in it")
-    return validator
+    made = DRAFT202012.create_resource(parsed)
+    for place, resolver in _references(parsed, Registry().with_resource("", made).resolver()):
+        try:
+            if not place.startswith("#"):
+                raise Unresolvable(ref=place)
+            resolver.lookup(place)
+        except Unresolvable:
+            raise ValueError(f"it refers to {place}, which is not in it") from None
+    return kind(parsed, registry=Registry())
 
 
-def _references(schema: Any) -> Iterator[str]:
-    """All that a schema refers to."""
+def _references(schema: Any, resolver: Any) -> Iterator[tuple[str, Any]]:
+    """All that a schema refers to, and what finds it."""
+    from referencing.jsonschema import DRAFT202012
+
+    if isinstance(schema, dict) and isinstance(schema.get("$id"), str):
+        resolver = resolver.in_subresource(DRAFT202012.create_resource(schema))
     items = schema.items() if isinstance(schema, dict) else enumerate(schema if isinstance(schema, list) else [])
     for key, value in items:
         if key in ("$ref", "$dynamicRef") and isinstance(value, str):
-            yield value
-        yield from _references(value)
+            yield value, resolver
+        yield from _references(value, resolver)
+
+
+@contextmanager
+def _in_time(problem: Problem, answer: str) -> Iterator[list[bool]]:
+    """For what is found inside; nothing where that takes too long, which is told."""
+    found: list[bool] = []
+    try:
+        with time_limit(LOOKING_SECONDS):
+            yield found
+    except OutOfTimeError:
+        logger.warning("%s: its answer is too dear to compare with %r, which is worth nothing", problem.name, answer)
 
 
 def _refuse_constant(name: str) -> None:

@@ -273,17 +273,17 @@ def _number(row: Row, key: str) -> float:
 
 
 def _reference(row: Row, key: str, reward: str) -> str:
-    if isinstance(row[key], int | float) and not isinstance(row[key], bool):
-        return str(row[key])
     if reward == "json_schema":
         return _schema(row, key)
+    if isinstance(row[key], int | float) and not isinstance(row[key], bool):
+        return str(row[key])
     text = text_of(row, key)
     if reward == "numeric" and not re.search(r"\d", text):
         raise DataError(f"{key} holds no number, but its reward is numeric")
     if reward == "regex":
         try:
             re.compile(text)
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError) as error:
             raise DataError(f"{key} is no regular expression: {error}") from error
     return text
 

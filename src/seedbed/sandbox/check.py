@@ -67,8 +67,13 @@ def functions_called(tests: str) -> list[str]:
     """
     try:
         tree = ast.parse(tests, "tests.py")
-    except (SyntaxError, ValueError) as error:
-        raise DataError(f"the tests are no Python: {error}") from error
+    except (
+        SyntaxError,
+        ValueError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # the last two: of what is nested too deeply
+        raise DataError(f"the tests are no Python: {error or type(error).__name__}") from error
     used: set[str] = set()
     defined = set(dir(builtins))
     for node in ast.walk(tree):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, cast
@@ -142,6 +143,8 @@ class PolicyConfig(TuningConfig):
         between(self, 0, 0.5, "validation_fraction")
         at_least(self, 1, "prompt_tokens", "max_tokens", "answers", "passes", "engine_rows", "table_every")
         at_least(self, 0, "kl", "table")
+        if odd := [name for name, weight in self.rewards.items() if not math.isfinite(weight)]:
+            raise ConfigError(f"rewards.{odd[0]} must be a number, got {self.rewards[odd[0]]}")
         if self.max_tokens is not None:
             self.shaping.refuse(self.max_tokens)
         if self.method in PROMPT_METHODS:
