@@ -103,6 +103,13 @@ def test_a_teacher_that_does_not_fit_is_told(place, tmp_path):
             distill(config(place, tmp_path / "run", "--train.steps=1", f"--teacher={teacher}", *options))
 
 
+@pytest.mark.parametrize("method", ["prompt", "prefix", "p_tuning"])
+def test_what_stands_before_texts_is_no_student(method, place, tmp_path):
+    arguments = (f"--model={place / 'student'}", f"--teacher={place / 'base'}", f"--data={place / 'facts.jsonl'}")
+    with pytest.raises(ConfigError, match="and the teacher reads the same text"):
+        distill(from_arguments(DistillConfig, [*arguments, f"--out={tmp_path / 'run'}", *SHORT, f"--method={method}"]))
+
+
 class Death(Observer):
     def __init__(self, step: int):
         self.step = step
