@@ -88,6 +88,7 @@ BAD_PREFERENCES = [
     (PAIR | {"chosen": 3}, "chosen must be a text, got 3"),
     (PAIR | {"chosen": [user("c"), assistant("x")]}, "chosen must begin and end with a message of the assistant"),
     (PAIR | {"margin": "much"}, "margin must be a number, got 'much'"),
+    (PAIR | {"margin": 1e300}, "margin must be a number, got 1e[+]300"),
     (PAIR | {"chosen": [*TURNS, assistant("x")], "rejected": TURNS}, "part at message 5, which must be an answer"),
     (
         {"chosen": [user("a"), assistant("x")], "rejected": [user("b"), assistant("x")]},
