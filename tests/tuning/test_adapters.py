@@ -330,6 +330,16 @@ def test_dora_learns_over_rows_of_nought(tmp_path):
     assert learned.isfinite().all()
 
 
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+def test_a_base_that_holds_what_is_no_number_is_named(method, base, tmp_path):
+    model, tokenizer = load_model(base)
+    with torch.no_grad():
+        model.get_submodule("blocks.0.feedforward.up").weight[0, 0] = torch.inf
+    save_model(tmp_path / "broken", model, tokenizer, inputs={}, card={})
+    with pytest.raises(DataError, match=r"broken holds numbers that are none, in blocks\.0\.feedforward\.up"):
+        finetune(config(tmp_path / "broken", facts(tmp_path / "d.jsonl"), tmp_path / "run", f"--method={method}"))
+
+
 # QLoRA ---------------------------------------------------------------------------------------------------------------
 
 

@@ -33,6 +33,7 @@ from seedbed.model.weights import (
     StoredTensor,
     check_shapes,
     find_dtype,
+    not_finite,
     one_dtype,
     read_headers,
     read_weights,
@@ -149,11 +150,11 @@ def load_model(
 
     `dtype`: of the weights; left out, the one they are stored in, and fp32 where layers are in few bits, which take no
     other. `tokenizer`: for a folder of transformers that holds none. `learns`: its weights are to be changed, which
-    those in few bits cannot be; those that an adapter was trained over become whole. `scores`: it may be a reward
-    model, which gives no tokens. Every byte is checked against the manifest first, where there is one, and what the
-    config promises against what the files hold before memory is taken for it. CorruptionError when a byte has changed,
-    DataError when the folder is none of the four, its parts do not belong together, or it cannot learn; ConfigError for
-    a reward model that was not asked for.
+    those in few bits cannot be; those that an adapter was trained over become whole, and one that is no number is
+    refused. `scores`: it may be a reward model, which gives no tokens. Every byte is checked against the manifest
+    first, where there is one, and what the config promises against what the files hold before memory is taken for it.
+    CorruptionError when a byte has changed, DataError when the folder is none of the four, its parts do not belong
+    together, or it cannot learn; ConfigError for a reward model that was not asked for.
     """
     folder = find_model(path)
     if is_adapter(folder):
@@ -170,7 +171,7 @@ def load_model(
             raise DataError(
                 f"{folder} is an adapter of the method {model.adapter.method}, which no plain model computes"
             )
-        return made_whole(model), tokenizer
+        return _numbers(folder, made_whole(model)), tokenizer
     model, tokenizer = import_folder(folder, tokenizer) if is_foreign(folder) else _load_own(folder, learns)
     if not scores:
         refuse_score_head(model.config, str(folder))
@@ -179,7 +180,15 @@ def load_model(
         if numbers not in (None, torch.float32):
             raise ConfigError(f"{folder} is quantized ({describe(stored)}): it computes in fp32", "Leave dtype out.")
         numbers = None  # scales keep theirs
-    return model.to(device, numbers).eval(), tokenizer
+    model = model.to(device, numbers).eval()
+    return _numbers(folder, model) if learns else model, tokenizer
+
+
+def _numbers(folder: Path, model: Transformer) -> Transformer:
+    """The model. DataError where a weight is no number, of which no step makes one again."""
+    if broken := not_finite(dict(model.named_parameters())):
+        raise DataError(f"{folder} holds numbers that are none, in {broken}", "Use an earlier checkpoint.")
+    return model
 
 
 def adapted(folder: Path, model: Transformer, tokenizer: Tokenizer) -> tuple[Transformer, Tokenizer]:

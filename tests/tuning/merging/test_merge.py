@@ -171,6 +171,21 @@ def test_evolution_is_a_function_of_its_seed_and_survives_no_numbers():
     assert runs[0].losses == runs[1].losses != runs[2].losses and runs[0].loss < 1.0
 
 
+def test_a_trial_without_a_loss_is_told_as_none(tmp_path):
+    """Weights that sum up to nought are the first that are tried."""
+    tokens = make_tokens(tmp_path)
+    for name in "ab":
+        tiny_run(tokens, tmp_path / name, "--train.steps=2")
+    settings = MergeConfig(
+        models=[tmp_path / name for name in "ab"],
+        out=tmp_path / "m",
+        weights=[1.0, -1.0],
+        evolve=EvolveConfig(tokens=tokens, trials=4, rows=4),
+    )
+    told = merge(settings)["evolved"]
+    assert told["loss_first"] is None and told["losses"][0] is None and told["loss"] in told["losses"]
+
+
 def test_evolved_weights_are_no_worse_on_held_out_text(tmp_path):
     """Of a model that has learned something and one that has not, the weights move to the former."""
     tokens = make_tokens(tmp_path)

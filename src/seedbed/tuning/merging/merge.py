@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from seedbed.errors import ConfigError, DataError
+from seedbed.errors import ConfigError
 from seedbed.model.folder import find_model, load_model, manifest_config, tell_unfinished, write_model
 from seedbed.model.transformer import Transformer
 from seedbed.model.weights import not_finite
@@ -73,8 +74,6 @@ def _load(config: MergeConfig) -> tuple[Transformer, Tokenizer, Weights | None, 
     tokenizer = loaded[len(paths) - len(config.models)][1]  # a base seldom has the template of its chat models
     for path, (model, own) in zip(paths, loaded, strict=True):
         _refuse_unlike(paths[0], origin, tokenizer, path, model, own)
-        if broken := not_finite(dict(model.named_parameters())):
-            raise DataError(f"{path} holds numbers that are none, in {broken}", "Use an earlier checkpoint.")
     # Of the first, too, a copy: its parameters are what trials are written to.
     weights: list[Weights] = [
         {name: weight.detach().clone() for name, weight in model.named_parameters()} for model, _ in loaded
@@ -107,7 +106,8 @@ def _evolved(
     found = evolve(shares, lambda weights: held_out(merged(config, weights, base, models)), config.evolve)
     if found.loss == float("inf"):
         raise ConfigError("no trial had a loss that is a number", "Begin with other --weights.")
-    told = {"trials": len(found.losses), "loss_first": found.losses[0], "loss": found.loss, "losses": found.losses}
+    losses = [loss if math.isfinite(loss) else None for loss in found.losses]  # JSON knows no infinity
+    told = {"trials": len(losses), "loss_first": losses[0], "loss": found.loss, "losses": losses}
     return found.weights, told
 
 
