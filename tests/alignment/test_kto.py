@@ -170,6 +170,15 @@ def test_nothing_left_to_learn_from_is_told_with_its_reasons(base, tmp_path):
         kto(config(KtoConfig, base, write_rows(tmp_path / "d.jsonl", rows), tmp_path / "out", "--overlong=drop"))
 
 
+@pytest.mark.parametrize("asked", ["--train.patience=1", "--train.select=best"])
+def test_a_margin_is_not_judged_by_where_validation_data_have_one_label(asked, base, tmp_path):
+    alike = write_rows(tmp_path / "d.jsonl", [row for row in JUDGEMENTS if row["label"]])
+    arguments = KtoConfig, base, alike, tmp_path / "out", "--train.steps=2", asked
+    with pytest.raises(ConfigError, match="4 judgements to validate on have one label"):
+        kto(config(*arguments))
+    assert kto(config(*arguments, "--judge=loss"))["selected_step"] > 0
+
+
 def test_a_group_of_one_estimates_nothing():
     with pytest.raises(ConfigError, match="group must be between 2"):
         settings(group=1)

@@ -21,6 +21,7 @@ from seedbed.alignment.log_probabilities import completion_log_probabilities
 from seedbed.alignment.source import AnswerBatch, AnswerRow
 from seedbed.alignment.stage import Beginning, begin, run_answers
 from seedbed.data.preferences import Judgement
+from seedbed.errors import ConfigError
 from seedbed.model.transformer import Transformer
 from seedbed.progress import progress
 from seedbed.tokenizers.chat import Encoded
@@ -76,9 +77,20 @@ def kto(config: KtoConfig, observers: Sequence[Observer] = ()) -> dict[str, Any]
     beginning = begin(config)
     parts = read_split(Judgement, config.data, config, beginning.counts)
     rows = [_encode(part, beginning) for part in parts]
+    _refuse_blind_judge(config, rows[1])
     return run_answers(
         "kto", beginning, rows, KtoObjective(config), compares=True, group=config.group, observers=observers
     )
+
+
+def _refuse_blind_judge(config: KtoConfig, held_out: Sequence[AnswerRow]) -> None:
+    """ConfigError where steps are to be compared by a margin that validation data of one kind do not have."""
+    compares = config.train.patience is not None or config.train.select == "best"
+    if config.judge == "margin" and compares and len({row.told for row in held_out}) == 1:
+        raise ConfigError(
+            f"the {len(held_out):,} judgements to validate on have one label, so no step has a margin to be judged by",
+            "Keep more of them apart (--validation_fraction, --validation), or take --judge loss.",
+        )
 
 
 def _encode(rows: Sequence[Judgement], beginning: Beginning[KtoConfig]) -> list[AnswerRow]:
