@@ -12,6 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seedbed import cli
+from seedbed.alignment.direct_config import DirectConfig
+from seedbed.alignment.policy.config import GrpoConfig, PpoConfig
 from seedbed.configuration import (
     Parser,
     at_least,
@@ -25,10 +28,13 @@ from seedbed.configuration import (
     to_dict,
 )
 from seedbed.configuration import presets as presets_module
+from seedbed.configuration.options import DIFFERENT, ELSEWHERE
 from seedbed.data.config import TokenizerConfig
 from seedbed.errors import ConfigError
 from seedbed.runs import command
 from seedbed.training.config import PretrainConfig
+from seedbed.tuning.config import FinetuneConfig
+from seedbed.tuning.merging.config import MergeConfig
 
 
 class Colour(enum.Enum):
@@ -389,6 +395,37 @@ class TestMistakes:
             from_arguments(PretrainConfig, ["--data.tokens=t", "--out=o", theirs])
         assert said in caught.value.problem
         assert unit in caught.value.fix if unit else (caught.value.problem.endswith(said) and not caught.value.fix)
+
+    @pytest.mark.parametrize(
+        ("config", "theirs", "said"),
+        [
+            (GrpoConfig, "--epsilon=0.2", "here it is --clip_low or --clip_high"),
+            (GrpoConfig, "--num_iterations=2", "here it is --passes or --train.steps"),
+            (GrpoConfig, "--beta=0.04", "here it is --kl"),
+            (GrpoConfig, "--reward_funcs=f", "Functions are for Python: grpo(config, rewards=…)."),
+            (PpoConfig, "--cliprange=0.2", "here it is --clip"),
+            (PpoConfig, "--target_kl=6", "here it is --kl_target"),
+            (DirectConfig, "--rpo_alpha=1", "here it is --likelihood"),
+            (DirectConfig, "--ref_model=m", "The reference is the model as the run begins."),
+            (DirectConfig, "--label_smoothing=0.1", "Write --loss conservative --flipped 0.1, or --loss robust."),
+            (DirectConfig, "--lora_alpha=16", "here it is --lora.alpha"),
+            (DirectConfig, "--lora.r=16", "here it is --lora.rank"),
+            (DirectConfig, "--loss=cdpo", "here it is conservative"),
+            (FinetuneConfig, "--load_in_4bit=true", "here it is --method qlora"),
+            (FinetuneConfig, "--packing=true", "Conversations are always packed, and none sees another."),
+            (MergeConfig, "--base_model=m", "here it is --base"),
+            (MergeConfig, "--method=passthrough", "here it is stack"),
+        ],
+    )
+    def test_a_key_of_those_who_tune_and_merge_is_told_ours(self, config, theirs, said):
+        with pytest.raises(ConfigError) as caught:
+            from_arguments(config, [theirs])
+        assert str(caught.value).endswith(said)
+
+    def test_every_key_that_is_told_is_one_of_ours(self):
+        ours = {path.rstrip("_") for name in cli.COMMANDS for path in cli.parser(name).options}
+        told = {key.partition(" ")[0] for keys in ELSEWHERE.values() for key in keys}
+        assert told | {key for key, _ in DIFFERENT.values()} <= ours
 
     @pytest.mark.parametrize(("word", "ours"), [("bfloat16", "bf16"), ("float16", "fp16"), ("float32", "fp32")])
     def test_a_precision_by_its_long_name_is_told_ours(self, word, ours):

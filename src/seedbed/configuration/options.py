@@ -23,10 +23,15 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 ELSEWHERE = {
     "lr": ("optimizer.matrix_rate", "optimizer.rate"),
     "learning_rate": ("optimizer.matrix_rate", "optimizer.rate"),
+    "lr_scheduler": ("schedule.name",),
+    "optim": ("optimizer.name",),
     "weight_decay": ("optimizer.weight_decay",),
     "batch_size": ("train.batch", "batch"),
     "block_size": ("model.context", "data.length", "length"),
     "max_seq_length": ("model.context", "data.length", "length"),
+    "max_seq_len": ("model.context", "data.length", "length"),
+    "sequence_len": ("model.context", "data.length", "length"),
+    "cutoff_len": ("model.context", "data.length", "length"),
     "max_position_embeddings": ("model.context",),
     "n_positions": ("model.context",),
     "n_embd": ("model.width",),
@@ -43,7 +48,7 @@ ELSEWHERE = {
     "per_device_train_batch_size": ("train.micro_batch",),
     "max_steps": ("train.steps",),
     "max_iters": ("train.steps",),
-    "num_iterations": ("train.steps",),
+    "num_iterations": ("passes", "train.steps"),
     "num_train_epochs": ("train.epochs",),
     "eval_interval": ("train.validate_every",),
     "eval_steps": ("train.validate_every",),
@@ -66,12 +71,73 @@ ELSEWHERE = {
     "init_from": ("init",),
     "output_dir": ("out",),
     "out_dir": ("out",),
+    "gradient_checkpointing": ("train.recompute",),
+    "resume_from_checkpoint": ("resume",),
+    "early_stopping_patience": ("train.patience",),
+    "load_best_model_at_end": ("train.select best",),
     "dataset": ("data.tokens", "data", "source"),
+    "datasets": ("data.tokens", "data", "source"),
+    "dataset_name": ("data.tokens", "data", "source"),
+    "train_file": ("data.tokens", "data", "source"),
+    "eval_dataset": ("validation",),
+    "val_set_size": ("validation_fraction",),
+    "model_name_or_path": ("model", "init"),
+    "base_model": ("base", "model", "init"),
     "input": ("source",),
     "start": ("prompt",),
     "max_new_tokens": ("max_tokens",),
     "num_predict": ("max_tokens",),
     "model_type": ("kind",),
+    # Adapters: peft, axolotl, LLaMA-Factory.
+    "finetuning_type": ("method",),
+    "use_peft": ("method lora",),
+    "use_dora": ("method dora",),
+    "load_in_4bit": ("method qlora",),
+    "r": ("lora.rank",),
+    "lora_r": ("lora.rank",),
+    "lora_rank": ("lora.rank",),
+    "lora_alpha": ("lora.alpha",),
+    "lora_dropout": ("lora.dropout",),
+    "target_modules": ("lora.targets",),
+    "lora_target_modules": ("lora.targets",),
+    "lora_target": ("lora.targets",),
+    "use_rslora": ("lora.rank_stabilized",),
+    "loraplus_lr_ratio": ("lora.up_rate",),
+    "num_virtual_tokens": ("prompts.tokens",),
+    "encoder_hidden_size": ("prompts.hidden",),
+    "neftune_noise_alpha": ("noise",),
+    # Preferences: trl, LLaMA-Factory.
+    "loss_type": ("loss",),
+    "pref_loss": ("loss",),
+    "rpo_alpha": ("likelihood",),
+    "simpo_gamma": ("target_margin",),
+    "desirable_weight": ("wanted_weight",),
+    "undesirable_weight": ("unwanted_weight",),
+    "center_rewards_coefficient": ("centring",),
+    # Rewards: trl, verl.
+    "num_generations": ("group",),
+    "max_completion_length": ("max_tokens",),
+    "response_length": ("max_tokens",),
+    "max_prompt_length": ("prompt_tokens",),
+    "beta": ("kl",),
+    "kl_coef": ("kl",),
+    "init_kl_coef": ("kl",),
+    "target_kl": ("kl_target",),
+    "epsilon": ("clip_low", "clip_high", "clip"),
+    "epsilon_high": ("clip_high",),
+    "cliprange": ("clip", "clip_low", "clip_high"),
+    "cliprange_value": ("value_clip",),
+    "vf_coef": ("value_weight",),
+    "num_ppo_epochs": ("passes",),
+    "gamma": ("discount", "outliers", "target_margin"),
+    "lam": ("decay",),
+    "scale_rewards": ("scale",),
+    "importance_sampling_level": ("level",),
+    "mask_truncated_completions": ("leave_out_cut",),
+    # Merging: mergekit.
+    "merge_method": ("method",),
+    "lambda": ("scale",),
+    "layer_range": ("layers",),
 }
 """What people who come from other trainers type, and our keys for it, some with the value that it means."""
 
@@ -85,6 +151,26 @@ OTHER_UNITS = {
 }
 """How the number that goes there follows from theirs, where it is another one."""
 
+ONLY_ANSWERS = ("curriculum", "Of a conversation only what the assistant says is learned.")
+PACKED = ("curriculum", "Conversations are always packed, and none sees another.")
+RULES = (
+    "rewards",
+    "Rules have weights: --rewards '{\"numeric\": 1}'. Functions are for Python: grpo(config, rewards=…).",
+)
+DIFFERENT = {
+    "ref_model": ("beta", "The reference is the model as the run begins."),
+    "precompute_ref_log_probs": ("beta", "What the reference makes of the data is always computed once."),
+    "label_smoothing": ("flipped", "Write --loss conservative --flipped 0.1, or --loss robust."),
+    "assistant_only_loss": ONLY_ANSWERS,
+    "completion_only_loss": ONLY_ANSWERS,
+    "train_on_inputs": ONLY_ANSWERS,
+    "packing": PACKED,
+    "sample_packing": PACKED,
+    "reward_funcs": RULES,
+    "reward_weights": RULES,
+}
+"""What they type and no key of ours stands for: a key of the stages that it concerns, and what to do instead."""
+
 VALUES_ELSEWHERE = {
     "bpe": "byte_pair",
     "bbpe": "byte_pair",
@@ -94,6 +180,9 @@ VALUES_ELSEWHERE = {
     "sentencepiece": "sentence_piece",
     "spm": "sentence_piece",
     "unigram": "sentence_piece (its algorithm is unigram, if left out)",
+    "passthrough": "stack",
+    "dpo": "sigmoid",
+    "cdpo": "conservative",
     "char": "characters",
     "chars": "characters",
     "character": "characters",
@@ -220,6 +309,9 @@ def unknown_key(keys: Mapping[str, Option], problem: str, key: str, prog: str, d
         unit = OTHER_UNITS.get(theirs, "").format(key=ours[0]) or None
         apart = ", in another unit" if unit else ""
         return ConfigError(f"{problem}; here it is {' or '.join(dashes + name for name in ours[:2])}{apart}", unit)
+    concerns, instead = DIFFERENT.get(theirs, ("", ""))
+    if concerns in names:
+        return ConfigError(problem, instead)
     written = key.replace("-", "_")
     alike = [name for name in names if name.rpartition(".")[2] == written.rpartition(".")[2]]
     near = alike if "." not in key else difflib.get_close_matches(written, alike, cutoff=0)
