@@ -56,6 +56,23 @@ def one(kind, tmp_path, row):
             },
             [user("c")],
         ),
+        (
+            {
+                "input": {"messages": [user("c")], "tools": []},
+                "preferred_output": [assistant("x")],
+                "non_preferred_output": [assistant("y")],
+            },
+            [user("c")],
+        ),
+        (
+            {
+                "conversations": [{"from": "human", "value": "c"}],
+                "chosen": {"from": "gpt", "value": "x"},
+                "rejected": {"from": "gpt", "value": "y"},
+            },
+            [user("c")],
+        ),
+        ({"messages": TURNS, "chosen": assistant("x"), "rejected": assistant("y")}, TURNS),
     ],
 )
 def test_each_shape_of_a_preference_is_read(row, prompt, tmp_path):
@@ -149,6 +166,20 @@ def test_a_judgement_is_read(label, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "c", "response": "x"},
+        {"messages": [user("c"), assistant("x")]},
+        {"prompt": "title", "messages": [user("c"), assistant("x")]},
+        {"conversations": [{"from": "human", "value": "c"}, {"from": "gpt", "value": "x"}]},
+    ],
+)
+def test_each_shape_of_a_judgement_is_read(row, tmp_path):
+    read = one(Judgement, tmp_path, {**row, "label": True})
+    assert (read.prompt, read.completion) == ([user("c")], [assistant("x")])
+
+
+@pytest.mark.parametrize(
     ("row", "problem"),
     [
         ({"prompt": "c", "completion": "x"}, "label must be true or false, got 'nothing'"),
@@ -157,6 +188,9 @@ def test_a_judgement_is_read(label, tmp_path):
         ({"prompt": "c", "label": True}, "completion must be a text, got nothing"),
         ({"prompt": "c", "completion": "", "label": True}, "completion is empty"),
         ({"completion": "x", "label": True}, "it has no prompt"),
+        ({"messages": [user("c")], "label": True}, "messages must end with a message of the assistant"),
+        ({"messages": [assistant("x")], "label": True}, "messages must end with a message of the assistant"),
+        ({"messages": [user("c"), assistant("")], "label": True}, "the last of messages is empty"),
     ],
 )
 def test_a_bad_judgement_is_named_with_what_is_wrong(row, problem, tmp_path):
@@ -173,6 +207,8 @@ def test_a_bad_judgement_is_named_with_what_is_wrong(row, problem, tmp_path):
         ({"prompt": "c", "answer": "x"}, "x", "exact", ()),
         ({"prompt": [user("c")], "reference": "#### 1,000", "reward": "numeric"}, "#### 1,000", "numeric", ()),
         ({"question": "c", "answer": 18, "reward": "numeric"}, "18", "numeric", ()),
+        ({"prompt": "c", "solution": "x"}, "x", "exact", ()),
+        ({"messages": [user("c")], "ground_truth": "x"}, "x", "exact", ()),
         ({"prompt": "c", "answer": "a+", "reward": "regex"}, "a+", "regex", ()),
         ({"prompt": "c", "answer": {"type": "null"}, "reward": "json_schema"}, '{"type": "null"}', "json_schema", ()),
         ({"prompt": "c", "answer": '{"type":"null"}', "reward": "json_schema"}, '{"type": "null"}', "json_schema", ()),

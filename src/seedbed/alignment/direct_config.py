@@ -140,8 +140,8 @@ class KtoConfig(AnswersConfig):
     """Teaches a model from answers that are each judged alone, wanted or not (KTO)."""
 
     data: Path
-    """Judgements, .json, .jsonl, .csv, .tsv or .parquet, one file or those of a glob: rows of prompt, completion and
-    label (true: wanted)."""
+    """Judgements, .json, .jsonl, .csv, .tsv or .parquet, one file or those of a glob: rows of prompt (or question),
+    completion (or response) and label (true: wanted), or of messages and label."""
 
     beta: float = 0.1
     """How dear it is to leave the reference: the smaller, the further the model goes."""

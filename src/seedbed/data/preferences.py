@@ -1,14 +1,18 @@
 """Rows that say which answers are wanted, for alignment. Files are those of `rows`.
 
-A prompt is `prompt`, `question` or `instruction` with `input` (Alpaca), a text or messages; a `system` text goes first.
+A prompt is `prompt`, `question` or `instruction` with `input` (Alpaca), a text or messages, or `messages` or
+`conversations`; a `system` text goes first.
 Kinds of rows:
 
     Preference   {prompt, chosen, rejected, margin?}     answers are texts or messages, or whole conversations that
                  {chosen, rejected, margin?}             share their beginning, the prompt
-    Judgement    {prompt, completion, label}             label: true for a wanted answer (KTO)
+                 {input: {messages}, preferred_output, non_preferred_output}                            (OpenAI)
+    Judgement    {prompt, completion or response, label} label: true for a wanted answer (KTO)
+                 {messages, label}                       of the last message
     Question     {prompt}                                nobody has answered it yet
     Solution     {prompt, steps or completions, labels}  the steps of an answer, and whether each is right
-    Problem      {prompt, answer or reference, reward?}  an answer that can be checked, or
+    Problem      {prompt, answer, reward?}               an answer that can be checked (also reference, solution,
+                                                         ground_truth), or
                  {prompt, tests}                         code to run against a program
 """
 
@@ -25,6 +29,7 @@ from typing import ClassVar, Literal, Self, TypeVar, get_args
 
 from seedbed.data.messages import (
     PROMPTS,
+    TURNS,
     Messages,
     Row,
     answer_of,
@@ -48,6 +53,8 @@ that runs."""
 
 LARGEST = 1e30
 """Sums of larger numbers are none in fp32."""
+REFERENCES = ("answer", "reference", "solution", "ground_truth")
+"""Fields that hold the right answer to a problem: trl's examples and verl have the last two."""
 
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 """Labels as .csv holds them."""
@@ -77,6 +84,7 @@ class Preference:
 
     @classmethod
     def read(cls, row: Row, name: str) -> Self:
+        row = _as_ours(row)
         for key in ("chosen", "rejected"):
             if key not in row:
                 raise DataError(f"it has no {key}; its keys: {_keys(row)}", cls.shape)
@@ -94,7 +102,7 @@ class Preference:
 class Judgement:
     """An answer to a prompt, and whether it is wanted."""
 
-    shape: ClassVar[str] = "A row is {prompt, completion, label}."
+    shape: ClassVar[str] = "A row is {prompt, completion, label} or {messages, label}."
 
     name: str
     prompt: Messages
@@ -107,8 +115,16 @@ class Judgement:
         label = BOOLEANS.get(label.lower()) if isinstance(label, str) else label
         if label not in (True, False):
             raise DataError(f"label must be true or false, got {row.get('label', 'nothing')!r}", cls.shape)
-        _refuse_blank(row, "completion")
-        return cls(name, _prompt(row, cls.shape), answer_of(row, "completion"), bool(label))
+        turns = first_key(row, TURNS)
+        if turns and not row.keys() & {"completion", "response"}:
+            _refuse_blank(row, turns)
+            messages = turns_of(row, turns)
+            row = {**row, "prompt": messages[:-1], "completion": messages[-1:]}
+            if messages[-1]["role"] != "assistant" or not messages[:-1]:
+                raise DataError(f"{turns} must end with a message of the assistant, which label judges", cls.shape)
+        key = first_key(row, ("completion", "response")) or "completion"
+        _refuse_blank(row, key)
+        return cls(name, _prompt(row, cls.shape), answer_of(row, key), bool(label))
 
 
 @dataclass(frozen=True)
@@ -167,7 +183,7 @@ class Problem:
 
     @classmethod
     def read(cls, row: Row, name: str) -> Self:
-        key, tests = first_key(row, ("answer", "reference")), _tests(row)
+        key, tests = first_key(row, REFERENCES), _tests(row)
         reward = row.get("reward", "tests" if tests else "exact")
         if reward not in get_args(Check):
             raise DataError(f"reward must be one of {', '.join(get_args(Check))}, got {reward!r}")
@@ -223,8 +239,18 @@ def read_rows(
         raise DataError(f"{path} holds no row to learn from", kind.shape)
 
 
+def _as_ours(row: Row) -> Row:
+    """A preference by our fields: OpenAI's others, and an answer that is one message (LLaMA-Factory)."""
+    if row.keys() >= {"preferred_output", "non_preferred_output"} and "chosen" not in row:
+        asked = row.get("input")
+        turns = asked.get("messages") if isinstance(asked, Mapping) else asked
+        row = {"prompt": turns, "chosen": row["preferred_output"], "rejected": row["non_preferred_output"]}
+    alone = {key: [row[key]] for key in ("chosen", "rejected") if isinstance(row.get(key), Mapping)}
+    return {**row, **alone}
+
+
 def _prompt(row: Row, shape: str) -> Messages:
-    key = first_key(row, PROMPTS)
+    key = first_key(row, (*PROMPTS, *TURNS))
     if key is None:
         raise DataError(f"it has no prompt; its keys: {_keys(row)}", shape)
     return prompt_of(row, key)
@@ -236,7 +262,7 @@ def _refuse_blank(row: Row, key: str) -> None:
     if isinstance(said, list) and said and isinstance(said[-1], Mapping):
         said = said[-1].get("content", said[-1].get("value"))
     if isinstance(said, str) and not said.strip():
-        raise UselessRow("empty answer", f"{key} is empty")
+        raise UselessRow("empty answer", f"{key} is empty" if key not in TURNS else f"the last of {key} is empty")
 
 
 def _is_whole(row: Row, key: str) -> bool:
