@@ -262,7 +262,7 @@ def summary(name: str, result: dict[str, Any]) -> str:
     """What came out, a value a line."""
     from seedbed.runs import words
 
-    lines = [f"  {words.name(key)}  {words.value(value)}" for key, value in _flat(result)]
+    lines = [f"  {words.name(key, result.get('stage'))}  {words.value(value)}" for key, value in _flat(result)]
     return "\n".join([f"{name}:", *lines])
 
 

@@ -17,6 +17,7 @@ from seedbed.alignment.direct import DirectObjective, dpo
 from seedbed.alignment.direct_config import DirectConfig
 from seedbed.alignment.log_probabilities import completion_log_probabilities
 from seedbed.alignment.source import AnswerBatch, AnswerRow, AnswerSource
+from seedbed.cli import summary
 from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.model.folder import load_model, save_model
 from seedbed.training.stage import Stage
@@ -379,3 +380,10 @@ def test_an_adapter_learns_over_a_base_that_rests_and_is_compared_with_it(method
     merged, plain = load_model(tmp_path / "out")[0], load_model(base)[0]
     assert torch.equal(merged.final_norm.weight, plain.final_norm.weight)
     assert not torch.equal(merged.blocks[0].attention.query.weight, plain.blocks[0].attention.query.weight)
+
+
+def test_a_run_of_preferences_does_not_speak_of_tokens(base, data, tmp_path):
+    result = dpo(config(DirectConfig, base, data, tmp_path / "out", "--train.steps=2"))
+    shown = summary("dpo", result) + (tmp_path / "out" / "README.md").read_text()
+    assert "nats a token" not in shown and "target tokens" not in shown
+    assert "- counted in the loss: 8" in shown and "- val accuracy: " in shown

@@ -67,3 +67,12 @@ def test_the_last_step_is_told_however_short_the_run_was(capsys):
             screen.step(step, 4.0, 50, 1.0)
     said = capsys.readouterr().err
     assert "finetune step 2/2" in said and "val 3.000 nats/token" in said and "step 1/2" not in said
+
+
+def test_what_is_rewarded_is_told_by_its_reward(capsys):
+    screen = Display("grpo", flops_per_token=1, peak_flops=100)
+    with screen.open(steps=1, done=0):
+        screen.validation({"loss": -0.5, "reward": 0.5, "length": 3.0})
+        screen.step(1, 0.0, 50, 1.0)
+    said = capsys.readouterr().err
+    assert "val reward 0.500" in said and "nats" not in said

@@ -18,11 +18,18 @@ NAMES = {
 }
 """Keys whose own words say too little."""
 
+OF_TEXT = ("pretrain", "finetune", "distill")
+"""Stages whose loss is one of tokens."""
 
-def name(key: str) -> str:
-    """A key of a result, dotted when it is inside others, as words."""
+OF_ANSWERS = {"units": "counted in the loss", "val_loss": "validation loss"}
+"""Of other stages: their losses are of pairs, judgements, answers or rewards."""
+
+
+def name(key: str, stage: str | None = None) -> str:
+    """A key of a result, dotted when it is inside others, as words; of a run of that stage."""
     outer, _, last = key.rpartition(".")
-    words = NAMES.get(last, last.replace("_", " "))
+    known = NAMES if stage is None or stage in OF_TEXT else NAMES | OF_ANSWERS
+    words = known.get(last, last.replace("_", " "))
     return f"{name(outer)}, {words}" if outer else words
 
 

@@ -16,7 +16,7 @@ def loss_chart(records: Sequence[Mapping[str, Any]], title: str) -> str | None:
     the loss. None when there is nothing to draw."""
     is_text = any("bits_per_byte" in record for record in records)
     key, label = ("bits_per_byte", "bits per byte") if is_text else ("loss", "nats a token")
-    if any("margin" in record or "accuracy" in record for record in records):  # of answers, not of tokens
+    if any({"margin", "accuracy", "reward"} & record.keys() for record in records):  # of answers, not of tokens
         label = "loss"
     lines = {
         name: [(record["step"], record[place]) for record in records if place in record]

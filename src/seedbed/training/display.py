@@ -88,6 +88,8 @@ class Display:
             self.validation_text = f"val {metrics['loss']:.3f}, {metrics['accuracy']:.1%} right"
         elif "margin" in metrics:
             self.validation_text = f"val {metrics['loss']:.3f}, margin {metrics['margin']:.3f}"
+        elif "reward" in metrics:
+            self.validation_text = f"val reward {metrics['reward']:.3f}"
         else:
             self.validation_text = f"val {metrics['loss']:.3f} nats/token"
 

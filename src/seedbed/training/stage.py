@@ -308,9 +308,9 @@ def _metrics(trainer: Trainer[Any], step: int) -> dict[str, float]:
 
 def _card(stage: Stage, model: Transformer, result: Mapping[str, Any], run: Path) -> dict[str, str]:
     lines = [
-        f"- {words.name(key)}: {words.value(value)}"
+        f"- {words.name(key, stage.name)}: {words.value(value)}"
         for key, value in result.items()
-        if key in ("steps", "units", "val_loss", "val_bits_per_byte")
+        if key in ("steps", "units", "val_loss", "val_bits_per_byte", "val_accuracy", "val_margin", "val_reward")
     ]
     return {
         "What": _what(stage, model),
