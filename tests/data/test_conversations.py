@@ -161,6 +161,14 @@ def test_a_file_that_is_none_is_named(tmp_path, name, content, problem):
     assert name in caught.value.problem
 
 
+def test_what_datasets_has_saved_to_disk_is_told_how_to_become_rows(tmp_path):
+    for name in ("dataset_info.json", "state.json", "data-00000-of-00001.arrow"):
+        (tmp_path / name).write_text("{}")
+    for path in (tmp_path, tmp_path / "data-00000-of-00001.arrow"):
+        with pytest.raises(DataError, match=r"load_from_disk\(FOLDER\)\.to_parquet\(FILE\)"):
+            list(read_conversations(path))
+
+
 def test_of_a_folder_its_files_of_rows_are_named(tmp_path):
     with pytest.raises(DataError, match="is a folder; files of rows are needed here\nKnown are"):
         list(read_conversations(tmp_path))

@@ -386,6 +386,8 @@ def test_lora_plus_moves_one_matrix_faster(base, tmp_path, monkeypatch):
     ("arguments", "said"),
     [
         (("--method=lora", "--lora.targets=[querry]"), "which fits no layer; did you mean query?"),
+        (("--method=lora", "--lora.targets=[q_proj]"), "which fits no layer; here it is query"),
+        (("--method=lora", "--lora.targets=[all-linear]"), 'which fits no layer; here it is "*"'),
         (("--method=lora", "--lora.rank=33"), "lora.rank is 33, but blocks.0.attention.query has 32 inputs"),
         (("--method=lora", "--train.devices=2", "--train.tensor_parallel=2"), "tensor_parallel divides layers"),
         (("--method=lora", "--resize_vocabulary=true"), "resize_vocabulary is for the method full"),
@@ -423,7 +425,7 @@ def test_another_base_in_the_same_place_is_refused(tmp_path):
     with pytest.raises(DataError, match="was trained over another model than"):
         load_model(tmp_path / "run")
     shutil.rmtree(base)
-    with pytest.raises(DataError, match="there is no such folder"):
+    with pytest.raises(DataError, match=r"there is no such folder\n.*\n.*seedbed fuse --model BASE --adapter"):
         load_model(tmp_path / "run")
 
 

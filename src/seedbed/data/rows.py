@@ -22,8 +22,11 @@ from seedbed.shards import read_lines
 
 FORMATS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
-RECORDS = ("manifest.json", "result.json", "stats.json")
-"""Files of our own folders that hold no rows."""
+RECORDS = ("manifest.json", "result.json", "stats.json", "dataset_info.json", "state.json")
+"""Files of our own folders, and of those that `datasets` saves, that hold no rows."""
+
+ARROW = "Arrow files of datasets become Parquet by load_from_disk(FOLDER).to_parquet(FILE), in Python."
+"""What to do with what `save_to_disk` has written."""
 
 PARQUET_ROWS = 256
 """Rows of a Parquet file in memory at a time."""
@@ -97,7 +100,7 @@ def _no_rows(path: Path) -> DataError:
             f"{path} is a folder; files of rows are needed here",
             f"Give one of the {len(files):,} in it ({shown}), or several as a glob: '{path}/*{_ending(files[0])}'."
             if files
-            else known,
+            else (ARROW if any(path.rglob("*.arrow")) else known),
         )
     if not path.exists():
         download = (
@@ -106,6 +109,8 @@ def _no_rows(path: Path) -> DataError:
         return DataError(f"{path} is not there; a file of rows is needed here", f"{known}\n{download}")
     if path.suffix in (".txt", ".md", ".html"):
         known += " Plain text is for seedbed prepare, and a model learns it by pretrain."
+    if path.suffix == ".arrow":
+        known += f" {ARROW}"
     return DataError(f"{path} holds no rows by its name", known)
 
 

@@ -139,7 +139,8 @@ class OptimizerConfig:
         if self.name in LIKE_MUON and self.rate is not None:
             raise ConfigError(
                 f"rate is {self.rate}, but {self.name} does not use it",
-                "Set matrix_rate, embedding_rate, head_rate and vector_rate, or take --optimizer.name adamw.",
+                "Set matrix_rate, embedding_rate, head_rate and vector_rate, for an adapter adapter_rate, or take "
+                "--optimizer.name adamw.",
             )
         if self.cautious_decay and self.name == "adamw":
             raise ConfigError("cautious_decay cannot stand beside the name adamw, whose update is torch's own")

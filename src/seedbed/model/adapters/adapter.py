@@ -27,6 +27,13 @@ from seedbed.model.transformer import Transformer
 Files = tuple[dict[str, Any], dict[str, Tensor]]
 """What a folder in peft's format holds: its config, and its tensors by name."""
 
+THEIRS = {
+    **{"q_proj": "query", "k_proj": "key", "v_proj": "value", "o_proj": "output"},
+    **{"gate_proj": "gate", "up_proj": "up", "down_proj": "down"},
+    **{"c_attn": "query, key and value", "c_fc": "up", "all-linear": '"*"'},
+}
+"""How layers are called in peft's configs, and here."""
+
 
 class Adapter:
     """Of one method. It begins as nothing: a model that has just put it on computes what it did before."""
@@ -167,6 +174,7 @@ def find_layers(model: Transformer, patterns: Sequence[str], key: str = "lora.ta
             kinds = list(dict.fromkeys(name.split(".", 2)[2] for name in names))
             near = difflib.get_close_matches(pattern, {kind.rpartition(".")[2] for kind in kinds} | {*kinds}, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
+            hint = f"; here it is {THEIRS[pattern]}" if pattern in THEIRS else hint
             raise ConfigError(f"{key} has {pattern!r}, which fits no layer{hint}", f"Layers: {', '.join(kinds)}")
         found |= dict.fromkeys(fitting)
     return [name for name in names if name in found]

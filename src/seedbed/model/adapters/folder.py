@@ -183,7 +183,11 @@ def base_of(folder: Path) -> Path:
     """The folder of the model that an adapter is for, as its config names it. DataError when it is not there, is an
     adapter, or, where the adapter knows its hash, is another one now."""
     named = read_json(folder / CONFIG).get("base_model_name_or_path")
-    fix = f"Give the base and the adapter by themselves: --model BASE --adapter {folder}"
+    fix = (
+        f"Give the base and the adapter by themselves: --model BASE --adapter {folder}\n"
+        f"For a command that has no --adapter, make one model of both: seedbed fuse --model BASE --adapter {folder} "
+        "--out MODEL"
+    )
     if not isinstance(named, str) or not Path(named).is_dir():
         raise DataError(f"{folder} is an adapter over {json_name(named)}, and there is no such folder", fix)
     base = Path(named)
