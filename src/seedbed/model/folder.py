@@ -187,7 +187,9 @@ def load_model(
 def _numbers(folder: Path, model: Transformer) -> Transformer:
     """The model. DataError where a weight is no number, of which no step makes one again."""
     if broken := not_finite(dict(model.named_parameters())):
-        raise DataError(f"{folder} holds numbers that are none, in {broken}", "Use an earlier checkpoint.")
+        raise DataError(
+            f"{folder}: {broken} holds what is no number: the model is broken", "Use an earlier checkpoint."
+        )
     return model
 
 

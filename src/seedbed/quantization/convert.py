@@ -22,6 +22,7 @@ from seedbed.model.linears.linear import linear
 from seedbed.model.linears.matrix import Matrix
 from seedbed.model.linears.storage import Storage
 from seedbed.model.transformer import Transformer
+from seedbed.model.weights import not_finite
 from seedbed.progress import progress
 from seedbed.quantization.moments import readers, second_moments
 from seedbed.quantization.walk import Part, walk
@@ -68,9 +69,8 @@ def choose(model: Transformer, exclude: Sequence[str]) -> dict[str, Plain]:
 
 def refuse_broken(model: Transformer) -> None:
     """DataError, naming the first weight, unless all are numbers."""
-    for name, weight in model.named_parameters():
-        if not weight.isfinite().all():
-            raise DataError(f"{name} holds what is no number: the model is broken", "Use an earlier checkpoint.")
+    if broken := not_finite(dict(model.named_parameters())):
+        raise DataError(f"{broken} holds what is no number: the model is broken", "Use an earlier checkpoint.")
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ def fuse(config: FuseConfig) -> dict[str, Any]:
     refuse_worn(model)
     model = made_whole(model)
     if broken := not_finite(dict(model.named_parameters())):
-        raise DataError(f"{base} with {folder} holds numbers that are none, in {broken}", "Use an earlier checkpoint.")
+        raise DataError(f"{folder}: {broken} with it holds what is no number", "Use an earlier checkpoint.")
     card = {
         "What": f"The model `{base}` with the adapter `{config.adapter}` merged into it by `seedbed fuse`.",
         "Use": f'`seedbed generate --model {shlex.quote(str(config.out))} --prompt "Once"`.',
