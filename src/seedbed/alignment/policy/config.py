@@ -143,7 +143,7 @@ class PolicyConfig(TuningConfig):
         between(self, 0, 0.5, "validation_fraction")
         at_least(self, 1, "prompt_tokens", "max_tokens", "answers", "passes", "engine_rows", "table_every")
         at_least(self, 0, "kl", "table")
-        if odd := [name for name, weight in self.rewards.items() if not math.isfinite(weight)]:
+        if odd := [name for name, weight in (self.rewards or {}).items() if not math.isfinite(weight)]:
             raise ConfigError(f"rewards.{odd[0]} must be a number, got {self.rewards[odd[0]]}")
         if self.max_tokens is not None:
             self.shaping.refuse(self.max_tokens)
