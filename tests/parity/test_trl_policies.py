@@ -23,7 +23,7 @@ from seedbed.alignment.policy.config import GrpoConfig
 from seedbed.alignment.policy.credit import GroupCredit
 from seedbed.alignment.policy.objective import PolicyLoss
 from seedbed.alignment.policy.reading import Reading
-from seedbed.alignment.rollouts import Rollout
+from seedbed.alignment.policy.rollout import Rollout
 from tests.parity.twins import Twins, gradient_norm, make_twins
 
 PROMPTS, GROUP, MAX_TOKENS, TEMPERATURE = ["ab", "what?", "3 + 4 ="], 4, 40, 0.8

@@ -15,7 +15,8 @@ from seedbed.alignment.policy.credit import EpisodeCredit
 from seedbed.alignment.policy.objective import EpisodeObjective, PolicyLoss
 from seedbed.alignment.policy.ppo import ppo
 from seedbed.alignment.policy.reading import Reading
-from seedbed.alignment.rollouts import Rollout, Rollouts
+from seedbed.alignment.policy.rollout import Rollout
+from seedbed.alignment.policy.rollouts import Rollouts
 from seedbed.configuration import from_arguments
 from seedbed.errors import SeedbedError
 from seedbed.model.folder import load_model

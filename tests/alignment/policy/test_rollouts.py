@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from seedbed.alignment.policy.asking import Asking, HeldOut
 from seedbed.alignment.policy.credit import GroupCredit
 from seedbed.alignment.policy.reading import Reading
+from seedbed.alignment.policy.rollouts import Rollouts
 from seedbed.alignment.reward_shaping import Shaping
 from seedbed.alignment.rewards import Reward, Rewards
 from seedbed.alignment.rewards_config import ShapingConfig
-from seedbed.alignment.rollouts import Asking, HeldOut, Rollouts
 from seedbed.data.answers import AnswerEncoder
 from seedbed.data.preferences import Problem, read_rows
 from seedbed.model.folder import load_model

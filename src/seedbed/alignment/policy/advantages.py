@@ -5,19 +5,10 @@ Shape suffixes: B answers, T positions. The answers to one prompt stand side by 
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Baseline = Literal["mean", "others"]
-"""What is expected of an answer. mean: the mean reward of the answers to its prompt (GRPO). others: that of the others
-(RLOO), which the answer itself does not move: without bias."""
-
-Scale = Literal["group", "batch", "none"]
-"""What advantages are divided by. group: the standard deviation of the rewards of the same prompt (GRPO), which makes
-prompts that are nearly always, or never, answered rightly count more. batch: that of all answers. none: nothing
-(Dr. GRPO)."""
+from seedbed.alignment.policy.choices import Baseline, Scale
 
 LEAST_SPREAD = 1e-4
 """Added to a standard deviation, as in trl."""

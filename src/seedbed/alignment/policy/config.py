@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, cast
 
+from seedbed.alignment.policy.choices import Baseline, Estimator, Level, Normaliser, Order, Scale
 from seedbed.alignment.rewards_config import EpisodeShapingConfig, RewardModelsConfig, ShapingConfig
 from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
@@ -118,7 +119,7 @@ class PolicyConfig(TuningConfig):
     engine_rows: int = 128
     """Answers that are made at once."""
 
-    order: Literal["shuffled", "given", "learnable"] = "shuffled"
+    order: Order = "shuffled"
     """Of prompts. shuffled: each epoch in another order. given: that of the file, such as from easy to hard. learnable:
     of twice as many those whose answers had the most unequal rewards when they were last asked."""
 
@@ -207,18 +208,18 @@ class GrpoConfig(PolicyConfig):
     group: int = 8
     """Answers to each prompt."""
 
-    baseline: Literal["mean", "others"] = OPEN
+    baseline: Baseline = OPEN
     """What is expected of an answer: the mean reward of its group, or that of the others in it (rloo)."""
 
-    scale: Literal["group", "batch", "none"] = OPEN
+    scale: Scale = OPEN
     """What advantages are divided by: the standard deviation of rewards in the group, in the whole rollout, or nothing
     (dr_grpo, rloo)."""
 
-    normaliser: Literal["answer", "token", "longest", "none"] = OPEN
+    normaliser: Normaliser = OPEN
     """What losses of tokens are divided by. answer: the length of their answer, then the number of answers. token: all
     tokens of the step (dapo). longest: max_tokens, then the answers (dr_grpo). none: the answers (rloo)."""
 
-    level: Literal["token", "sequence"] = OPEN
+    level: Level = OPEN
     """Whether each token has its own ratio of new to old probability, or all of an answer their mean (gspo)."""
 
     clip_low: float = OPEN
@@ -227,7 +228,7 @@ class GrpoConfig(PolicyConfig):
     clip_high: float = OPEN
     """How far above 1 it may rise before a good one does: 0.2, of dapo 0.28, of gspo 0.0004."""
 
-    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    kl_estimator: Estimator = "k3"
     """How the divergence is estimated where kl is above 0. k2 and k3 stand in the loss, k3 times the ratio, without
     which its gradient is another divergence's; k1 is taken from the reward."""
 

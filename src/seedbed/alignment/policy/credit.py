@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from seedbed.alignment.policy.advantages import Baseline, Scale, by_group, generalised, whitened
+from seedbed.alignment.policy.advantages import by_group, generalised, whitened
+from seedbed.alignment.policy.choices import Baseline, Scale
 from seedbed.alignment.policy.reading import Reading
+from seedbed.alignment.policy.rollout import Rollout
 from seedbed.alignment.reward_shaping import potential_based, scale
-from seedbed.alignment.rollouts import Rollout
 from seedbed.alignment.scoring import Ensemble
 from seedbed.model.transformer import Transformer
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from seedbed.alignment.policy.choices import Estimator
 from seedbed.alignment.policy.config import GrpoConfig
 from seedbed.alignment.policy.credit import GroupCredit
 from seedbed.alignment.policy.learning import Learning
-from seedbed.alignment.policy.losses import Estimator
 from seedbed.alignment.policy.objective import PolicyLoss, PolicyObjective
 from seedbed.alignment.rewards import Reward
 from seedbed.training.observers.observer import Observer

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from seedbed.alignment.policy.asking import Asking, HeldOut
 from seedbed.alignment.policy.config import PolicyConfig
 from seedbed.alignment.policy.judging import RewardModels
 from seedbed.alignment.policy.objective import PolicyObjective
 from seedbed.alignment.policy.problems import answer_room, read_problems
+from seedbed.alignment.policy.rollouts import Credit, Rollouts
 from seedbed.alignment.policy.watching import AnswerTable, Pathologies
 from seedbed.alignment.reward_shaping import Shaping
 from seedbed.alignment.rewards import Reward, Rewards
-from seedbed.alignment.rollouts import Asking, Credit, HeldOut, Rollouts
 from seedbed.data.rows import input_files
 from seedbed.devices import choose_device
 from seedbed.errors import ConfigError

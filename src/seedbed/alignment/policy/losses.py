@@ -8,27 +8,10 @@ Shape suffixes: B rows, T positions. A number of a token stands at its own posit
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Level = Literal["token", "sequence"]
-"""Whose ratio it is. token: each token has its own. sequence: those of an answer share the geometric mean of theirs
-(GSPO: Zheng et al. 2025, arXiv:2507.18071, eq. 7)."""
-
-Normaliser = Literal["answer", "token", "longest", "none"]
-"""What the losses of tokens are divided by, so that they add up to that of a step.
-
-answer: by the length of their answer, then by the answers of the step: a word of a long answer weighs less (GRPO: Shao
-et al. 2024, arXiv:2402.03300, eq. 3). token: by all tokens of the step: each weighs the same (DAPO: Yu et al. 2025,
-arXiv:2503.14476, eq. 8). longest: by the longest that an answer may be, then by the answers: each weighs the same in
-every step, too (Dr. GRPO: Liu et al. 2025, arXiv:2503.20783, §3.2). none: by the answers alone, which is the gradient
-of the expected reward itself (RLOO: Ahmadian et al. 2024, arXiv:2402.14740, eq. 8)."""
-
-Estimator = Literal["k1", "k2", "k3"]
-"""Of the divergence from the reference (Schulman 2020). k1 = log π/π_ref is right in the reward only; k2 = ½(log
-π/π_ref)² and k3 = π_ref/π − 1 − log π_ref/π are for the loss."""
+from seedbed.alignment.policy.choices import Estimator, Level, Normaliser
 
 
 def ratios(logprobs_BT: Tensor, old_BT: Tensor, said_BT: Tensor, level: Level) -> Tensor:

@@ -12,20 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from seedbed.alignment.policy.asking import Answers
+from seedbed.alignment.policy.choices import Estimator, Level, Normaliser
 from seedbed.alignment.policy.credit import EpisodeCredit
-from seedbed.alignment.policy.losses import (
-    Estimator,
-    Level,
-    Normaliser,
-    clipped,
-    clipped_error,
-    divergence,
-    ratios,
-    units,
-    weigh,
-)
+from seedbed.alignment.policy.losses import clipped, clipped_error, divergence, ratios, units, weigh
 from seedbed.alignment.policy.reading import Reading
-from seedbed.alignment.rollouts import Answers, Rollout
+from seedbed.alignment.policy.rollout import Rollout
 from seedbed.model.transformer import Transformer
 from seedbed.training.objective import Loss, Objective, Tally
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from seedbed.alignment.policy.config import WarningsConfig
-from seedbed.alignment.rollouts import Rollouts
+from seedbed.alignment.policy.rollouts import Rollouts
 from seedbed.training.observers.observer import Observer
 
 if TYPE_CHECKING:

@@ -11,111 +11,32 @@ problems. A number of a token stands at its own position, nought where nothing w
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from typing import Any, Literal, Protocol
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from seedbed.alignment.policy.advantages import alike
+from seedbed.alignment.policy.asking import Asked, Asking
 from seedbed.alignment.policy.reading import Reading
-from seedbed.alignment.rewards import Answer, Rewards, Worth
+from seedbed.alignment.policy.rollout import Rollout
+from seedbed.alignment.rewards import Rewards, Worth
 from seedbed.data.answers import EncodedProblem
 from seedbed.data.batches.order import Epochs, Permutation
-from seedbed.inference.answers import answers
-from seedbed.inference.config import SamplingConfig
-from seedbed.inference.engine import Engine
 from seedbed.inference.generation import Completion
-from seedbed.inference.live import live_engine, seed_of
+from seedbed.inference.live import seed_of
 from seedbed.model.transformer import Transformer
-from seedbed.runs import sha256_json
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.precision import Precision
 
 logger = logging.getLogger(__name__)
 
-Order = Literal["shuffled", "given", "learnable"]
-"""Of prompts. shuffled: each epoch in another order. given: that of the file, such as from easy to hard, over and over.
-learnable: of twice as many, shuffled, those whose answers had the most unequal rewards when they were last asked; a
-prompt that was never asked comes first (as in Foster & Foerster 2025, arXiv:2502.12272)."""
-
 CANDIDATES = 2
 """Prompts that are looked at for each that is asked, where the order is learnable."""
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """Answers, as rows of prompt and answer from the left on."""
-
-    tokens_BT: Tensor
-    """int64."""
-    said_BT: Tensor
-    """bool: tokens of the answer, the one that ends it among them."""
-    ended_B: Tensor
-    """bool: the model ended it; otherwise it was cut off."""
-    rewards_BF: Tensor
-    """What each reward says, before weighing; 0 by a rule for an answer that was cut off."""
-    added_BS: Tensor
-    """What each step of shaping adds to their weighed sum."""
-    shaped_B: Tensor
-    """What is learned from."""
-    hints_B: Tensor
-    """What the rewards of tokens have of a potential, added up; nought without one."""
-    sampler_BT: Tensor
-    """Log-probabilities by the engine, of the model alone: at temperature 1."""
-    old_BT: Tensor
-    """By the trainer, of the policy that answered; nought where nobody needs them."""
-    reference_BT: Tensor
-    """By the reference; nought without one."""
-    values_BT: Tensor
-    """What a critic expected before each token; nought without one."""
-    advantages_BT: Tensor
-    returns_BT: Tensor
-    """What a critic should have expected; nought without one."""
-    alike_B: Tensor
-    """The share of the rollout's prompts whose answers were all worth the same, in each row."""
-    fresh: bool = False
-    """Whether the weights are still those that answered."""
-
-    @classmethod
-    def empty(cls, rows: int, length: int, rewards: int, steps: int) -> Rollout:
-        """`rewards`, and `steps` of shaping: how many there are."""
-        made: dict[str, Any] = {name: torch.zeros(rows, length) for name in PER_TOKEN}
-        made |= {name: torch.zeros(rows) for name in ("alike_B", "shaped_B", "hints_B")}
-        made |= {"rewards_BF": torch.zeros(rows, rewards), "added_BS": torch.zeros(rows, steps)}
-        made |= {"tokens_BT": torch.zeros(rows, length, dtype=torch.int64)}
-        made |= {"said_BT": torch.zeros(rows, length, dtype=torch.bool)}
-        return cls(**made, ended_B=torch.zeros(rows, dtype=torch.bool))
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """By name."""
-        return {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name != "fresh"}
-
-    @property
-    def tokens(self) -> int:
-        return self.tokens_BT.numel()
-
-    def rows(self, index_B: Tensor, *, fresh: bool) -> Rollout:
-        """Some of the answers, no longer than the longest of them."""
-        chosen = {name: tensor[index_B] for name, tensor in self.tensors.items()}
-        # All of a row up to its last word, and one position at least before it.
-        length = max(2, int(chosen["said_BT"].any(0).nonzero().max()) + 1)
-        cut = {name: tensor[:, :length] if name.endswith("T") else tensor for name, tensor in chosen.items()}
-        return Rollout(**cut, fresh=fresh)
-
-    def to(self, device: torch.device | str) -> Rollout:
-        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()}
-        return Rollout(**moved, fresh=self.fresh)
-
-
-PER_TOKEN = ("sampler_BT", "old_BT", "reference_BT", "values_BT", "advantages_BT", "returns_BT")
 
 
 class Credit(Protocol):
@@ -134,118 +55,6 @@ class Credit(Protocol):
 
     def assign(self, rollout: Rollout, rewards_B: Tensor, model: Transformer) -> Rollout:
         """The rollout with its advantages, from what its answers are worth; the model is the one that answered."""
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How prompts are asked, and how often what was answered is learned from."""
-
-    answers: int
-    """Of a rollout, all prompts together."""
-    group: int
-    """Of a prompt."""
-    passes: int
-    """Over each rollout."""
-    batch: int
-    """Answers of an optimizer step."""
-    max_tokens: int
-    temperature: float
-    order: Order = "shuffled"
-    attempts: int = 1
-    """How often other prompts are asked in place of those whose answers are all worth the same."""
-    engine_rows: int = 64
-    """Answers that are made at once."""
-    seed: int = 0
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of a rollout."""
-        return self.passes * self.answers // self.batch
-
-
-class Asked:
-    """The engine over live weights, and what rewards its answers: what training and validation share."""
-
-    def __init__(self, problems: Sequence[EncodedProblem], tokenizer: Tokenizer, rewards: Rewards, asking: Asking):
-        self.problems, self.tokenizer, self.rewards, self.asking = problems, tokenizer, rewards, asking
-        self.prompts = [problem.prompt.tolist() for problem in problems]
-        self.longest = max(map(len, self.prompts)) + asking.max_tokens
-        """Tokens of a row."""
-        self.learner: Transformer | None = None
-        self.precision: Precision | None = None
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of problems, rewards and how they are asked."""
-        digest = hashlib.sha256()
-        for problem in self.problems:
-            row = problem.problem
-            digest.update(repr((problem.prompt.tolist(), row.reference, row.reward, row.tests)).encode())
-        return sha256_json({"problems": digest.hexdigest(), **self.rewards.fingerprint, **vars(self.asking)})
-
-    @property
-    def samples(self) -> int:
-        return len(self.problems)
-
-    def answering(self) -> AbstractContextManager[Engine]:
-        """The engine over the weights as they are; afterwards the model is in the mode that it was in."""
-        assert self.learner is not None  # someone learns
-        return live_engine(self.learner, self.tokenizer, rows=self.asking.engine_rows, longest=self.longest)
-
-    def answers(
-        self, engine: Engine, prompts: Sequence[int], seeds: Sequence[int], group: int, temperature: float
-    ) -> list[Completion]:
-        """`group` answers to each of the prompts, by their numbers, side by side."""
-        usual = SamplingConfig(max_tokens=self.asking.max_tokens, temperature=temperature, logprobs=0)
-        samplings = [replace(usual, seed=seed) for seed in seeds]
-        return list(answers(engine, [self.prompts[prompt] for prompt in prompts], samplings, n=group))
-
-    def judged(self, prompts: Sequence[int], answers: Sequence[Completion]) -> Worth:
-        """What answers to prompts, by their numbers, are worth."""
-        return self.rewards(
-            [
-                Answer(
-                    self.problems[prompt].problem,
-                    answer.text,
-                    self.prompts[prompt],
-                    [each.token for each in answer.likelihoods],
-                    answer.reason == "end",
-                )
-                for prompt, answer in zip(prompts, answers, strict=True)
-            ]
-        )
-
-    def learn(self, learner: Transformer, precision: Precision) -> None:
-        """A run begins: from now on this model answers, as it is at each question."""
-        self.learner, self.precision = learner, precision
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a validation eats: what greedy answers were worth."""
-
-    rewards_B: Tensor
-    rewards_BF: Tensor
-    lengths_B: Tensor
-    ended_B: Tensor
-    tokens: int
-
-    def to(self, device: torch.device | str) -> Answers:
-        return self
-
-
-class HeldOut(Asked):
-    """Problems that are not learned from, answered greedily."""
-
-    def batch(self, first: int, count: int) -> Answers:
-        prompts = [place % len(self.prompts) for place in range(first, first + count)]
-        with self.answering() as engine:
-            answers = self.answers(engine, prompts, [0] * len(prompts), 1, 0.0)
-        rewards_BF = self.judged(prompts, answers).rewards_BF
-        lengths = [len(answer.likelihoods) for answer in answers]
-        ended_B = torch.tensor([answer.reason == "end" for answer in answers])
-        tokens = sum(lengths) + sum(len(self.prompts[prompt]) for prompt in prompts)
-        return Answers(self.rewards.total(rewards_BF), rewards_BF, torch.tensor(lengths), ended_B, tokens)
 
 
 class Rollouts(Asked):
