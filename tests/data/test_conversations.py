@@ -109,6 +109,8 @@ def test_the_roles_of_sharegpt_are_ours(tmp_path):
         ({"chosen": CHAT["messages"], "rejected": CHAT["messages"]}, "it is a preference between two answers"),
         ({"input": CHAT, "preferred_output": [], "non_preferred_output": []}, "it is a preference between two answers"),
         ({"prompt": "a", "completion": "b", "label": False}, "it is a judgement"),
+        ({"prompt": "a", "response": "b", "label": False}, "it is a judgement"),
+        ({**CHAT, "label": False}, "it is a judgement"),
         (
             {"messages": [{"role": "user", "content": PICTURE}]},
             r"message 1 \(user\) holds a part of the type 'image_url'",

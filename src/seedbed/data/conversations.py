@@ -109,6 +109,7 @@ def read_conversations(path: Path | str) -> Iterator[Example]:
 
 def _conversation(row: dict[str, Any], number: int) -> Example:
     if turns := first_key(row, TURNS):
+        _refuse_judgement(row, turns)
         return Conversation(with_system(row, turns_of(row, turns)), number)
     pair = pair_of(row)
     if pair is None or pair[1] not in row:
@@ -138,10 +139,10 @@ def _refuse_preference(row: dict[str, Any]) -> None:
 
 
 def _refuse_judgement(row: dict[str, Any], answer: str) -> None:
-    if answer == "completion" and isinstance(row.get("label"), bool):
+    if answer in ("completion", "response", *TURNS) and isinstance(row.get("label"), bool):
         raise DataError(
-            "it is a judgement (completion with label): unwanted answers would be learned like wanted ones",
-            "Keep the rows whose label is true, without the label.",
+            f"it is a judgement ({answer} with label): unwanted answers would be learned like wanted ones",
+            "Keep the rows whose label is true, without the label. To learn from judgements: seedbed kto.",
         )
 
 
