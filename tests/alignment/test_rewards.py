@@ -8,7 +8,8 @@ from decimal import Decimal
 
 import pytest
 
-from seedbed.alignment.rewards import CHECKS, REWARDS, Answer, Rewards, last_number
+from seedbed.alignment.rewards import Rewards
+from seedbed.alignment.rules import CHECKS, REWARDS, Answer, last_number
 from seedbed.data.preferences import Problem
 from seedbed.errors import ConfigError, DataError, SandboxError
 from seedbed.sandbox import check_many
@@ -85,7 +86,7 @@ def test_many_answers_are_judged_together_each_by_its_own_row(monkeypatch):
         together.append(len(pairs))
         return check_many(pairs, limits, workers=workers)
 
-    monkeypatch.setattr("seedbed.alignment.rewards.check_many", watched)
+    monkeypatch.setattr("seedbed.alignment.rules.check_many", watched)
     tests = ("assert double(2) == 4", "assert double(5) == 10")
     code = Problem("row 1", [], None, "tests", tests)
     single = Problem("row 2", [], None, "tests", tests[:1])
@@ -160,6 +161,14 @@ def test_a_reward_of_a_persons_own_must_be_a_number(value):
         says(rewards, problem("exact", "x"), "bad")
 
 
+@pytest.mark.parametrize("mine", [lambda answer: 1.0, lambda problem, answer: None, lambda problem, answer: 1 / 0])
+def test_a_reward_of_a_persons_own_that_fails_is_told_with_the_row(mine):
+    rewards = Rewards({"mine": 1.0}, {"mine": mine})
+    with pytest.raises(DataError, match=r"row 3: the reward mine failed, (Type|ZeroDivision)Error: ") as told:
+        says(rewards, problem("exact", "x"), "four")
+    assert "function(problem, answer)" in told.value.fix
+
+
 def test_a_schema_that_refers_elsewhere_is_refused():
     """A "$ref" to an address is an error, not a request; one inside is followed."""
     asked = problem("json_schema", json.dumps({"$ref": "http://localhost:1/schema.json"}))
@@ -172,8 +181,8 @@ def test_a_schema_that_refers_elsewhere_is_refused():
 
 def test_without_jsonschema_the_error_says_what_brings_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "jsonschema", None)
-    from seedbed.alignment import rewards
+    from seedbed.alignment import rules
 
-    rewards._validator.cache_clear()
+    rules._validator.cache_clear()
     with pytest.raises(ConfigError, match=r"reward json_schema needs the package jsonschema(.|\n)*\[align\]"):
         Rewards({"check": 1.0}).refuse([problem("json_schema", '{"type": "null"}')])

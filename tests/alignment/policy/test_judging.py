@@ -16,8 +16,9 @@ from seedbed.alignment.policy.grpo import grpo
 from seedbed.alignment.policy.judging import RewardModels
 from seedbed.alignment.policy.ppo import ppo
 from seedbed.alignment.reward import reward
-from seedbed.alignment.rewards import Answer, Rewards
+from seedbed.alignment.rewards import Rewards
 from seedbed.alignment.rewards_config import RewardModelsConfig
+from seedbed.alignment.rules import Answer
 from seedbed.alignment.scoring import RewardModel
 from seedbed.configuration import from_arguments
 from seedbed.data.preferences import Problem

@@ -15,8 +15,9 @@ from seedbed.alignment.policy.credit import GroupCredit
 from seedbed.alignment.policy.reading import Reading
 from seedbed.alignment.policy.rollouts import Rollouts
 from seedbed.alignment.reward_shaping import Shaping
-from seedbed.alignment.rewards import Reward, Rewards
+from seedbed.alignment.rewards import Rewards
 from seedbed.alignment.rewards_config import ShapingConfig
+from seedbed.alignment.rules import Reward
 from seedbed.data.answers import AnswerEncoder
 from seedbed.data.preferences import Problem, read_rows
 from seedbed.model.folder import load_model
@@ -157,11 +158,12 @@ def test_the_learner_is_left_as_it_was(base, problems):
     assert rollouts.learner.training and torch.equal(torch.get_rng_state(), state)
 
 
-def test_what_is_cut_off_is_worth_nothing(base, problems):
-    rollouts = source(base, problems, own=lambda problem, answer: 5.0, max_tokens=2, answers=32, batch=32)
+@pytest.mark.parametrize(("given", "cut"), [(5.0, 0.0), (-1.0, -1.0)])
+def test_what_is_cut_off_is_worth_nothing_and_no_more_than_if_it_had_ended(given, cut, base, problems):
+    rollouts = source(base, problems, own=lambda problem, answer: given, max_tokens=2, answers=32, batch=32)
     batch = rollouts.batch(0, 32)
     assert int((~batch.ended_B).sum()) > 0
-    assert batch.rewards_BF[:, 0].tolist() == [5.0 if ended else 0.0 for ended in batch.ended_B]
+    assert batch.rewards_BF[:, 0].tolist() == [given if ended else cut for ended in batch.ended_B]
 
 
 def test_what_is_learned_from_is_the_sum_after_each_step_of_shaping(base, problems):

@@ -135,7 +135,7 @@ class PolicyConfig(TuningConfig):
     optimizer: PolicyOptimizerConfig = field(default_factory=PolicyOptimizerConfig)
     """Which optimizer, and its rates."""
 
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch=64))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch=64, log_every=1))
     """Budget, batch (answers of a step), validation (whose loss is the mean reward, less than nought), checkpoints."""
 
     def __post_init__(self) -> None:

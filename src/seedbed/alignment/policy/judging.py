@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedbed.alignment.rewards import Answer
 from seedbed.alignment.rewards_config import RewardModelsConfig
+from seedbed.alignment.rules import Answer
 from seedbed.alignment.scoring import Ensemble
 from seedbed.errors import ConfigError
 from seedbed.model.folder import find_model
