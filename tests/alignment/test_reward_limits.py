@@ -86,7 +86,7 @@ def test_a_row_whose_answer_is_none_of_its_kind_is_named(answer, reward, tmp_pat
         list(read_rows(Problem, file))
 
 
-@pytest.mark.parametrize("weight", [".nan", ".inf"])
+@pytest.mark.parametrize("weight", [".nan", ".inf", "1e39"])
 def test_a_weight_is_a_number(weight):
     with pytest.raises(ConfigError, match=r"rewards\.check must be a number, got"):
         from_arguments(GrpoConfig, ["--model=m", "--data=d", "--out=o", f'--rewards={{"check": {weight}}}'])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, cast
@@ -144,7 +143,8 @@ class PolicyConfig(TuningConfig):
         between(self, 0, 0.5, "validation_fraction")
         at_least(self, 1, "prompt_tokens", "max_tokens", "answers", "passes", "engine_rows", "table_every")
         at_least(self, 0, "kl", "table")
-        if odd := [name for name, weight in (self.rewards or {}).items() if not math.isfinite(weight)]:
+        weights = self.rewards or {}
+        if odd := [name for name, weight in weights.items() if not abs(weight) < 1e30]:  # of fp32; NaN too
             raise ConfigError(f"rewards.{odd[0]} must be a number, got {self.rewards[odd[0]]}")
         if self.max_tokens is not None:
             self.shaping.refuse(self.max_tokens)
