@@ -7,7 +7,6 @@ Shape suffixes: B answers, F rewards, S steps of shaping.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from torch import Tensor
 from seedbed.alignment.reward_shaping import Shaping
 from seedbed.alignment.rewards_config import ShapingConfig
 from seedbed.alignment.rules import REWARDS, Answer, Reward, Rule, refuse
-from seedbed.data.preferences import Problem
+from seedbed.data.preferences import LARGEST, Problem
 from seedbed.errors import ConfigError, DataError
 
 
@@ -119,7 +118,7 @@ class Rewards:
             places = [place for place, answer in enumerate(answers) if answer.ended or name not in REWARDS]
             asked = [answers[place] for place in places]
             for place, answer, value in zip(places, asked, rule(asked), strict=True):
-                if not abs(value) < sys.float_info.max:  # NaN too
+                if not abs(value) < LARGEST:  # NaN too
                     row = answer.problem.name
                     raise DataError(f"{row}: the reward {name} is {value} for the answer {answer.text[:60]!r}")
                 rewards_BF[place, column] = value if answer.ended else min(value, 0.0)

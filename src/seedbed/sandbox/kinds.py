@@ -48,4 +48,4 @@ def boxes() -> Iterator[None]:
     try:
         yield
     except BoxError as error:
-        raise SandboxError(f"a box could not be made: {error}", FIX) from error
+        raise SandboxError(f"a box could not be made: {error}") from error

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from seedbed.data.batches.batch import BatchSource
 from seedbed.devices import choose_device, gemm_peak, peak_memory_mb, set_determinism
+from seedbed.errors import TrainingError
 from seedbed.model.accounting import count_parameters, training_flops
 from seedbed.model.adapters.saving import save_adapter
 from seedbed.model.config import ModelConfig
@@ -152,6 +153,11 @@ def _run(stage: Stage, config: C, run: Path, observers: Sequence[Observer]) -> d
     if warning is not None:
         logger.warning(warning)
     finished = trainer.train()
+    if 0 < trainer.progress.step == trainer.progress.skipped_in_row:
+        raise TrainingError(
+            f"nothing was learned: none of the {trainer.progress.step:,} steps had a gradient that is a number",
+            "A smaller rate, or a setting that is less extreme.",
+        )
     result: dict[str, Any] = {
         "stage": stage.name,
         "finished": finished,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from seedbed.configuration import from_arguments
-from seedbed.errors import ConfigError, DataError
-from seedbed.model.folder import load_model
+from seedbed.errors import ConfigError, DataError, TrainingError
+from seedbed.model.folder import load_model, save_model
 from seedbed.tokenizers import characters
 from seedbed.training.observers.observer import Observer
 from seedbed.tuning.config import FinetuneConfig
@@ -87,6 +89,22 @@ def test_pairs_of_blocks_that_are_none_are_refused(texts, problem):
 
 def test_pairs_are_read_and_the_last_blocks_stand_for_none():
     assert read_pairs(["0:2", "1:0"], 2, 3) == [(0, 2), (1, 0)] and read_pairs([], 2, 3) == [(1, 2)]
+
+
+def test_a_teacher_of_broken_weights_teaches_nothing(place, tmp_path):
+    teacher, tokenizer = load_model(place / "teacher")
+    with torch.no_grad():
+        teacher.blocks[1].attention.query.weight[0, 0] = math.nan
+    save_model(tmp_path / "broken", teacher, tokenizer, inputs={}, card={})
+    with pytest.raises(DataError, match=r"broken: .*query.weight holds what is no number"):
+        distill(config(place, tmp_path / "run", "--train.steps=1", f"--teacher={tmp_path / 'broken'}"))
+
+
+def test_a_run_in_which_no_step_could_be_taken_fails(place, tmp_path):
+    """Its logits are all alike at that temperature, and its divergence times the square of it is no number."""
+    with pytest.raises(TrainingError, match="none of the 2 steps had a gradient that is a number"):
+        distill(config(place, tmp_path / "run", "--train.steps=2", "--distillation.temperature=1e30"))
+    assert not (tmp_path / "run" / "model").exists()
 
 
 def test_a_teacher_that_does_not_fit_is_told(place, tmp_path):

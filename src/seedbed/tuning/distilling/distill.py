@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from seedbed.errors import ConfigError
+from seedbed.errors import ConfigError, DataError
 from seedbed.model.config import ModelConfig
 from seedbed.model.folder import find_model, load_model, tell_unfinished
 from seedbed.model.transformer import Transformer
+from seedbed.model.weights import not_finite
 from seedbed.training.objective import refuse_both_ways
 from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.launch import in_parallel
@@ -54,6 +55,8 @@ def _teacher(config: DistillConfig, student: ModelConfig, conversations: Convers
     """ConfigError for one that this student cannot learn from."""
     teacher, own = load_model(config.teacher)
     refuse_both_ways(teacher.config)
+    if broken := not_finite(dict(teacher.named_parameters())):
+        raise DataError(f"teacher {config.teacher}: {broken} holds what is no number: the model is broken")
     _refuse_unlike(config, student, teacher.config)
     if own.with_template("").hash != conversations.tokenizer.with_template("").hash:
         raise ConfigError(f"teacher {config.teacher} has another tokenizer than the student")

@@ -50,7 +50,7 @@ def merge(config: MergeConfig) -> dict[str, Any]:
             if config.evolve.tokens is not None:
                 shares, result["evolved"] = _evolved(config, shares, origin, tokenizer, base, models)
             if config.method not in UNWEIGHTED:
-                result["weights"] = dict(zip(result["models"], shares, strict=True))
+                result["weights"] = list(shares)
             weights = merged(config, shares, base, models)
         _refuse_broken(weights)
         with torch.no_grad():
