@@ -44,13 +44,14 @@ def ia3(**settings):
     return lambda base: Ia3Adapter(Ia3Config(**settings), base)
 
 
-def before(kind=Prompted, **settings):
-    return lambda base: kind(PromptsConfig(tokens=7, hidden=settings.pop("hidden", None)), base, **settings)
+def before(kind=Prompted, network=False, **settings):
+    return lambda base: kind(PromptsConfig(tokens=7, **settings), base, network=network)
 
 
 METHODS = {
     "prompt tuning": before(),
     "P-tuning": before(network=True, hidden=24),
+    "P-tuning by an LSTM": before(network=True, hidden=24, encoder="lstm"),
     "prefix tuning": before(Prefixed),
     "prefix tuning by a network": before(Prefixed, network=True, hidden=24),
     "LoRA": lora(),
@@ -65,7 +66,7 @@ METHODS = {
 
 def has_gradients(base: str, method: str) -> bool:
     """Whether peft's copy of what was written learns the same numbers: not those of a network that is left behind."""
-    return base not in JOINED and "network" not in method and method != "P-tuning"
+    return base not in JOINED and "network" not in method and not method.startswith("P-tuning")
 
 
 CASES = [
@@ -135,3 +136,28 @@ def test_what_was_written_opens_as_a_model_that_computes_the_same(trained):
     model, _, adapter = trained
     with torch.inference_mode():
         torch.testing.assert_close(logits(load_model(adapter)[0]), logits(model), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "lstm"], ids=lambda encoder: f"peft {peft.__version__}, {encoder}")
+def test_the_network_of_p_tuning_is_that_of_peft(encoder, tmp_path):
+    """With its weights, rows and gradients."""
+    model = random_model(5, tokenizer=byte_tokenizer.build(), **BASES["Llama"])
+    folder = saved(tmp_path / "model", model, byte_tokenizer.build())
+    adapter = Prompted(PromptsConfig(tokens=7, hidden=24, encoder=encoder), folder, network=True)
+    adapter.put_on(model)
+    sizes = {"num_virtual_tokens": 7, "token_dim": model.config.width, "encoder_hidden_size": 24}
+    wants = peft.PromptEncoderConfig(
+        **sizes, num_transformer_submodules=1, encoder_reparameterization_type=encoder.upper()
+    )
+    theirs = peft.PromptEncoder(wants)
+    ours = adapter.rows
+    with torch.no_grad():
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            other.copy_(one)
+    made_PW, wanted_PW = ours(), theirs(torch.arange(7))
+    torch.testing.assert_close(made_PW, wanted_PW, rtol=0, atol=1e-6)
+    for rows_PW in (made_PW, wanted_PW):
+        (rows_PW**2).sum().backward()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert one.grad.abs().max() > 0
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-6)

@@ -119,6 +119,20 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(method, base, tmp_path)
     assert records(tmp_path / "whole") == records(tmp_path / "broken")
 
 
+def test_the_network_of_p_tuning_may_read_what_stands_beside_a_token(base, tmp_path):
+    """Its state is in the checkpoint; the folder holds what it made alone."""
+    given = ("--train.steps=6", "--train.checkpoint.steps=2", "--prompts.encoder=lstm", "--prompts.hidden=16")
+    for name in ("whole", "broken"):
+        result = finetune(adapter_config(base, tmp_path, "p_tuning", *given, out=name))
+    (tmp_path / "broken" / "checkpoints" / "step_00000006" / "manifest.json").unlink()
+    assert finetune(adapter_config(base, tmp_path, "p_tuning", *given, out="broken"))["resumed_at"] == 4
+    assert weights(tmp_path / "whole") == weights(tmp_path / "broken")
+    losses = [record["loss"] for record in records(tmp_path / "whole") if "loss" in record]
+    assert losses[-1] < losses[0] and result["finished"]
+    with pytest.raises(ConfigError, match=r"prompts\.encoder .*it is for p_tuning"):
+        finetune(adapter_config(base, tmp_path, "prefix", *given, out="other"))
+
+
 def test_a_checkpoint_holds_the_adapter_and_not_the_base(base, tmp_path):
     given = ("--train.steps=2", "--train.select=average")
     finetune(adapter_config(base, tmp_path, "lora", *given))

@@ -133,6 +133,8 @@ class TuningConfig(StageConfig):
             found["freeze"] = f"under the method {self.method}, whose base rests anyway"
         if self.method == "prompt":
             found["prompts.hidden"] = "under the method prompt, which has no network"
+        if self.method in ("prompt", "prefix"):
+            found["prompts.encoder"] = f"under the method {self.method}, it is for p_tuning"
         return found
 
     def resolve(self) -> Self:

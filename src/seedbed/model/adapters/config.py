@@ -94,6 +94,10 @@ class PromptsConfig:
     """Hidden width of the network that makes them, and is left behind in the end. Left out: of p_tuning the model's
     width; prefix then has no network."""
 
+    encoder: Literal["mlp", "lstm"] = "mlp"
+    """Of p_tuning: that network. mlp: each token is made by itself. lstm: from those before and behind it, too (Liu et
+    al. 2021, §3.2)."""
+
     def __post_init__(self) -> None:
         between(self, 1, 10_000, "tokens")
         between(self, 1, 2**16, "hidden")

@@ -49,12 +49,11 @@ class Rows(nn.Module):
 
 
 class Network(Rows):
-    """The same, made by a network with hidden layers, which learns with it. It is left behind when all is learned."""
+    """The same, made by a network, which learns with it. It is left behind when all is learned."""
 
-    def __init__(self, rows_PD: Tensor, sizes: Sequence[int], squash: type[nn.Module], chance: torch.Generator):
+    def __init__(self, rows_PD: Tensor, network: nn.Module):
         super().__init__(rows_PD)
-        layers = [_Dense(i, o, chance).to(rows_PD) for i, o in itertools.pairwise(sizes)]
-        self.network = nn.Sequential(layers[0], *(part for layer in layers[1:] for part in (squash(), layer)))
+        self.network = network.to(rows_PD)
 
     def forward(self) -> Tensor:
         made_PW: Tensor = self.network(self.rows)
@@ -66,10 +65,35 @@ class _Dense(nn.Linear):
 
     def __init__(self, inputs: int, outputs: int, chance: torch.Generator):
         super().__init__(inputs, outputs, device="meta")
-        self.to_empty(device="cpu")
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.uniform_(-(inputs**-0.5), inputs**-0.5, generator=chance)
+        _begin(self, inputs, chance)
+
+
+class _Recurrence(nn.LSTM):
+    """Two layers, each of which reads the virtual tokens from the first and from the last (P, D) to (P, 2·C)."""
+
+    parameter_kind = "adapter"
+
+    def __init__(self, inputs: int, hidden: int, chance: torch.Generator):
+        super().__init__(inputs, hidden, num_layers=2, bidirectional=True, device="meta")
+        _begin(self, hidden, chance)
+
+    def forward(self, rows_PD: Tensor) -> Tensor:  # type: ignore[override]
+        read_PE: Tensor = super().forward(rows_PD)[0]
+        return read_PE
+
+
+def _begin(module: nn.Module, inputs: int, chance: torch.Generator) -> None:
+    """As torch begins such a layer, by a generator of its own."""
+    module.to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.uniform_(-(inputs**-0.5), inputs**-0.5, generator=chance)
+
+
+def dense(sizes: Sequence[int], squash: type[nn.Module], chance: torch.Generator) -> list[nn.Module]:
+    """Dense layers from size to size, with something between each two."""
+    layers = [_Dense(i, o, chance) for i, o in itertools.pairwise(sizes)]
+    return [layers[0], *(part for layer in layers[1:] for part in (squash(), layer))]
 
 
 @dataclass
@@ -168,7 +192,11 @@ class Prompted(Adapter):
         if not self.network:
             return Rows(first_PD)
         hidden = config.hidden or width
-        return Network(first_PD, (width, hidden, hidden, width), nn.ReLU, chance)
+        if config.encoder == "mlp":
+            return Network(first_PD, nn.Sequential(*dense((width, hidden, hidden, width), nn.ReLU, chance)))
+        # Liu et al. 2021, §3.2: what stands at one place depends on the others.
+        both = [_Recurrence(width, hidden, chance), *dense((2 * hidden, 2 * hidden, width), nn.ReLU, chance)]
+        return Network(first_PD, nn.Sequential(*both))
 
     def of_embedding(self) -> Rows | None:
         """What is looked up for virtual tokens; None where that is of no consequence."""
@@ -200,8 +228,11 @@ class Prompted(Adapter):
 
     def sizes(self, config: ModelConfig) -> dict[str, Any]:
         """Of what is learned, as peft's config has them."""
-        found = {"token_dim": config.width, "num_attention_heads": config.heads}
-        return found | ({"encoder_hidden_size": self.config.hidden or config.width} if self.network else {})
+        found: dict[str, Any] = {"token_dim": config.width, "num_attention_heads": config.heads}
+        if self.network:
+            found["encoder_hidden_size"] = self.config.hidden or config.width
+            found["encoder_reparameterization_type"] = self.config.encoder.upper()
+        return found
 
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
@@ -230,7 +261,8 @@ class Prefixed(Prompted):
         if not self.network:
             return Rows(SPREAD * torch.randn(tokens, width, generator=chance).to(model.device))
         first_PD = torch.randn(tokens, config.width, generator=chance).to(model.device)
-        return Network(first_PD, (config.width, self.config.hidden or config.width, width), nn.Tanh, chance)
+        sizes = (config.width, self.config.hidden or config.width, width)
+        return Network(first_PD, nn.Sequential(*dense(sizes, nn.Tanh, chance)))
 
     def of_embedding(self) -> Rows | None:
         return None
