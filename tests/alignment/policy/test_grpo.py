@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from seedbed.alignment.direct_config import DirectConfig
 from seedbed.alignment.policy.config import LOSSES, GrpoConfig, WarningsConfig
 from seedbed.alignment.policy.credit import GroupCredit
 from seedbed.alignment.policy.grpo import grpo
@@ -307,3 +308,10 @@ def test_a_known_pathology_is_told_once(change, warning, caplog):
             observer.recorded(None, "samples", record)
     assert len(caplog.messages) == (warning is not None)
     assert warning is None or caplog.messages[0].startswith(warning)
+
+
+def test_muon_has_the_rates_of_alignment_and_not_those_of_fresh_weights():
+    given = ["--model=m", "--data=d", "--out=o", "--optimizer.name=muon"]
+    policy, direct = (from_arguments(kind, given).optimizer for kind in (GrpoConfig, DirectConfig))
+    assert (policy.matrix_rate, policy.embedding_rate) == (direct.matrix_rate, direct.embedding_rate)
+    assert policy.default_rate == 1e-6

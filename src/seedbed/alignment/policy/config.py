@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, cast
 
+from seedbed.alignment.direct_config import DirectOptimizerConfig
 from seedbed.alignment.policy.choices import Baseline, Estimator, Level, Normaliser, Order, Scale
 from seedbed.alignment.rewards_config import EpisodeShapingConfig, RewardModelsConfig, ShapingConfig
 from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
-from seedbed.optim.config import OptimizerConfig
 from seedbed.training.config import TrainConfig
 from seedbed.tuning.config import PROMPT_METHODS, TuningConfig
 
@@ -19,15 +19,11 @@ OPEN = cast(Any, None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyOptimizerConfig(OptimizerConfig):
+class PolicyOptimizerConfig(DirectOptimizerConfig):
     """Which optimizer, and its rates: for a model of a billion parameters. A small one wants more, such as 0.0003 at a
     million."""
 
     default_rate: ClassVar[float] = 1e-6
-
-    name: Literal["muon", "normuon", "adamw", "lion", "adafactor", "sgd"] = "adamw"
-    """adamw, lion, adafactor, sgd: that one for all. muon orthogonalises the update of every matrix, AdamW moves the
-    rest; normuon: so too, with rows of even size."""
 
     rate: float | None = None
     """Peak learning rate of everything under adamw; left out: 0.000001. lion has a tenth of it, sgd a hundred times;
