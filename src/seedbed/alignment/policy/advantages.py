@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seedbed.alignment.policy.choices import Baseline, Scale
+from seedbed.alignment.reward_shaping import whiten
 
 LEAST_SPREAD = 1e-4
 """Added to a standard deviation, as in trl."""
@@ -54,6 +55,4 @@ def generalised(
 
 def whitened(numbers_BT: Tensor, said_BT: Tensor) -> Tensor:
     """With mean 0 and variance 1 over what was said; 0 elsewhere."""
-    numbers_N = numbers_BT[said_BT]
-    spread = numbers_N.var(correction=0) + 1e-8
-    return torch.where(said_BT, (numbers_BT - numbers_N.mean()) / spread.sqrt(), 0.0)
+    return torch.zeros_like(numbers_BT).masked_scatter(said_BT, whiten(numbers_BT[said_BT]))
