@@ -35,3 +35,8 @@ def test_the_last_line_is_a_command_that_runs_from_there(on_path, called, words,
     monkeypatch.setattr(sys, "argv", [called])
     out = Path("my runs") / ("long" * 30)
     assert talk(capsys, out) == [*words, "chat", "--model", str(out / "grpo" / "model")]
+
+
+def test_only_losses_of_tokens_stand_beside_each_other():
+    stages = {name: {"seconds": 1.0, "steps": 2, "val_loss": 3.0} for name in page.TITLES}
+    assert [row[-1] for row in page._stages_table(stages).rows] == ["3.000", "3.000", "", ""]

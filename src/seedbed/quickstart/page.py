@@ -54,8 +54,9 @@ def build_page(
         ),
         Heading("Held-out questions answered exactly"),
         Paragraph(
-            "Fine-tuning shows the right answers to questions. DPO compares right answers with wrong ones, such as "
-            "the model gave. GRPO asks, and says no more than which of several answers were right."
+            "Fine-tuning shows the right answers to questions. DPO compares right answers with wrong ones: what the "
+            "model said, or, where that was right, the answer with a slip in it. GRPO asks, and says no more "
+            "than which of several answers were right."
         ),
         _skills_table(result),
         *_second_turn(last),
@@ -116,9 +117,9 @@ def _stages_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = []
     for name, stage in stages.items():
         steps = f"{stage['steps']:,}" if "steps" in stage else ""
-        loss = f"{stage['val_loss']:.3f}" if "val_loss" in stage else ""
+        loss = f"{stage['val_loss']:.3f}" if name in ("pretrain", "finetune") and "val_loss" in stage else ""
         rows.append([f"{name}/", f"{stage['seconds']:.1f}", steps, loss])
-    return Table(["folder", "seconds", "steps", "validation loss"], rows)
+    return Table(["folder", "seconds", "steps", "validation loss, nats a token"], rows)
 
 
 def build_samples(config: QuickstartConfig) -> list[Block]:
