@@ -113,7 +113,7 @@ def test_the_report_shows_the_curve_the_table_and_samples(finished):
     assert all(f"| {skill.replace('_', ' ')} |" in markdown for skill in SKILLS)
     assert "Once upon a time" in markdown
     top = markdown.partition("## ")[0]
-    assert "pretrain: " in top and "steps fit into" in top  # 0.01 minutes are few
+    assert "pretrain: " in top and "too few to learn" in top  # 0.01 minutes are few
     assert "Asked after another question" in markdown
     html = (finished / "report.html").read_text()
     assert "<svg" in html and "Held-out questions" in html and "http" not in html.replace("http://www.w3.org", "")

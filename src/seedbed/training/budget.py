@@ -111,14 +111,14 @@ def _steps_within(seconds: float, phases: Sequence[tuple[int, float]], besides: 
     return first + int(seconds / (step + besides))
 
 
-def few_steps(train: TrainConfig, length: int) -> str | None:
+def few_steps(train: TrainConfig) -> str | None:
     """What to say of minutes that hold too few steps; None when they hold enough, or the steps were asked for."""
     if train.minutes is None or train.steps is None or train.steps >= FEW_STEPS:
         return None
-    speed = train.batch_schedule.first(train.steps) * length / (60 * train.minutes)
+    what = "1 step is all that is done in" if train.steps == 1 else f"{train.steps} steps fit into"
     return (
-        f"{train.steps} steps fit into {train.minutes:.3g} minutes at {speed:,.0f} tokens/s: too few to learn; other "
-        "programs use the cores? Try OMP_NUM_THREADS=1, or more minutes."
+        f"{what} {train.minutes:.3g} minutes: too few to learn; other programs use the cores? Try OMP_NUM_THREADS=1, "
+        "or more minutes."
     )
 
 

@@ -149,7 +149,7 @@ def _run(stage: Stage, config: C, run: Path, observers: Sequence[Observer]) -> d
     logger.info("%s: step %d of %d on %s", stage.name, resumed_at, trainer.steps, trainer.device)
     for name, note in stage.notes.items():
         logger.info("%s: %s", name, note)
-    warning = few_steps(config.train, stage.length) or long_run(_least_seconds(config.train, stage))
+    warning = few_steps(config.train) or long_run(_least_seconds(config.train, stage))
     if warning is not None:
         logger.warning(warning)
     finished = trainer.train()
