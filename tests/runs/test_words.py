@@ -34,3 +34,10 @@ def test_values_have_four_digits_and_thousands_are_told_apart(value, told):
 )
 def test_keys_are_words(key, told):
     assert words.name(key) == told
+
+
+@pytest.mark.parametrize("stage", ["dpo", "kto", "reward", "grpo", "ppo"])
+def test_a_loss_of_answers_is_not_told_in_nats_a_token(stage):
+    assert words.name("val_loss", stage) == "validation loss"
+    assert words.name("units", stage) == "counted in the loss"
+    assert words.name("val_loss", "finetune") == "validation loss, nats a token"

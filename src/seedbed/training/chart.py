@@ -13,11 +13,14 @@ LOSS_PICTURE = "loss.svg"
 
 def loss_chart(records: Sequence[Mapping[str, Any]], title: str) -> str | None:
     """Training and validation over the steps, of the records of metrics.jsonl: bits per byte where they are told, else
-    the loss. None when there is nothing to draw."""
-    is_text = any("bits_per_byte" in record for record in records)
-    key, label = ("bits_per_byte", "bits per byte") if is_text else ("loss", "nats a token")
-    if any({"margin", "accuracy", "reward"} & record.keys() for record in records):  # of answers, not of tokens
+    the loss; of a policy its rewards, since its loss is nearly nought all the time. None when there is nothing to
+    draw."""
+    told = set().union(*records)
+    key, label = ("bits_per_byte", "bits per byte") if "bits_per_byte" in told else ("loss", "nats a token")
+    if told & {"margin", "accuracy"}:  # of answers, not of tokens
         label = "loss"
+    elif "reward" in told:
+        key, label = "reward", "reward"
     lines = {
         name: [(record["step"], record[place]) for record in records if place in record]
         for name, place in (("training", key), ("validation", f"val_{key}"))
