@@ -293,8 +293,10 @@ def test_questions_are_complete_at_once(source, tmp_path):
     assert way.stage("questions", lambda: pytest.fail("made again"))["held_out_per_skill"] == stages.HELD_OUT_PER_SKILL
 
 
-def test_a_stage_that_is_asked_to_stop_says_how_to_go_on(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "pretrain", lambda config: {"finished": False, "steps": 3})
+@pytest.mark.parametrize("told", [{"finished": False}, {"finished": True, "asked_to_stop": True}])
+def test_a_stage_that_is_asked_to_stop_says_how_to_go_on(told, source, tmp_path, monkeypatch):
+    """Also when it was in its last step."""
+    monkeypatch.setattr(stages, "pretrain", lambda config: {**told, "steps": 3})
     result = stages.quickstart(config(source, tmp_path / "demo"))
     assert result["stopped_in"] == "pretrain" and result["finished"] is False
     words = shlex.split(result["go_on"])

@@ -210,6 +210,22 @@ def test_a_run_that_is_asked_to_stop_has_no_model_yet_but_a_result(tokens, tmp_p
     assert result["finished"] and result["resumed_at"] == 3
 
 
+def test_a_run_that_is_asked_to_stop_in_its_last_step_is_finished_and_tells_both(tokens, tmp_path, monkeypatch):
+    from seedbed.training.trainer import Trainer
+
+    run_step = Trainer.run_step
+
+    def stop_at_3(trainer: Trainer) -> None:
+        run_step(trainer)
+        if trainer.progress.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "run_step", stop_at_3)
+    result = tiny_run(tokens, tmp_path / "run", "--train.steps=3")
+    assert result["finished"] and result["asked_to_stop"] and "interrupted" not in result
+    assert (tmp_path / "run" / "model").exists()
+
+
 # As a model ----------------------------------------------------------------------------------------------------------
 
 

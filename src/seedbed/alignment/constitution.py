@@ -78,7 +78,8 @@ def constitution(config: ConstitutionConfig) -> dict[str, Any]:
         if not pairs:
             reasons = ", ".join(f"{reason}: {count:,}" for reason, count in dropped.items())
             raise DataError(
-                f"no pair came of {len(drafts):,} prompts ({reasons})", "Take a model that follows requests."
+                f"no pair came of {len(drafts):,} prompts ({reasons})",
+                "Take a model that follows requests, with room for a question, an answer and what is asked about both.",
             )
         write_rows(staging / PREFERENCES, pairs)
         write_rows(staging / TRANSCRIPTS, map(_transcript, drafts))

@@ -19,7 +19,7 @@ class QuickstartConfig:
     .parquet."""
 
     minutes: float = 8.0
-    """Time for all of it, about. Training steps are counted out to fit this machine."""
+    """Time for all of it, about, but two or three at least. Training steps are counted out to fit this machine."""
 
     out: Path = Path("runs/quickstart")
     """Folder for everything that is made. The same command goes on in it after a stop."""

@@ -92,6 +92,7 @@ class Quickstart:
         self.config = config
         self.out = config.out
         self.results: dict[str, dict[str, Any]] = {}
+        self.asked_to_stop = False
         self.trainings = {"pretrain": self.pretrain, "finetune": self.finetune, "dpo": self.dpo, "grpo": self.grpo}
 
     def run(self) -> dict[str, Any]:
@@ -104,7 +105,7 @@ class Quickstart:
             if name == "dpo":
                 self.stage("preferences", self.preferences)
             trained = self.stage(name, train)
-            if not trained.get("finished", True):
+            if self.asked_to_stop or not trained.get("finished", True):
                 go_on = command("quickstart", self.config)
                 print(f"stopped in {name}; this goes on: {go_on}", file=sys.stderr)
                 interrupted = trained.get("interrupted", False)
@@ -122,6 +123,7 @@ class Quickstart:
         earlier = self.seconds_before(path)
         began = time.perf_counter()
         result = work()
+        self.asked_to_stop = result.pop("asked_to_stop", False)  # it may have been finished all the same
         spent = round(earlier + time.perf_counter() - began, 2)
         self.results[folder] = {**result, "seconds": spent, "peak_rss_mb": round(peak_memory_mb(), 1)}
         if path.is_dir():

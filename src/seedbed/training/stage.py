@@ -169,6 +169,8 @@ def _run(stage: Stage, config: C, run: Path, observers: Sequence[Observer]) -> d
     }
     if warning is not None:
         result["warning"] = warning
+    if trainer.asked_to_stop:
+        result["asked_to_stop"] = True
     if not finished:
         done = f"stopped at step {trainer.progress.step:,} of {trainer.steps:,} and saved"
         logger.warning("%s; the same command goes on", done)

@@ -121,6 +121,8 @@ class Trainer(Generic[B]):
         self.meter = Meter(self.device)
         self.observers = Observers(observers)
         self.progress = RunState()
+        self.asked_to_stop = False
+        """By anyone, also in a last step, after which it was finished."""
         self.interrupted = False
         """Stopped by Ctrl-C."""
         self.observers.check(self)
@@ -230,12 +232,12 @@ class Trainer(Generic[B]):
                 self.run_step()
                 if self.parallel.world.any(interruption.requested):
                     logger.info("asked to stop: saving step %d", self.progress.step)
-                    self.save()
-                    self.interrupted = self.parallel.world.any(interruption.by_person) and not self.finished
-                    return self.finished
+                    break
             if self.progress.step != self.checkpoints.current:
                 self.save()
-        return True
+            self.asked_to_stop = self.parallel.world.any(interruption.requested)
+            self.interrupted = self.parallel.world.any(interruption.by_person) and not self.finished
+        return self.finished
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
