@@ -35,18 +35,20 @@ MODEL = ModelConfig(layers=3, width=128, heads=4, context=64)
 BEGIN, MOST = 0.25, 0.55
 """Shares of right answers from which, and to which, a model is one to begin with."""
 HELD_OUT = 300
-"""Sums that nothing is learned from."""
+"""Sums that nothing is learned from, about: a+a is its own other order."""
 
 Row = dict[str, str]
 
 
 def sums(seed: int) -> tuple[list[Row], list[Row], list[Row]]:
-    """Sums of two numbers from 10 to 99: half of them to be shown, others to be asked, and those held out."""
-    pairs = [(a, b) for a in range(10, 100) for b in range(10, 100)]
+    """Sums of two numbers from 10 to 99: half of them to be shown, others to be asked, and those held out. a+b and b+a
+    are on the same side."""
+    pairs = [(a, b) for a in range(10, 100) for b in range(a, 100)]
     random.Random(seed).shuffle(pairs)
-    rows = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a, b in pairs]
-    half = len(rows) // 2
-    return rows[:half], rows[half:-HELD_OUT], rows[-HELD_OUT:]
+    orders = [dict.fromkeys([(a, b), (b, a)]) for a, b in pairs]
+    rows = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for both in orders for a, b in both]
+    half, held_out = (sum(map(len, orders[:count])) for count in (len(orders) // 2, len(orders) - HELD_OUT // 2))
+    return rows[:half], rows[half:held_out], rows[held_out:]
 
 
 def measure(model: Path, rows: list[Row]) -> tuple[float, float]:

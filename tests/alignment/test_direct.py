@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +155,54 @@ def test_the_loss_is_that_of_whole_answers_by_hand():
     assert float(loss.sum) == pytest.approx(total, rel=1e-5) and loss.units == 6
 
 
+def chance(x):
+    """σ."""
+    return 1 / (1 + math.exp(-x))
+
+
+def orpo(p_w, p_l):
+    odds_w, odds_l = (math.exp(p) / (1 - math.exp(p)) for p in (p_w, p_l))
+    return -p_w - 0.3 * math.log(odds_w / (odds_w + odds_l))
+
+
+BY_HAND = {
+    "sigmoid": lambda margin, p_w, p_l: -math.log(chance(0.3 * margin)),
+    "ipo": lambda margin, p_w, p_l: (margin - 1 / 0.6) ** 2,
+    "hinge": lambda margin, p_w, p_l: max(0.0, 1 - 0.3 * margin),
+    "conservative": lambda margin, p_w, p_l: (
+        -0.8 * math.log(chance(0.3 * margin)) - 0.2 * math.log(chance(-0.3 * margin))
+    ),
+    "robust": lambda margin, p_w, p_l: (
+        (-0.8 * math.log(chance(0.3 * margin)) + 0.2 * math.log(chance(-0.3 * margin))) / 0.6
+    ),
+    "simpo": lambda margin, p_w, p_l: -math.log(chance(0.3 * (p_w - p_l) - 0.7)),
+    "orpo": lambda margin, p_w, p_l: orpo(p_w, p_l),
+}
+"""Of the margin between log-ratios, and of both log-probabilities divided by the tokens of their answers."""
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_of_each_name_is_its_own_with_the_numbers_of_the_config(loss):
+    model, source = random_model(), random_pairs()
+    numbers = {"robust": {"flipped": 0.2}, "conservative": {"flipped": 0.2}, "simpo": {"target_margin": 0.7}}
+    wanted = 0.0
+    with torch.no_grad():
+        found = DirectObjective(settings(loss, beta=0.3, **numbers.get(loss, {}))).loss(model, source.chosen(range(6)))
+        for row, (q_w, q_l) in zip(source.rows, source.reference_NK.tolist(), strict=True):
+            p_w, p_l = (float(completion_log_probabilities(model, collate([one], 0))[0]) for one in row.completions)
+            n_w, n_l = (int(mask.sum()) for _, mask in row.completions)
+            wanted += BY_HAND[loss](p_w - q_w - p_l + q_l, p_w / n_w, p_l / n_l)
+    assert float(found.sum) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_margin_of_nought_prefers_nothing():
+    model, batch = random_model(), random_pairs().batch(0, 6)
+    with torch.no_grad():
+        logs_KS = completion_log_probabilities(model, batch.completions).unflatten(0, (2, -1))
+        loss = DirectObjective(settings()).loss(model, replace(batch, reference_SK=logs_KS.T))
+    assert loss.totals["accuracy"] == 0
+
+
 def test_the_likelihood_of_the_better_answer_may_be_learned_too():
     model, batch = random_model(), random_pairs().batch(0, 6)
     with torch.no_grad():
@@ -211,6 +260,27 @@ def test_a_reference_of_another_base_is_not_taken(base, data, tmp_path):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     dpo(config(DirectConfig, base, data, tmp_path / "run", "--train.steps=1", "--method=qlora"))
     assert records(tmp_path / "run")[1]["margin"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("other", ["model", "data", "precision"])
+def test_a_reference_that_was_made_of_something_else_is_made_again(other, base, data, tmp_path):
+    settings = ["--train.steps=2"]
+    dpo(config(DirectConfig, base, data, tmp_path / "out", *settings))
+    if other == "model":
+        model, tokenizer = load_model(base)
+        with torch.no_grad():
+            model.head_weight.mul_(1.5)
+        save_model(tmp_path / "louder", model, tokenizer, inputs={}, card={})
+    if other == "data":  # as many rows, in the same places
+        swapped = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in PREFERENCES]
+        data = write_rows(tmp_path / "swapped.jsonl", swapped)
+    if other == "precision":
+        settings.append("--train.precision=bf16")
+    (tmp_path / "died").mkdir()
+    (tmp_path / "out" / "reference").rename(tmp_path / "died" / "reference")
+    for run in ("died", "fresh"):
+        dpo(config(DirectConfig, tmp_path / "louder" if other == "model" else base, data, tmp_path / run, *settings))
+    assert same_bits(tmp_path / "died", tmp_path / "fresh")
 
 
 def test_a_changed_byte_of_it_is_told(base, data, tmp_path):

@@ -159,6 +159,25 @@ def test_right_and_wrong_steps_are_told_apart(base, tmp_path):
     assert right[0] == pytest.approx(wrong[0], abs=1e-5)  # what comes later says nothing of a step
 
 
+def test_the_accuracy_of_wrong_steps_counts_those_alone():
+    """A model that calls every step right is right about none of them."""
+    encoded = some_completions(4)
+    right = [float(number % 3 > 0) for number in range(sum(int(mask.sum()) for _, mask in encoded))]
+    rows, at = [], 0
+    for ids, mask in encoded:
+        rows.append(AnswerRow(((ids, mask),), tuple(right[at : (at := at + int(mask.sum()))])))
+    model, objective = random_model(head="score"), ProcessObjective()
+    batch = AnswerSource(rows, seed=0, pad_id=0, length=48).chosen(range(4))
+    with torch.no_grad():
+        score_N = target_scores(model, batch.completions)
+        found = objective.report(Tally() + objective.loss(model, batch))
+    wrong_N = batch.told_L == 0
+    assert found["right"] == pytest.approx(sum(right) / len(right))
+    assert found["accuracy"] == pytest.approx(float(((score_N > 0) != wrong_N).float().mean()))
+    assert found["accuracy_wrong"] == pytest.approx(float((score_N[wrong_N] <= 0).float().mean()))
+    assert found["accuracy_wrong"] != found["accuracy"]
+
+
 def test_at_the_beginning_every_score_is_nought(base, data, tmp_path):
     reward(config(RewardConfig, base, data, tmp_path / "out", "--train.steps=1"))
     first = records(tmp_path / "out")[0]

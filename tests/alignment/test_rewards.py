@@ -38,6 +38,7 @@ def says(rewards: Rewards, asked: Problem, *answers: str) -> list[list[float]]:
         ),
         ("numeric", "-3", ["−3", "x=-3.0", "12 and -3."], ["3", "5-3", "-3 or 4"]),
         ("numeric", "0.1", [".1", "1e-1", "0.10"], ["0.1000000001", "1"]),
+        ("numeric", "9007199254740993", ["9,007,199,254,740,993.0"], ["9007199254740992"]),  # one and the same float
         ("regex", "[a-c]+", ["abc", " a "], ["abcd", ""]),
         ("regex", "yes.*", ["yes\nindeed"], ["oh yes"]),
         (

@@ -132,6 +132,16 @@ def test_no_forgery_passes(program, tests):
 
 
 @boxed
+@pytest.mark.parametrize("program", ["import os\ndef f(x):\n    os._exit(0)", "def f(x):\n    raise SystemExit(0)"])
+def test_no_except_of_the_tests_takes_the_end_of_a_program_for_an_answer(program):
+    """Tests may catch whatever a function raises; that it is gone is no exception."""
+    tests = "for x in range(3):\n    try:\n        f(x)\n    except BaseException:\n        pass"
+    verdict = check(program, tests)
+    assert (verdict.outcome, verdict.reason) == ("failed", "it ended before its tests did")
+    assert check("def f(x):\n    raise ValueError", tests).passed
+
+
+@boxed
 def test_a_function_that_ends_a_loop_does_not_end_that_of_its_tests():
     """`all(map(f, rows))` of nothing is true."""
     assert not check("def f(x):\n    raise StopIteration", "assert all(map(f, [1, 2]))").passed

@@ -162,3 +162,8 @@ def test_limits_that_make_no_sense_are_refused(field, value):
 )
 def test_the_exception_is_read_from_the_traceback(stderr, name):
     assert exception_named(stderr) == name
+
+
+def test_computing_too_long_is_a_timeout_where_the_clock_still_has_time():
+    verdict = run("while True: pass", limits=Limits(seconds=20, cpu_seconds=1))
+    assert (verdict.outcome, verdict.reason) == ("timeout", "more than 1 s of computing") and verdict.seconds < 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,38 @@ def test_a_policy_that_has_not_moved_has_the_ratio_one_exactly(base, problems, t
             assert record["ratio"] == 1 and record["approximate_kl"] == 0 and "sampler_gap" in record
         else:
             assert record["ratio"] != 1 and record["approximate_kl"] > 0 and "sampler_gap" not in record
+
+
+def test_at_another_temperature_the_gap_is_between_log_probabilities_of_the_model_alone(base, problems, tmp_path):
+    settings = ("--train.steps=3", "--temperature=0.7", "--passes=2", RATE, "--overlong_buffer=3")
+    grpo(config(base, problems, tmp_path / "run", *settings))
+    steps = [record for record in records(tmp_path / "run") if "ratio" in record]
+    assert [record["sampler_gap"] <= 1e-5 for record in steps if "sampler_gap" in record] == [True, True]
+    assert steps[0]["ratio"] == 1 and abs(steps[1]["ratio"] - 1) < 0.2  # the policy's, as it was drawn from
+
+
+def test_the_gap_is_how_far_both_are_apart_either_way(base, problems):
+    rollouts = source(base, problems)
+    batch = rollouts.batch(0, 8)
+    sign_BT = torch.where(torch.arange(batch.said_BT.shape[1]) % 2 == 0, 1.0, -1.0)
+    batch = replace(batch, sampler_BT=torch.where(batch.said_BT, batch.sampler_BT + 0.1 * sign_BT, 0.0))
+    policy = PolicyLoss("token", "token", 0.2, 0.2, 0.0, "k3", 1.0, 6, False, False)
+    objective = PolicyObjective(policy, rollouts.names, rollouts.weights)
+    found = objective.report(Tally() + objective.loss(rollouts.learner, batch))
+    assert found["sampler_gap"] == pytest.approx(0.1, abs=1e-4)
+
+
+def test_by_k1_an_answer_is_worth_less_the_further_it_is_from_the_reference(base, problems):
+    rollouts = source(base, problems)
+    batch = rollouts.batch(0, 8)
+    near_BT = torch.where(batch.said_BT, torch.full_like(batch.old_BT, -1.0), 0.0)
+    away_B = torch.arange(8).float()
+    first_BT = torch.arange(batch.said_BT.shape[1]) == batch.said_BT.int().argmax(1, keepdim=True)
+    batch = replace(batch, old_BT=near_BT + first_BT * away_B[:, None], reference_BT=near_BT)
+    found = GroupCredit(4, "mean", "none", kl=0.5).assign(batch, torch.full((8,), 3.0), rollouts.learner)
+    assert GroupCredit(4, "mean", "none", kl=0.5).needs_old
+    wanted_B = -0.5 * torch.tensor([-1.5, -0.5, 0.5, 1.5] * 2)
+    assert torch.allclose(found.advantages_BT, torch.where(batch.said_BT, wanted_B[:, None], 0.0), atol=1e-6)
 
 
 class Death(Observer):

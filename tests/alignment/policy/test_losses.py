@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from seedbed.alignment.policy.losses import clipped, clipped_error, divergence, ratios, units, weigh
+from seedbed.alignment.policy.objective import PolicyLoss
+from seedbed.alignment.policy.rollout import Rollout
 
 
 def tokens() -> dict[str, torch.Tensor]:
@@ -71,6 +75,25 @@ def by_trl(level: str, loss_type: str, low: float, high: float, kl: float) -> fl
 @pytest.mark.parametrize(("normaliser", "loss_type"), [("answer", "grpo"), ("token", "dapo"), ("longest", "dr_grpo")])
 def test_the_loss_is_that_of_trl(level, normaliser, loss_type, low, high, kl):
     assert ours(level, normaliser, low, high, kl) == pytest.approx(by_trl(level, loss_type, low, high, kl), abs=1e-6)
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.3])
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize(("normaliser", "loss_type"), [("answer", "grpo"), ("token", "dapo"), ("longest", "dr_grpo")])
+def test_a_step_puts_it_together_as_trl_does(level, normaliser, loss_type, kl):
+    """Also for whole answers is the divergence one of tokens."""
+    given = tokens()
+    empty = Rollout.empty(6, 11, 1, 0)
+    batch = replace(
+        empty, said_BT=given["said"], advantages_BT=given["advantages"], reference_BT=given["reference"], fresh=False
+    )
+    policy = PolicyLoss(level, normaliser, 0.2, 0.28, kl, "k3", 1.0, 20, False, True)
+    total, units, totals = policy(given["logprobs"], given["old"], batch)
+    assert float(total) / units == pytest.approx(by_trl(level, loss_type, 0.2, 0.28, kl), abs=1e-6)
+    ratio_BT = ratios(given["logprobs"], given["old"], given["said"], level)
+    pushed_BT = torch.where(given["advantages"] > 0, ratio_BT > 1.28, (ratio_BT < 0.8) & (given["advantages"] < 0))
+    assert totals["clip_fraction"] == int((pushed_BT & given["said"]).sum()) > 0
+    assert totals["ratio"] == pytest.approx(float(ratio_BT[given["said"]].sum()))
 
 
 def test_without_a_normaliser_the_gradient_is_that_of_the_expected_reward():

@@ -117,6 +117,13 @@ def test_what_a_nat_costs_follows_its_target(rollouts):
         assert after(0.0) == pytest.approx(0.5 * (1 - 0.2 * 8 / 100))
 
 
+def test_a_run_begins_with_what_a_nat_costs_by_its_config(rollouts):
+    rollouts.credit = credit(kl=0.5, target=2.0)
+    rollouts.credit.tensors["kl_coefficient"].fill_(9.0)  # as another run left it
+    rollouts.learn(rollouts.learner, rollouts.precision)
+    assert float(rollouts.credit.coefficient) == 0.5
+
+
 def test_the_loss_is_that_of_the_paper(rollouts):
     """Clipped policy and value losses, means over tokens (Schulman et al. 2017, eq. 9; trl 0.11, PPOTrainer.loss)."""
     batch = rollouts.batch(0, 8)

@@ -12,6 +12,7 @@ import torch
 
 from seedbed.alignment.policy.asking import Asking, HeldOut
 from seedbed.alignment.policy.credit import GroupCredit
+from seedbed.alignment.policy.objective import PolicyLoss
 from seedbed.alignment.policy.reading import Reading
 from seedbed.alignment.policy.rollouts import Rollouts
 from seedbed.alignment.reward_shaping import Shaping
@@ -20,6 +21,7 @@ from seedbed.alignment.rewards_config import ShapingConfig
 from seedbed.alignment.rules import Reward
 from seedbed.data.answers import AnswerEncoder
 from seedbed.data.preferences import Problem, read_rows
+from seedbed.inference.config import SamplingConfig
 from seedbed.model.folder import load_model
 from seedbed.training.precision import Precision
 
@@ -80,6 +82,41 @@ def test_the_engines_log_probabilities_are_the_trainers(base, problems):
     assert (batch.sampler_BT[batch.said_BT] < 0).all() and not batch.sampler_BT[~batch.said_BT].any()
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 1.4])
+def test_a_reading_at_a_temperature_is_that_of_the_logits_divided_by_it(temperature, base, problems):
+    rollouts = source(base, problems)
+    batch = rollouts.batch(0, 8)
+    with torch.no_grad():
+        reading = Reading(rollouts.learner, batch.tokens_BT, batch.said_BT)
+        logs_BTV = (rollouts.learner(batch.tokens_BT).double() / temperature).log_softmax(-1)
+        logprobs_BT = torch.zeros_like(batch.old_BT).double()
+        logprobs_BT[:, 1:] = logs_BTV[:, :-1].gather(-1, batch.tokens_BT[:, 1:, None]).squeeze(-1)
+        entropy = -(logs_BTV.exp() * logs_BTV).sum(-1)[:, :-1][batch.said_BT[:, 1:]].sum()
+        found_BT = reading.logprobs(temperature).double()
+    assert torch.allclose(found_BT, torch.where(batch.said_BT, logprobs_BT, 0.0), atol=1e-5)
+    assert reading.entropy(temperature) == pytest.approx(float(entropy), rel=1e-4)
+
+
+def test_the_reference_is_read_at_the_temperature_of_the_policy(base, problems):
+    rollouts = source(base, problems, temperature=0.7, answers=16)
+    rollouts.compares, rollouts.reference = True, load_model(base)[0]
+    batch = rollouts.batch(0, 8)
+    assert torch.allclose(batch.reference_BT, batch.old_BT, atol=1e-5)
+    assert not torch.allclose(batch.old_BT, batch.sampler_BT, atol=1e-2)
+
+
+def test_dropout_is_off_where_it_is_told_what_the_policy_was(base, problems):
+    rollouts = source(base, problems, answers=16)
+    weights = dict(rollouts.learner.named_parameters())
+    wet = type(rollouts.learner).of_weights(replace(rollouts.learner.config, dropout=0.5), weights)
+    rollouts.learn(wet.train(), rollouts.precision)
+    batch = rollouts.batch(0, 8)
+    assert torch.allclose(batch.old_BT, batch.sampler_BT, atol=1e-5) and wet.training
+    policy = PolicyLoss("token", "token", 0.2, 0.2, 0.0, "k3", 1.0, 6, False, False)
+    _, logprobs_BT, _ = policy.read(wet, batch)
+    assert torch.allclose(logprobs_BT, batch.sampler_BT, atol=1e-5)
+
+
 def test_the_micro_batches_of_a_step_share_one_rollout(base, problems, monkeypatch):
     whole = source(base, problems).batch(0, 8)
     rollouts = source(base, problems)
@@ -107,6 +144,12 @@ def test_each_rollout_prompt_and_sample_is_drawn_by_numbers_of_its_own(base, pro
     other = source(base, problems, seed=4)
     other.batch(0, 8)
     assert [told["text"] for told in other.table] != texts[:8]
+
+
+def test_a_prompt_that_comes_again_is_answered_by_other_draws(base, problems):
+    rollouts = source(base, problems, order="given")  # 30 prompts, two at a time
+    first, again = ([answer.text for answer in rollouts._asked(number)[1]] for number in (0, 15))
+    assert rollouts._prompts(0, 0, 2) == rollouts._prompts(15, 0, 2) and first != again
 
 
 def test_after_an_update_the_new_weights_answer(base, problems):
@@ -259,6 +302,13 @@ def test_validation_answers_greedily(base, problems):
     assert len(answers.rewards_B) == 5 and answers.rewards_BF.shape == (5, 1) and held_out.samples == 30
     assert torch.equal(answers.rewards_B, held_out.batch(0, 5).rewards_B)
     assert torch.equal(held_out.batch(30, 5).lengths_B, answers.lengths_B)
+    sampling = SamplingConfig(temperature=0, max_tokens=6)
+    with held_out.answering() as engine:
+        greedy = engine.complete(held_out.prompts[:5], sampling)
+    ended = [answer.reason == "end" for answer in greedy]
+    assert answers.ended_B.tolist() == ended
+    worth = [words(None, answer.text) if end else 0.0 for answer, end in zip(greedy, ended, strict=True)]
+    assert answers.rewards_B.tolist() == worth
 
 
 def test_rows_of_another_step_are_refused(base, problems):

@@ -10,15 +10,17 @@ import torch
 
 from seedbed.cli import main
 from seedbed.configuration import from_arguments
+from seedbed.data.batches.loader import WindowSource
+from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.folder import load_model
 from seedbed.runs import read_manifest
 from seedbed.tokenizers import bytes as byte_tokenizer
 from seedbed.tokenizers import characters
 from seedbed.tuning.merging.config import EvolveConfig, MergeConfig
-from seedbed.tuning.merging.evolution import evolve
+from seedbed.tuning.merging.evolution import HeldOut, evolve
 from seedbed.tuning.merging.merge import merge
-from seedbed.tuning.merging.stacking import Slice, read_slices
+from seedbed.tuning.merging.stacking import Slice, read_slices, stacked
 from tests.random_models import random_model, saved
 from tests.tiny import make_tokens, tiny_run
 
@@ -201,3 +203,22 @@ def test_evolved_weights_are_no_worse_on_held_out_text(tmp_path):
     assert told["loss"] < told["loss_first"] - 0.1 and told["trials"] == 30
     first, second = result["weights"]
     assert abs(first) > 2 * abs(second)
+
+
+def test_weights_are_found_on_text_that_is_kept_for_validation(tmp_path):
+    tokens = open_tokens(make_tokens(tmp_path))
+    tiny_run(tmp_path / "tokens", tmp_path / "a", "--train.steps=1")
+    model, tokenizer = load_model(tmp_path / "a")
+    held_out = HeldOut(model, tokenizer, EvolveConfig(tokens=tmp_path / "tokens", rows=4))
+    source = WindowSource(tokens.val, model.config.context, seed=0)
+    assert torch.equal(held_out.batches[0].tokens_BT, source.batch(0, len(held_out.batches[0].tokens_BT)).tokens_BT)
+
+
+def test_a_stack_begins_with_the_embedding_of_its_first_model_and_ends_as_its_last_does():
+    models = [dict(random_model(seed, layers=2).named_parameters()) for seed in (0, 1, 2)]
+    _, found = stacked(random_model(layers=2).config, models, [Slice(1, 0, 1), Slice(0, 0, 1), Slice(2, 1, 2)])
+    outside = [name for name in found if not name.startswith("blocks.")]
+    assert len(outside) > 1
+    for name in outside:
+        model = models[1] if name.startswith("embedding") else models[2]
+        assert torch.equal(found[name], model[name]) and not torch.equal(model[name], models[0][name]), name

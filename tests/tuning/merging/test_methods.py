@@ -201,6 +201,15 @@ def test_model_stock_of_models_that_agree_is_their_mean_and_of_those_that_do_not
     assert torch.equal(model_stock(base, [base, base]), base)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_model_stock_never_goes_behind_the_base(seed):
+    """Where two changes are more than at right angles, as by the formula it would."""
+    base, change, other = drawn(3, 6, seed=seed)
+    against = -change + 0.8 * other
+    assert torch.cosine_similarity(change, against, dim=0) < -0.05
+    torch.testing.assert_close(model_stock(base, [base + change, base + against]), base)
+
+
 def test_the_same_model_several_times_is_that_model():
     base, a = drawn(2, 5, 5)
     for method in ("linear", "slerp", "ties", "model_stock"):
