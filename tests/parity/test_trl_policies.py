@@ -100,7 +100,7 @@ def ours_of(theirs: dict[str, Any], policy: Twins, reference: Twins, ended_ids: 
     """The same answers, as rows from the left on."""
     prompts = [ids[there.bool()] for ids, there in zip(theirs["prompt_ids"], theirs["prompt_mask"], strict=True)]
     said = [ids[there.bool()] for ids, there in zip(theirs["completion_ids"], theirs["completion_mask"], strict=True)]
-    rollout = Rollout.empty(ANSWERS, max(map(len, prompts)) + MAX_TOKENS, 1)
+    rollout = Rollout.empty(ANSWERS, max(map(len, prompts)) + MAX_TOKENS, 1, 0)
     for row, (prompt, answer) in enumerate(zip(prompts, said, strict=True)):
         rollout.tokens_BT[row, : len(prompt) + len(answer)] = torch.cat([prompt, answer])
         rollout.said_BT[row, len(prompt) : len(prompt) + len(answer)] = True
