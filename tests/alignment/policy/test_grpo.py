@@ -106,7 +106,7 @@ def test_a_policy_that_has_not_moved_has_the_ratio_one_exactly(base, problems, t
 
 
 def test_at_another_temperature_the_gap_is_between_log_probabilities_of_the_model_alone(base, problems, tmp_path):
-    settings = ("--train.steps=3", "--temperature=0.7", "--passes=2", RATE, "--overlong_buffer=3")
+    settings = ("--train.steps=3", "--temperature=0.7", "--passes=2", RATE, "--shaping.length_buffer=3")
     grpo(config(base, problems, tmp_path / "run", *settings))
     steps = [record for record in records(tmp_path / "run") if "ratio" in record]
     assert [record["sampler_gap"] <= 1e-5 for record in steps if "sampler_gap" in record] == [True, True]
@@ -119,7 +119,7 @@ def test_the_gap_is_how_far_both_are_apart_either_way(base, problems):
     sign_BT = torch.where(torch.arange(batch.said_BT.shape[1]) % 2 == 0, 1.0, -1.0)
     batch = replace(batch, sampler_BT=torch.where(batch.said_BT, batch.sampler_BT + 0.1 * sign_BT, 0.0))
     policy = PolicyLoss("token", "token", 0.2, 0.2, 0.0, "k3", 1.0, 6, False, False)
-    objective = PolicyObjective(policy, rollouts.names, rollouts.weights)
+    objective = PolicyObjective(policy, rollouts.rewards.names, rollouts.rewards.weights)
     found = objective.report(Tally() + objective.loss(rollouts.learner, batch))
     assert found["sampler_gap"] == pytest.approx(0.1, abs=1e-4)
 
