@@ -191,36 +191,31 @@ def test_the_selected_weights_become_the_model(select, step, tokens, tmp_path):
     assert all(torch.equal(model[name], weight) for name, weight in saved.items())
 
 
-def test_a_run_that_is_asked_to_stop_has_no_model_yet_but_a_result(tokens, tmp_path, monkeypatch):
+def stop_at_3(monkeypatch, number: signal.Signals) -> None:
     from seedbed.training.trainer import Trainer
 
     run_step = Trainer.run_step
 
-    def stop_at_3(trainer: Trainer) -> None:
+    def step(trainer: Trainer) -> None:
         run_step(trainer)
         if trainer.progress.step == 3:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
 
-    monkeypatch.setattr(Trainer, "run_step", stop_at_3)
-    result = tiny_run(tokens, tmp_path / "run", "--train.steps=8")
+    monkeypatch.setattr(Trainer, "run_step", step)
+
+
+def test_a_run_that_is_asked_to_stop_has_no_model_yet_but_a_result(tokens, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at_3(patch, signal.SIGTERM)
+        result = tiny_run(tokens, tmp_path / "run", "--train.steps=8")
     assert result["finished"] is False and result["steps"] == 3
     assert not (tmp_path / "run" / "model").exists() and not (tmp_path / "run" / MANIFEST).exists()
-    monkeypatch.setattr(Trainer, "run_step", run_step)
     result = tiny_run(tokens, tmp_path / "run", "--train.steps=8")
     assert result["finished"] and result["resumed_at"] == 3
 
 
 def test_a_run_that_is_asked_to_stop_in_its_last_step_is_finished_and_tells_both(tokens, tmp_path, monkeypatch):
-    from seedbed.training.trainer import Trainer
-
-    run_step = Trainer.run_step
-
-    def stop_at_3(trainer: Trainer) -> None:
-        run_step(trainer)
-        if trainer.progress.step == 3:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Trainer, "run_step", stop_at_3)
+    stop_at_3(monkeypatch, signal.SIGINT)
     result = tiny_run(tokens, tmp_path / "run", "--train.steps=3")
     assert result["finished"] and result["asked_to_stop"] and "interrupted" not in result
     assert (tmp_path / "run" / "model").exists()

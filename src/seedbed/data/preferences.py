@@ -203,7 +203,7 @@ class OpenProblem(Problem):
 
     @classmethod
     def read(cls, row: Row, name: str) -> Self:
-        if {"answer", "reference", "tests", "reward"} & row.keys():
+        if {*REFERENCES, "tests", "reward"} & row.keys():
             return super().read(row, name)
         return cls(name, _prompt(row, cls.shape), None, "exact", ())
 

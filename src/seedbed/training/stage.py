@@ -153,7 +153,7 @@ def _run(stage: Stage, config: C, run: Path, observers: Sequence[Observer]) -> d
     if warning is not None:
         logger.warning(warning)
     finished = trainer.train()
-    if 0 < trainer.progress.step == trainer.progress.skipped_in_row:
+    if finished and 0 < trainer.progress.step == trainer.progress.skipped_in_row:
         raise TrainingError(
             f"nothing was learned: none of the {trainer.progress.step:,} steps had a gradient that is a number",
             "A smaller rate, or a setting that is less extreme.",

@@ -248,7 +248,6 @@ def test_conversations_of_text_alone_cannot_be_answered(place, tmp_path):
 @pytest.mark.parametrize(
     "arguments, problem",
     [
-        (["--method=prompt"], "puts something before a text"),
         (["--train.tensor_parallel=2"], "whole weights"),
         (["--train.parallel=fsdp"], "whole weights"),
         (["--curriculum=short_first"], "curriculum does nothing with on_policy.share 1"),
@@ -270,4 +269,4 @@ def test_the_command_asks_the_student_and_tells_what_it_did(place, tmp_path):
     assert any("own_divergence" in line for line in records(tmp_path / "run"))
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
     refused = seedbed_in(tmp_path, "distill", *given, *own, "--method", "prefix")
-    assert refused.returncode != 0 and "prefix puts something before a text" in refused.stderr
+    assert refused.returncode != 0 and "the method prefix learns stands in the text" in refused.stderr

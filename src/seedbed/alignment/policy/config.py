@@ -68,9 +68,6 @@ class PolicyConfig(TuningConfig):
     validation: Path | None = None
     """Problems to validate on, answered greedily. Left out: a share of the data is kept apart."""
 
-    validation_fraction: float = 0.02
-    """That share, chosen by the hash of each prompt; at least one."""
-
     rewards: dict[str, float] = OPEN
     """What an answer is worth: rules with their weights, added up. check: the rule that the row names; exact, numeric,
     regex, json_schema, tests: that one for all rows. An answer that is cut off is worth nothing by all of them. Left
@@ -81,10 +78,6 @@ class PolicyConfig(TuningConfig):
 
     shaping: ShapingConfig = field(default_factory=ShapingConfig)
     """What is done to the sum before it is learned from."""
-
-    template: str | None = None
-    """Chat template: chatml, instruct, chat, llama3, alpaca, a .jinja file, or Jinja source. Left out: the one
-    stored with the model's tokenizer."""
 
     prompt_tokens: int | None = None
     """Longest prompt. Left out: what the model's context holds beside an answer."""
@@ -136,7 +129,6 @@ class PolicyConfig(TuningConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "temperature")
-        between(self, 0, 0.5, "validation_fraction")
         at_least(self, 1, "prompt_tokens", "max_tokens", "answers", "passes", "engine_rows", "table_every")
         at_least(self, 0, "kl", "table")
         weights = self.rewards or {}
@@ -146,10 +138,6 @@ class PolicyConfig(TuningConfig):
             self.shaping.refuse(self.max_tokens)
         if self.method in PROMPT_METHODS:
             raise ConfigError(f"{self.method} puts something before a text, which the engine that answers does not")
-        if self.train.horizon is not None:
-            raise ConfigError(
-                "train.horizon is a budget of pretrain alone", "Give --train.steps, --train.epochs or --train.minutes."
-            )
         if self.train.batches:
             raise ConfigError("train.batches cannot change the batch here: a rollout is a whole number of steps")
         if self.train.devices > 1 or self.train.tensor_parallel > 1:
@@ -170,9 +158,7 @@ class PolicyConfig(TuningConfig):
 
     def unused(self) -> dict[str, str]:
         """What is for something that is not asked for."""
-        told = super().unused()
-        told |= {"validation_fraction": "beside validation"} if self.validation is not None else {}
-        return told | ({"table_every": "with table 0"} if self.table == 0 else {})
+        return super().unused() | ({"table_every": "with table 0"} if self.table == 0 else {})
 
 
 LOSSES: dict[str, dict[str, Any]] = {

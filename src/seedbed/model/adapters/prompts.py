@@ -77,6 +77,7 @@ class _Recurrence(nn.LSTM):
         super().__init__(inputs, hidden, num_layers=2, bidirectional=True, device="meta")
         _begin(self, hidden, chance)
 
+    # What torch gives is a pair, whose second half is the state at the end: of no use in a row of layers.
     def forward(self, rows_PD: Tensor) -> Tensor:  # type: ignore[override]
         read_PE: Tensor = super().forward(rows_PD)[0]
         return read_PE

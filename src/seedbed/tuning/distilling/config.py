@@ -92,13 +92,13 @@ class DistillConfig(FinetuneConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.on_policy.share:
-            return
         if self.method in PROMPT_METHODS:
             raise ConfigError(
-                f"{self.method} puts something before a text, which the engine that answers does not",
-                "Leave on_policy.share out, or take another method, such as lora.",
+                f"what the method {self.method} learns stands in the text, and the teacher reads the same text",
+                "Take another method, such as lora.",
             )
+        if not self.on_policy.share:
+            return
         if self.train.parallel == "fsdp" or self.train.tensor_parallel > 1:
             raise ConfigError(
                 "the student answers with whole weights (on_policy.share), which fsdp and tensor_parallel divide",

@@ -14,7 +14,6 @@ from seedbed.model.weights import not_finite
 from seedbed.training.objective import refuse_both_ways
 from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.launch import in_parallel
-from seedbed.tuning.config import PROMPT_METHODS
 from seedbed.tuning.distilling.config import DistillConfig
 from seedbed.tuning.distilling.objective import Distillation
 from seedbed.tuning.distilling.own_answers import OwnAnswers, prompts_of
@@ -88,11 +87,6 @@ def read_pairs(texts: Sequence[str], student: int, teacher: int) -> list[tuple[i
 
 
 def _refuse_unlike(config: DistillConfig, student: ModelConfig, teacher: ModelConfig) -> None:
-    if config.method in PROMPT_METHODS:
-        raise ConfigError(
-            f"what the method {config.method} learns stands in the text, and the teacher reads the same text",
-            "Take another method, such as lora.",
-        )
     if student.experts:
         raise ConfigError("a mixture of experts cannot be a student: nothing here keeps its routers balanced")
     if teacher.vocab_size != student.vocab_size:
