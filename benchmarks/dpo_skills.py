@@ -53,8 +53,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=8000)
     parser.add_argument("--json", action="store_true", help="print only one JSON object")
     arguments, options = parser.parse_known_args()
-    from seedbed.alignment.direct import dpo
-    from seedbed.alignment.direct_config import DirectConfig
+    from seedbed.alignment.direct.config import DirectConfig
+    from seedbed.alignment.direct.dpo import dpo
     from seedbed.configuration import from_arguments
     from seedbed.data.skills import SkillItem, held_out_items, training_items
     from seedbed.quickstart.preferences import preferences

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedbed import cli
-from seedbed.alignment.direct_config import DirectConfig
+from seedbed.alignment.direct.config import DirectConfig
 from seedbed.alignment.policy.config import GrpoConfig, PpoConfig
 from seedbed.configuration import (
     Parser,

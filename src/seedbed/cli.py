@@ -91,19 +91,23 @@ COMMANDS = {
     ),
     "constitution": Command(
         "model + principles → preferences between its answers",
-        "seedbed.alignment.constitution_config:ConstitutionConfig",
-        "seedbed.alignment.constitution:constitution",
+        "seedbed.alignment.constitution.config:ConstitutionConfig",
+        "seedbed.alignment.constitution.constitution:constitution",
     ),
     "reward": Command(
         "model + preferences → reward model",
-        "seedbed.alignment.direct_config:RewardConfig",
-        "seedbed.alignment.reward:reward",
+        "seedbed.alignment.reward_models.config:RewardConfig",
+        "seedbed.alignment.reward_models.training:reward",
     ),
     "dpo": Command(
-        "model + preferences → model", "seedbed.alignment.direct_config:DirectConfig", "seedbed.alignment.direct:dpo"
+        "model + preferences → model",
+        "seedbed.alignment.direct.config:DirectConfig",
+        "seedbed.alignment.direct.dpo:dpo",
     ),
     "kto": Command(
-        "model + judgements → model", "seedbed.alignment.direct_config:KtoConfig", "seedbed.alignment.kto:kto"
+        "model + judgements → model",
+        "seedbed.alignment.direct.config:KtoConfig",
+        "seedbed.alignment.direct.kto:kto",
     ),
     "ppo": Command(
         "model + problems → model, by rewards and a critic",

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
-from seedbed.alignment.direct_config import DirectConfig, KtoConfig, RewardConfig
+from seedbed.alignment.direct.config import DirectConfig, KtoConfig
+from seedbed.alignment.reward_models.config import RewardConfig
 from seedbed.configuration import from_arguments
 
 C = TypeVar("C", DirectConfig, KtoConfig, RewardConfig)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from seedbed.alignment.scoring import RewardModel
+from seedbed.alignment.reward_models.ensemble import RewardModel
 from seedbed.model.adapters.adapter import Ia3Adapter, LoraAdapter
 from seedbed.model.adapters.config import Ia3Config, LoraConfig
 from seedbed.model.adapters.saving import save_adapter

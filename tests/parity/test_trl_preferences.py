@@ -19,10 +19,10 @@ from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 
 from seedbed.alignment.completions import collate
-from seedbed.alignment.direct import DirectObjective
-from seedbed.alignment.direct_config import DirectConfig, KtoConfig
-from seedbed.alignment.direct_losses import conservative_loss, ipo_loss, odds_ratio_loss, simpo_loss
-from seedbed.alignment.kto import KtoObjective
+from seedbed.alignment.direct.config import DirectConfig, KtoConfig
+from seedbed.alignment.direct.dpo import DirectObjective
+from seedbed.alignment.direct.kto import KtoObjective
+from seedbed.alignment.direct.losses import conservative_loss, ipo_loss, odds_ratio_loss, simpo_loss
 from seedbed.alignment.log_probabilities import completion_log_probabilities
 from seedbed.alignment.source import AnswerBatch
 from tests.alignment.judged import config

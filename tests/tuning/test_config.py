@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from seedbed.alignment.direct_config import DirectConfig, KtoConfig, RewardConfig
+from seedbed.alignment.direct.config import DirectConfig, KtoConfig
 from seedbed.alignment.policy.config import GrpoConfig, PpoConfig
+from seedbed.alignment.reward_models.config import RewardConfig
 from seedbed.configuration import from_arguments
 from seedbed.errors import ConfigError
 from seedbed.tuning.config import FinetuneConfig

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from seedbed.alignment.direct_config import AnswersConfig
+from seedbed.alignment.config import AnswersConfig
 from seedbed.data.messages import Messages
 from seedbed.data.preferences import Judgement, Preference, Solution, read_rows
 from seedbed.data.rows import naming

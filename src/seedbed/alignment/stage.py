@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from seedbed.alignment.answers import encode_answers, fit, refuse_alike, row_length
-from seedbed.alignment.direct_config import AnswersConfig
+from seedbed.alignment.config import AnswersConfig
 from seedbed.alignment.reference import Reference
 from seedbed.alignment.source import AnswerBatch, AnswerRow, AnswerSource
 from seedbed.data.preferences import Preference

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from seedbed.alignment.direct import dpo
-from seedbed.alignment.direct_config import DirectConfig
+from seedbed.alignment.direct.config import DirectConfig
+from seedbed.alignment.direct.dpo import dpo
 from seedbed.alignment.policy.config import GrpoConfig
 from seedbed.alignment.policy.grpo import grpo
 from seedbed.configuration import from_arguments, load_config

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from seedbed.alignment.direct_config import DirectConfig
+from seedbed.alignment.direct.config import DirectConfig
 from seedbed.alignment.policy.config import LOSSES, GrpoConfig, WarningsConfig
 from seedbed.alignment.policy.credit import GroupCredit
 from seedbed.alignment.policy.grpo import grpo

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from seedbed.alignment.direct_config import RewardConfig
 from seedbed.alignment.policy.config import GrpoConfig, PpoConfig
 from seedbed.alignment.policy.credit import Potential
 from seedbed.alignment.policy.grpo import grpo
 from seedbed.alignment.policy.judging import RewardModels
 from seedbed.alignment.policy.ppo import ppo
-from seedbed.alignment.reward import reward
-from seedbed.alignment.rewards import Rewards
-from seedbed.alignment.rewards_config import RewardModelsConfig
-from seedbed.alignment.rules import Answer
-from seedbed.alignment.scoring import RewardModel
+from seedbed.alignment.reward_models.config import RewardConfig
+from seedbed.alignment.reward_models.ensemble import RewardModel
+from seedbed.alignment.reward_models.training import reward
+from seedbed.alignment.rewards.config import RewardModelsConfig
+from seedbed.alignment.rewards.rewards import Rewards
+from seedbed.alignment.rewards.rules import Answer
 from seedbed.configuration import from_arguments
 from seedbed.data.preferences import Problem
 from seedbed.errors import ConfigError, DataError, SeedbedError

@@ -15,12 +15,12 @@ from seedbed.alignment.policy.credit import GroupCredit
 from seedbed.alignment.policy.objective import PolicyLoss
 from seedbed.alignment.policy.reading import Reading
 from seedbed.alignment.policy.rollouts import Rollouts
-from seedbed.alignment.reward_shaping import Shaping
-from seedbed.alignment.rewards import Rewards
-from seedbed.alignment.rewards_config import ShapingConfig
-from seedbed.alignment.rules import Reward
-from seedbed.data.answers import AnswerEncoder
+from seedbed.alignment.rewards.config import ShapingConfig
+from seedbed.alignment.rewards.rewards import Rewards
+from seedbed.alignment.rewards.rules import Reward
+from seedbed.alignment.rewards.shaping import Shaping
 from seedbed.data.preferences import Problem, read_rows
+from seedbed.data.problems import ProblemEncoder
 from seedbed.inference.config import SamplingConfig
 from seedbed.model.folder import load_model
 from seedbed.training.precision import Precision
@@ -37,7 +37,7 @@ def source(
     base: Path, problems: Path, own: Reward = words, shaping: ShapingConfig | None = None, **changes: Any
 ) -> Rollouts:
     model, tokenizer = load_model(base, learns=True)
-    encoded = list(AnswerEncoder(tokenizer, 64).problems(read_rows(Problem, problems)))
+    encoded = list(ProblemEncoder(tokenizer, 64).problems(read_rows(Problem, problems)))
     asking = replace(ASKING, **changes)
     rewards = Rewards({"own": 1.0}, {"own": own}).shaped(Shaping(shaping or ShapingConfig(), asking.max_tokens))
     made = Rollouts(encoded, tokenizer, rewards, asking, GroupCredit(asking.group, "mean", "none"))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seedbed.alignment.policy.choices import Baseline, Scale
-from seedbed.alignment.reward_shaping import whiten
+from seedbed.alignment.rewards.shaping import whiten
 
 LEAST_SPREAD = 1e-4
 """Added to a standard deviation, as in trl."""

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from seedbed.alignment.policy.choices import Order
-from seedbed.alignment.rewards import Answer, Rewards, Worth
-from seedbed.data.answers import EncodedProblem
+from seedbed.alignment.rewards.rewards import Answer, Rewards, Worth
+from seedbed.data.problems import EncodedProblem
 from seedbed.inference.answers import answers
 from seedbed.inference.config import SamplingConfig
 from seedbed.inference.engine import Engine

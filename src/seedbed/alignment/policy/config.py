@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, cast
 
-from seedbed.alignment.direct_config import DirectOptimizerConfig
+from seedbed.alignment.config import AlignmentOptimizerConfig
 from seedbed.alignment.policy.choices import Baseline, Estimator, Level, Normaliser, Order, Scale
-from seedbed.alignment.rewards_config import EpisodeShapingConfig, RewardModelsConfig, ShapingConfig
+from seedbed.alignment.rewards.config import EpisodeShapingConfig, RewardModelsConfig, ShapingConfig
 from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
 from seedbed.training.config import TrainConfig
@@ -19,7 +19,7 @@ OPEN = cast(Any, None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyOptimizerConfig(DirectOptimizerConfig):
+class PolicyOptimizerConfig(AlignmentOptimizerConfig):
     """Which optimizer, and its rates: for a model of a billion parameters. A small one wants more, such as 0.0003 at a
     million."""
 

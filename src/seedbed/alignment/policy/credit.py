@@ -15,8 +15,8 @@ from seedbed.alignment.policy.advantages import by_group, generalised, whitened
 from seedbed.alignment.policy.choices import Baseline, Scale
 from seedbed.alignment.policy.reading import Reading
 from seedbed.alignment.policy.rollout import Rollout
-from seedbed.alignment.reward_shaping import potential_based, scale
-from seedbed.alignment.scoring import Ensemble
+from seedbed.alignment.reward_models.ensemble import Ensemble
+from seedbed.alignment.rewards.shaping import potential_based, scale
 from seedbed.model.transformer import Transformer
 
 

@@ -11,7 +11,7 @@ from seedbed.alignment.policy.config import GrpoConfig
 from seedbed.alignment.policy.credit import GroupCredit
 from seedbed.alignment.policy.learning import Learning
 from seedbed.alignment.policy.objective import PolicyLoss, PolicyObjective
-from seedbed.alignment.rules import Reward
+from seedbed.alignment.rewards.rules import Reward
 from seedbed.training.observers.observer import Observer
 
 

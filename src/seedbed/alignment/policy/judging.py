@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedbed.alignment.rewards_config import RewardModelsConfig
-from seedbed.alignment.rules import Answer
-from seedbed.alignment.scoring import Ensemble
+from seedbed.alignment.reward_models.ensemble import Ensemble
+from seedbed.alignment.rewards.config import RewardModelsConfig
+from seedbed.alignment.rewards.rules import Answer
 from seedbed.errors import ConfigError
 from seedbed.model.folder import find_model
 from seedbed.runs import input_hash

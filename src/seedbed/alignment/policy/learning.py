@@ -13,9 +13,9 @@ from seedbed.alignment.policy.objective import PolicyObjective
 from seedbed.alignment.policy.problems import answer_room, read_problems
 from seedbed.alignment.policy.rollouts import Credit, Rollouts
 from seedbed.alignment.policy.watching import AnswerTable, Pathologies
-from seedbed.alignment.reward_shaping import Shaping
-from seedbed.alignment.rewards import Rewards
-from seedbed.alignment.rules import Reward
+from seedbed.alignment.rewards.rewards import Rewards
+from seedbed.alignment.rewards.rules import Reward
+from seedbed.alignment.rewards.shaping import Shaping
 from seedbed.data.rows import input_files
 from seedbed.devices import choose_device
 from seedbed.errors import ConfigError

@@ -15,7 +15,7 @@ from seedbed.alignment.policy.config import PpoConfig
 from seedbed.alignment.policy.credit import EpisodeCredit, Potential
 from seedbed.alignment.policy.learning import Learning
 from seedbed.alignment.policy.objective import EpisodeObjective, PolicyLoss
-from seedbed.alignment.rules import Reward
+from seedbed.alignment.rewards.rules import Reward
 from seedbed.training.observers.observer import Observer
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from seedbed.alignment.answers import split_by_prompt
 from seedbed.alignment.policy.config import PolicyConfig
-from seedbed.alignment.rewards import Rewards
-from seedbed.data.answers import AnswerEncoder, EncodedProblem
+from seedbed.alignment.rewards.rewards import Rewards
 from seedbed.data.preferences import OpenProblem, Problem, read_rows
+from seedbed.data.problems import EncodedProblem, ProblemEncoder
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.config import ModelConfig
 from seedbed.tokenizers.tokenizer import Tokenizer
@@ -39,7 +39,7 @@ def read_problems(
     else:
         train, held_out = split_by_prompt(train, config.validation_fraction, config.data)
     rewards.refuse([*train, *held_out])
-    encoder = AnswerEncoder(tokenizer, longest, overlong=config.overlong)
+    encoder = ProblemEncoder(tokenizer, longest, overlong=config.overlong)
     encoded = list(encoder.problems(train)), list(encoder.problems(held_out))
     for some, file in zip(encoded, (config.data, config.validation or config.data), strict=True):
         if not some:

@@ -24,9 +24,9 @@ from seedbed.alignment.policy.advantages import alike
 from seedbed.alignment.policy.asking import Asked, Asking
 from seedbed.alignment.policy.reading import Reading
 from seedbed.alignment.policy.rollout import Rollout
-from seedbed.alignment.rewards import Rewards, Worth
-from seedbed.data.answers import EncodedProblem
+from seedbed.alignment.rewards.rewards import Rewards, Worth
 from seedbed.data.batches.order import Epochs, Permutation
+from seedbed.data.problems import EncodedProblem
 from seedbed.inference.generation import Completion
 from seedbed.inference.live import seed_of
 from seedbed.model.transformer import Transformer

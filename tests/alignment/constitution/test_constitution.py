@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-import seedbed.alignment.constitution as room
-from seedbed.alignment.constitution import PRINCIPLES, constitution, read_principles
-from seedbed.alignment.constitution_config import ConstitutionConfig
+import seedbed.alignment.constitution.constitution as room
+from seedbed.alignment.constitution.config import ConstitutionConfig
+from seedbed.alignment.constitution.constitution import PRINCIPLES, constitution, read_principles
 from seedbed.cli import main
 from seedbed.data.preferences import Preference, read_rows
 from seedbed.errors import ConfigError, DataError

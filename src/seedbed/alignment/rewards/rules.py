@@ -16,7 +16,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from seedbed.alignment.time_limit import OutOfTimeError, time_limit
+from seedbed.alignment.rewards.time_limit import OutOfTimeError, time_limit
 from seedbed.data.preferences import Problem
 from seedbed.data.rows import naming
 from seedbed.devices import count_cores

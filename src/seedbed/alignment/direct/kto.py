@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seedbed.alignment.answers import Answered, encode_answers, fit, read_split
-from seedbed.alignment.direct_config import KtoConfig
-from seedbed.alignment.direct_losses import kto_loss
+from seedbed.alignment.direct.config import KtoConfig
+from seedbed.alignment.direct.losses import kto_loss
 from seedbed.alignment.log_probabilities import completion_log_probabilities
 from seedbed.alignment.source import AnswerBatch, AnswerRow
 from seedbed.alignment.stage import Beginning, begin, run_answers

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from seedbed.alignment.reward_shaping import Shaping
-from seedbed.alignment.rewards_config import ShapingConfig
-from seedbed.alignment.rules import REWARDS, Answer, Reward, Rule, refuse
+from seedbed.alignment.rewards.config import ShapingConfig
+from seedbed.alignment.rewards.rules import REWARDS, Answer, Reward, Rule, refuse
+from seedbed.alignment.rewards.shaping import Shaping
 from seedbed.data.preferences import LARGEST, Problem
 from seedbed.errors import ConfigError, DataError
 

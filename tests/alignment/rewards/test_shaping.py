@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from seedbed.alignment.reward_shaping import clip, length_penalty, potential_based, repetition_penalty, scale, whiten
+from seedbed.alignment.rewards.shaping import clip, length_penalty, potential_based, repetition_penalty, scale, whiten
 
 REWARDS = torch.randn(50, generator=torch.Generator().manual_seed(0)) * 4 + 2
 

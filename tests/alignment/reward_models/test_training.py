@@ -13,11 +13,11 @@ import torch
 import seedbed.alignment.stage as room
 from seedbed.alignment.answers import encode_steps
 from seedbed.alignment.completions import collate
-from seedbed.alignment.direct_config import RewardConfig
-from seedbed.alignment.reward import ProcessObjective, RewardObjective, reward
-from seedbed.alignment.reward_losses import bradley_terry_loss, centring_term, ranking_loss, step_loss
-from seedbed.alignment.scores import completion_scores, target_scores
-from seedbed.alignment.scoring import Ensemble, RewardModel
+from seedbed.alignment.reward_models.config import RewardConfig
+from seedbed.alignment.reward_models.ensemble import Ensemble, RewardModel
+from seedbed.alignment.reward_models.losses import bradley_terry_loss, centring_term, ranking_loss, step_loss
+from seedbed.alignment.reward_models.scores import completion_scores, target_scores
+from seedbed.alignment.reward_models.training import ProcessObjective, RewardObjective, reward
 from seedbed.alignment.source import AnswerRow, AnswerSource
 from seedbed.errors import ConfigError, DataError
 from seedbed.inference.engine import Engine

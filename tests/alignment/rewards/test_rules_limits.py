@@ -9,8 +9,8 @@ import time
 import pytest
 
 from seedbed.alignment.policy.config import GrpoConfig
-from seedbed.alignment.rewards import Rewards
-from seedbed.alignment.rules import json_schema, regex
+from seedbed.alignment.rewards.rewards import Rewards
+from seedbed.alignment.rewards.rules import json_schema, regex
 from seedbed.configuration import from_arguments
 from seedbed.data.preferences import Problem, read_rows
 from seedbed.errors import ConfigError, DataError
@@ -32,7 +32,7 @@ def problem(reward: str, reference: str | None, tests: tuple[str, ...] = ()) -> 
     ],
 )
 def test_what_would_take_for_ever_is_worth_nothing_and_told(rule, reference, answer, monkeypatch, caplog):
-    monkeypatch.setattr("seedbed.alignment.rules.LOOKING_SECONDS", 0.2)
+    monkeypatch.setattr("seedbed.alignment.rewards.rules.LOOKING_SECONDS", 0.2)
     began = time.process_time()
     with caplog.at_level(logging.WARNING):
         assert rule(problem(rule.__name__, reference), answer) == 0.0

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from seedbed.alignment.direct_losses import (
+from seedbed.alignment.direct.losses import (
     conservative_loss,
     hinge_loss,
     ipo_loss,

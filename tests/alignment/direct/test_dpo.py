@@ -14,8 +14,8 @@ import torch
 import seedbed.alignment.reference as reference_room
 import seedbed.alignment.stage as room
 from seedbed.alignment.completions import collate
-from seedbed.alignment.direct import DirectObjective, dpo
-from seedbed.alignment.direct_config import DirectConfig
+from seedbed.alignment.direct.config import DirectConfig
+from seedbed.alignment.direct.dpo import DirectObjective, dpo
 from seedbed.alignment.log_probabilities import completion_log_probabilities
 from seedbed.alignment.source import AnswerBatch, AnswerRow, AnswerSource
 from seedbed.cli import summary

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 import torch
 from torch import Tensor
 
-from seedbed.alignment.rewards_config import ShapingConfig
+from seedbed.alignment.rewards.config import ShapingConfig
 
 Said = Sequence[Sequence[int]]
 """The tokens of each answer, the one that ends it among them."""

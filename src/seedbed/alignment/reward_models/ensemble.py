@@ -15,8 +15,8 @@ from torch import Tensor
 
 from seedbed.alignment.answers import encode_steps
 from seedbed.alignment.completions import collate
-from seedbed.alignment.reward_shaping import scale
-from seedbed.alignment.scores import completion_scores, target_scores
+from seedbed.alignment.reward_models.scores import completion_scores, target_scores
+from seedbed.alignment.rewards.shaping import scale
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.folder import load_model
 from seedbed.model.transformer import Transformer

@@ -10,8 +10,8 @@ import torch
 
 import seedbed.alignment.stage as room
 from seedbed.alignment.completions import collate
-from seedbed.alignment.direct_config import KtoConfig
-from seedbed.alignment.kto import KtoObjective, kto
+from seedbed.alignment.direct.config import KtoConfig
+from seedbed.alignment.direct.kto import KtoObjective, kto
 from seedbed.alignment.log_probabilities import completion_log_probabilities
 from seedbed.alignment.source import AnswerRow, AnswerSource
 from seedbed.errors import ConfigError, DataError

@@ -8,8 +8,8 @@ from decimal import Decimal
 
 import pytest
 
-from seedbed.alignment.rewards import Rewards
-from seedbed.alignment.rules import CHECKS, REWARDS, Answer, last_number
+from seedbed.alignment.rewards.rewards import Rewards
+from seedbed.alignment.rewards.rules import CHECKS, REWARDS, Answer, last_number
 from seedbed.data.preferences import Problem
 from seedbed.errors import ConfigError, DataError, SandboxError
 from seedbed.sandbox import check_many
@@ -87,7 +87,7 @@ def test_many_answers_are_judged_together_each_by_its_own_row(monkeypatch):
         together.append(len(pairs))
         return check_many(pairs, limits, workers=workers)
 
-    monkeypatch.setattr("seedbed.alignment.rules.check_many", watched)
+    monkeypatch.setattr("seedbed.alignment.rewards.rules.check_many", watched)
     tests = ("assert double(2) == 4", "assert double(5) == 10")
     code = Problem("row 1", [], None, "tests", tests)
     single = Problem("row 2", [], None, "tests", tests[:1])
@@ -182,7 +182,7 @@ def test_a_schema_that_refers_elsewhere_is_refused():
 
 def test_without_jsonschema_the_error_says_what_brings_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "jsonschema", None)
-    from seedbed.alignment import rules
+    from seedbed.alignment.rewards import rules
 
     rules._validator.cache_clear()
     with pytest.raises(ConfigError, match=r"reward json_schema needs the package jsonschema(.|\n)*\[align\]"):

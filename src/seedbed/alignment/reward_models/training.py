@@ -13,9 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from seedbed.alignment.answers import encode_steps, fit, read_split
-from seedbed.alignment.direct_config import RewardConfig
-from seedbed.alignment.reward_losses import bradley_terry_loss, centring_term, ranking_loss, step_loss
-from seedbed.alignment.scores import completion_scores, target_scores
+from seedbed.alignment.reward_models.config import RewardConfig
+from seedbed.alignment.reward_models.losses import bradley_terry_loss, centring_term, ranking_loss, step_loss
+from seedbed.alignment.reward_models.scores import completion_scores, target_scores
 from seedbed.alignment.source import AnswerBatch, AnswerRow
 from seedbed.alignment.stage import Beginning, begin, encode_preferences, run_answers
 from seedbed.data.preferences import Preference, Solution

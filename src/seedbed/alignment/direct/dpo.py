@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from seedbed.alignment.answers import read_split
-from seedbed.alignment.direct_config import DirectConfig
-from seedbed.alignment.direct_losses import (
+from seedbed.alignment.direct.config import DirectConfig
+from seedbed.alignment.direct.losses import (
     conservative_loss,
     hinge_loss,
     ipo_loss,

@@ -30,7 +30,7 @@ class EncodedProblem:
     prompt: Ids
 
 
-class AnswerEncoder:
+class ProblemEncoder:
     """Encodes problems for one tokenizer and a longest prompt, and counts what it leaves out.
 
     Raises DataError naming the row where its template cannot render it, or where it is longer than `length` tokens

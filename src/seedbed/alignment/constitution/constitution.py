@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from seedbed.alignment.constitution_config import ConstitutionConfig
+from seedbed.alignment.constitution.config import ConstitutionConfig
 from seedbed.configuration import to_dict
 from seedbed.data.messages import Messages, row_of, text_of
 from seedbed.data.preferences import Question, read_rows

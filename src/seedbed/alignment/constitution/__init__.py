@@ -1,0 +1,1 @@
+"""Answers that a model revises by written principles."""

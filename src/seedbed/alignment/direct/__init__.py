@@ -1,0 +1,1 @@
+"""Learning from judgements of answers themselves, without a reward model."""
