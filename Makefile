@@ -30,7 +30,7 @@ demo: $(READY) ## the whole way from raw text to a chat model, on a CPU (seedbed
 test: $(READY) ## all tests that take seconds, and the coverage of the package
 	$(PYTEST) -m "not proof" --cov=seedbed --cov-report=term --cov-fail-under=$(COVERAGE) $(ARGS)
 	@echo "The training and generation step, which must be covered whole:"
-	$(BIN)/coverage report --no-skip-covered --show-missing --include='*/training/trainer.py,*/inference/engine.py' --fail-under=$(STEP_COVERAGE)
+	$(BIN)/coverage report --no-skip-covered --show-missing --include='*/training/trainer.py,*/inference/engine.py,*/inference/choosing.py' --fail-under=$(STEP_COVERAGE)
 
 proof: $(READY) ## all tests, the long ones too
 	$(PYTEST) $(ARGS)

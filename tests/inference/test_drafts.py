@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from seedbed.errors import ConfigError
-from seedbed.inference import engine as engine_module
+from seedbed.inference import choosing
 from seedbed.inference.config import EngineConfig, SamplingConfig
 from seedbed.inference.drafts import Followers
 from seedbed.inference.engine import Engine
@@ -157,13 +157,13 @@ def test_a_wrong_rule_of_acceptance_would_be_seen(monkeypatch):
             )
         ]
 
-    right = engine_module.choose_each
+    right = choosing.choose_each
     draft = Guessed(OTHERWISE)
 
     def wrong(logits_BV, configs, numbers):
         return right(draft.logits(logits_BV)[:, : logits_BV.shape[1]], configs, numbers)
 
-    monkeypatch.setattr(engine_module, "choose_each", choose_each)
+    monkeypatch.setattr(choosing, "choose_each", choose_each)
     assert chi_square(draft) > NINE_DEGREES_99_999
 
 

@@ -57,7 +57,7 @@ def beam_search(
 
 def _advance(groups: Sequence[Group], beams: Sequence[Generation], logits_BV: Tensor, engine: Engine) -> None:
     """All beams by one token, group after group."""
-    logprobs_BV = exact(engine.adjusted(logits_BV, beams)).log_softmax(-1)
+    logprobs_BV = exact(engine.choosing.adjusted(logits_BV, beams)).log_softmax(-1)
     # A beam that has no possible token, or no numbers, cannot go on.
     possible_BV = logprobs_BV.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
     taken: Counter[int] = Counter()
@@ -120,7 +120,7 @@ class Group:
             branch, total = self.branches.fork(beams[parent].branch), totals_BV[parent, token].item()
             if self.config.logprobs is not None:
                 branch.likelihoods.append(Likelihood.of(token, logits_BV[parent], self.config.logprobs))
-            engine.take(branch, token)
+            engine.choosing.take(branch, token)
             if branch.reason is None:
                 self.beams.append(Beam(branch, total))
                 continue
@@ -136,7 +136,7 @@ class Group:
     def stop(self) -> None:
         """The time is over: beams count as they are."""
         for beam in self.beams:
-            self.branches.engine.end(beam.branch, "timeout")
+            self.branches.engine.choosing.end(beam.branch, "timeout")
             self._finish(beam.branch, beam.total)
         self._drop()
 

@@ -41,10 +41,10 @@ def contrastive_search(
         x_D, directions_TD = parts[-1][-1], F.normalize(torch.cat(parts).float(), dim=-1)
         while branch.reason is None:
             if branch.deadline is not None and branch.deadline <= time.monotonic():
-                engine.end(branch, "timeout")
+                engine.choosing.end(branch, "timeout")
                 break
             logits_V = engine.model.logits(x_D)[: engine.vocabulary]
-            probabilities_V = exact(engine.adjusted(logits_V[None], [branch])[0]).softmax(-1)
+            probabilities_V = exact(engine.choosing.adjusted(logits_V[None], [branch])[0]).softmax(-1)
             tokens = [token for _, token in likeliest(probabilities_V[None].log(), config.top_k)]
             if not tokens:
                 raise no_choice(logits_V)
@@ -63,5 +63,5 @@ def contrastive_search(
             if config.logprobs is not None:
                 branch.likelihoods.append(Likelihood.of(tokens[best], logits_V, config.logprobs))
             branch.tokens.pop()  # `take` adds it, and its text
-            engine.take(branch, tokens[best])
+            engine.choosing.take(branch, tokens[best])
     return branch.completion

@@ -25,13 +25,14 @@ from seedbed.errors import ConfigError, DataError
 from seedbed.inference.adjustments import Adjustments
 from seedbed.inference.beam import beam_search
 from seedbed.inference.blocks import Blocks
-from seedbed.inference.config import WEIGHTS, EngineConfig, SamplingConfig, SearchConfig
+from seedbed.inference.choosing import Choosing
+from seedbed.inference.config import EngineConfig, SamplingConfig, SearchConfig
 from seedbed.inference.constraints import Grammars
 from seedbed.inference.contrastive import contrastive_search
 from seedbed.inference.drafts import Check, Drafter, ModelDrafts, TextDrafts
-from seedbed.inference.generation import Completion, Generation, Likelihood
+from seedbed.inference.generation import Completion, Generation
 from seedbed.inference.graphs import DecodeGraphs
-from seedbed.inference.sampling import choose_each, no_choice
+from seedbed.inference.loading import load_packed
 from seedbed.inference.scheduler import Scheduler, Share
 from seedbed.inference.text import StopText
 from seedbed.model.accounting import cache_bytes
@@ -39,12 +40,10 @@ from seedbed.model.adapters.adapters import Adapters
 from seedbed.model.adapters.folder import read_adapter
 from seedbed.model.cache import BLOCK, PagedCache, Places, widest_window
 from seedbed.model.experts import Experts
-from seedbed.model.folder import adapted, find_model, load_model
+from seedbed.model.folder import find_model
 from seedbed.model.linears.int8 import Int8Linear
-from seedbed.model.linears.layers import StoredLinear, quantise, storages
-from seedbed.model.linears.storage import describe
+from seedbed.model.linears.layers import StoredLinear
 from seedbed.model.packed.linears import PackedInt8Linear
-from seedbed.model.packed.pack import pack
 from seedbed.model.score_head import refuse_score_head
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.chat import encode_prompt
@@ -123,6 +122,7 @@ class Engine:
         self.scheduler = Scheduler(
             Blocks(blocks), rows=self.config.rows, step_tokens=step_tokens, window=window, guesses=guesses
         )
+        self.choosing = Choosing(tokenizer, self.vocabulary, self.grammars, self.scheduler)
         self.drafter: Drafter | None = None
         if isinstance(draft, str):
             if draft not in get_args(TextDraft):
@@ -153,12 +153,12 @@ class Engine:
         `weights` int8: its layers in 8-bit whole numbers, which needs a CPU. `adapters`: folders of LoRA, by the names
         that requests say. `merge`: an adapter's folder that becomes part of the model. `draft`: "lookup", "ngram", or
         where a smaller model is whose tokenizer is the same."""
-        model, tokenizer = _open(Path(path), device, dtype, weights, merge=merge)
+        model, tokenizer = load_packed(Path(path), device, dtype, weights, merge=merge)
         read = {name: read_adapter(find_model(Path(folder)), model.config) for name, folder in (adapters or {}).items()}
         worn = Adapters(model, read)
         if draft is None or draft in get_args(TextDraft):
             return cls(model, tokenizer, config, adapters=worn, draft=cast(TextDraft | None, draft))
-        smaller, its_tokenizer = _open(Path(draft), device, dtype, weights, is_draft=True)
+        smaller, its_tokenizer = load_packed(Path(draft), device, dtype, weights, is_draft=True)
         if its_tokenizer.hash != tokenizer.hash:
             raise ConfigError(f"{draft} has another tokenizer than {path}", "A draft must mean the same by each token.")
         return cls(model, tokenizer, config, adapters=worn, draft=smaller)
@@ -379,7 +379,7 @@ class Engine:
     def step(self) -> list[tuple[Generation, str]]:
         """One forward pass; the text that is now certain of each generation that has tokens more, the reason of those
         that end with it."""
-        told = dict(self.end(generation, "timeout") for generation in self.scheduler.late(time.monotonic()))
+        told = dict(self.choosing.end(generation, "timeout") for generation in self.scheduler.late(time.monotonic()))
         shares = self.scheduler.schedule()
         if not shares:
             return list(told.items())
@@ -429,7 +429,7 @@ class Engine:
         while going:
             rows = [check.row for check in going]
             some_BV = logits_BV if len(rows) == len(logits_BV) else logits_BV[rows]
-            for generation, piece in self.choose(some_BV, [check.generation for check in going]):
+            for generation, piece in self.choosing.choose(some_BV, [check.generation for check in going]):
                 told[generation] = told.get(generation, "") + piece
             going = [check for check in going if check.row is not None]
         for check in checks:
@@ -437,91 +437,3 @@ class Engine:
                 check.generation.judge(len(check.guesses), check.right, self.config.guesses)
                 if check.generation.reason is None:
                     self.scheduler.computed(check.generation, check.right)
-
-    def choose(self, logits_BV: Tensor, generations: Sequence[Generation]) -> list[tuple[Generation, str]]:
-        """A token for each."""
-        adjusted_BV = self.adjusted(logits_BV, generations)
-        numbers = [generation.number() for generation in generations]
-        tokens = choose_each(adjusted_BV, [generation.sampling for generation in generations], numbers)
-        told = []
-        for generation, token, logits_V in zip(generations, tokens, logits_BV, strict=True):
-            if token < 0:
-                told.append(self.fail(generation, no_choice(logits_V)))
-                continue
-            if generation.sampling.logprobs is not None:
-                generation.likelihoods.append(Likelihood.of(token, logits_V, generation.sampling.logprobs))
-            told.append(self.take(generation, token))
-        return told
-
-    def adjusted(self, logits_BV: Tensor, generations: Sequence[Generation]) -> Tensor:
-        """The scores to choose by, fp32: after what each request changes in those of the model."""
-        adjusted_BV = logits_BV.float()
-        if any(g.adjustments is not None or g.constraint is not None for g in generations):
-            rows = zip(adjusted_BV, generations, strict=True)
-            adjusted_BV = torch.stack([generation.adjusted(row_V) for row_V, generation in rows])
-        ends = [token for token in self.tokenizer.end_ids if token < self.vocabulary]
-        early = [row for row, generation in enumerate(generations) if not generation.may_end]
-        if ends and early:
-            places = torch.tensor(early)[:, None], torch.tensor(ends)
-            # Not in place: logits_BV tell log-probabilities, too.
-            adjusted_BV = adjusted_BV.index_put(places, adjusted_BV.new_tensor(-torch.inf))
-        return adjusted_BV
-
-    def take(self, generation: Generation, token: int) -> tuple[Generation, str]:
-        """One more token, and those that must follow it: the text that is now certain. It ends when the model, a stop
-        text, its constraint or its limit says so."""
-        if token in self.tokenizer.end_ids:
-            return self.end(generation, "end")
-        constraint, piece = generation.constraint, ""
-        tokens = [token] if constraint is None else [token, *constraint.add(token)]
-        for place, each in enumerate(tokens, start=1):
-            generation.add(each)
-            generation.jumped += place > 1
-            piece += generation.text.push(each, may_stop=generation.may_end)
-            if generation.text.stopped:
-                return self.end(generation, "stop", piece)
-            if place == len(tokens) and constraint is not None and constraint.complete:
-                return self.end(generation, "end", piece)
-            if len(generation.tokens) == generation.limit:
-                return self.end(generation, "length", piece)
-        return generation, piece
-
-    def fail(self, generation: Generation, error: DataError) -> tuple[Generation, str]:
-        """It cannot go on, by its constraint if that says why; the others can."""
-        constraint = generation.constraint
-        if constraint is not None and constraint.stuck is not None:
-            error = DataError(f"the answer cannot go on as its constraint wants: {constraint.stuck}")
-            self.grammars.forget(generation.sampling)
-        generation.error = error
-        return self.end(generation, "error")
-
-    def end(self, generation: Generation, reason: str, piece: str = "") -> tuple[Generation, str]:
-        """It is done; the text that was held back is certain now."""
-        generation.reason = reason
-        self.scheduler.remove(generation)
-        return generation, piece + generation.text.flush()
-
-
-def _open(
-    path: Path,
-    device: str | torch.device,
-    dtype: str | torch.dtype | None,
-    weights: str,
-    *,
-    merge: str | Path | None = None,
-    is_draft: bool = False,
-) -> tuple[Transformer, Tokenizer]:
-    """A draft that is quantized already is taken as it is."""
-    if weights not in get_args(WEIGHTS):
-        raise ConfigError(f"weights must be one of {', '.join(get_args(WEIGHTS))}, got {weights!r}")
-    model, tokenizer = load_model(path, device=device, dtype=dtype)
-    if merge is not None:
-        model, tokenizer = adapted(find_model(Path(merge)), model, tokenizer)
-    stored = storages(model)
-    if weights == "int8" and not (is_draft and stored):
-        if stored:
-            raise ConfigError(f"{path} is quantized already ({describe(stored)})", "Leave --weights out.")
-        if model.device.type != "cpu":
-            raise ConfigError("weights int8 needs a CPU", "Give --device cpu, or leave it out.")
-        model = quantise(model.float())
-    return pack(model), tokenizer
