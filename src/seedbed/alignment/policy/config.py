@@ -140,8 +140,10 @@ class PolicyConfig(TuningConfig):
             raise ConfigError(f"{self.method} puts something before a text, which the engine that answers does not")
         if self.train.batches:
             raise ConfigError("train.batches cannot change the batch here: a rollout is a whole number of steps")
-        if self.train.devices > 1 or self.train.tensor_parallel > 1:
-            raise ConfigError("a policy learns in one process", "Leave train.devices and train.tensor_parallel out.")
+        if self.train.parallel == "fsdp" or self.train.tensor_parallel > 1:
+            raise ConfigError(
+                "a policy answers with whole weights, which fsdp and tensor_parallel divide", "Take ddp or zero1."
+            )
         batch = self.train.resolve().batch
         if self.answers is not None and self.answers % batch:
             raise ConfigError(f"answers must be a multiple of train.batch, {batch}, got {self.answers}")

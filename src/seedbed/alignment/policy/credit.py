@@ -13,11 +13,12 @@ from torch import Tensor
 
 from seedbed.alignment.policy.advantages import by_group, generalised, whitened
 from seedbed.alignment.policy.choices import Baseline, Scale
-from seedbed.alignment.policy.reading import Reading
+from seedbed.alignment.policy.reading import Reading, shared_rows
 from seedbed.alignment.policy.rollout import Rollout
 from seedbed.alignment.reward_models.ensemble import Ensemble
 from seedbed.alignment.rewards.shaping import potential_based, scale
 from seedbed.model.transformer import Transformer
+from seedbed.training.parallel.world import World
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,13 @@ def expected(model: Transformer, rollout: Rollout, rows_at_once: int) -> tuple[T
     """What a score head expects before each token (B, T), and after the last (B)."""
     values_BT = torch.zeros_like(rollout.values_BT)
     after_B = torch.zeros(len(values_BT))
-    for index_B in torch.arange(len(values_BT)).split(rows_at_once):
+    for index_B in shared_rows(len(values_BT), rows_at_once):
         part = rollout.rows(index_B, fresh=False).to(model.device)
         reading = Reading(model, part.tokens_BT, part.said_BT)
         found_BT = reading.values()
         values_BT[index_B, : found_BT.shape[1]] = found_BT.cpu()
         after_B[index_B] = reading.values_after().cpu()
-    return values_BT, after_B
+    return World.here().join(values_BT), World.here().join(after_B)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from seedbed.alignment.policy.learning import Learning
 from seedbed.alignment.policy.objective import PolicyLoss, PolicyObjective
 from seedbed.alignment.rewards.rules import Reward
 from seedbed.training.observers.observer import Observer
+from seedbed.training.parallel.launch import in_parallel
 
 
+@in_parallel
 def grpo(
     config: GrpoConfig, observers: Sequence[Observer] = (), rewards: Mapping[str, Reward] | None = None
 ) -> dict[str, Any]:

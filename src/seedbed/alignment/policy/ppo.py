@@ -17,8 +17,10 @@ from seedbed.alignment.policy.learning import Learning
 from seedbed.alignment.policy.objective import EpisodeObjective, PolicyLoss
 from seedbed.alignment.rewards.rules import Reward
 from seedbed.training.observers.observer import Observer
+from seedbed.training.parallel.launch import in_parallel
 
 
+@in_parallel
 def ppo(
     config: PpoConfig, observers: Sequence[Observer] = (), rewards: Mapping[str, Reward] | None = None
 ) -> dict[str, Any]:

@@ -11,6 +11,12 @@ from torch import Tensor
 from seedbed.alignment.log_probabilities import log_probabilities_after
 from seedbed.model.cross_entropy import rows_at_once
 from seedbed.model.transformer import Transformer
+from seedbed.training.parallel.world import World
+
+
+def shared_rows(count: int, most: int) -> tuple[Tensor, ...]:
+    """The numbers of rows, of so many, that this process reads where nothing is learned, at most so many at once."""
+    return torch.arange(count)[World.here().share(count)].split(most)
 
 
 class Reading:

@@ -1,7 +1,8 @@
 """What a policy says to prompts, as batches: the engine answers over the live weights, rules reward, credit is given.
 
 A rollout is a function of the weights, the seed and its number alone: each answer is drawn by (seed, rollout, prompt,
-sample), so nothing depends on a clock, on who stood beside it in the engine, or on how a step accumulates. Where a
+sample), so nothing depends on a clock, on who stood beside it in the engine, or on how a step accumulates. Of several
+processes each answers its share of the prompts and reads its share of the answers, and all have the whole. Where a
 rollout is learned from in one step, a run that goes on makes it again from the weights of its checkpoint; where it is
 learned from in several, the weights that made it are gone, and it lies in the checkpoint itself.
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from seedbed.alignment.policy.advantages import alike
 from seedbed.alignment.policy.asking import Asked, Asking
-from seedbed.alignment.policy.reading import Reading
+from seedbed.alignment.policy.reading import Reading, shared_rows
 from seedbed.alignment.policy.rollout import Rollout
 from seedbed.alignment.rewards.rewards import Rewards, Worth
 from seedbed.data.batches.order import Epochs, Permutation
@@ -31,6 +32,7 @@ from seedbed.inference.generation import Completion
 from seedbed.inference.live import seed_of
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.tokenizer import Tokenizer
+from seedbed.training.parallel.world import World
 from seedbed.training.precision import Precision
 
 logger = logging.getLogger(__name__)
@@ -179,8 +181,11 @@ class Rollouts(Asked):
             for attempt in range(self.asking.attempts):
                 prompts = self._prompts(number, attempt, wanted)
                 seeds = [seed_of(f"{self.asking.seed}/{number}/{attempt}/{place}") for place in range(wanted)]
-                answers = self.answers(engine, prompts, seeds, group, self.asking.temperature)
-                worth = self.judged([prompt for prompt in prompts for _ in range(group)], answers)
+                mine = World.here().share(wanted)
+                said = self.answers(engine, prompts[mine], seeds[mine], group, self.asking.temperature)
+                parts = World.here().gather((said, self.judged(np.repeat(prompts[mine], group).tolist(), said)))
+                answers = [answer for some, _ in parts for answer in some]
+                worth = Worth.joined([some for _, some in parts])
                 for place, prompt in enumerate(prompts):
                     here = slice(group * place, group * (place + 1))
                     some = worth.rows(here)
@@ -229,12 +234,12 @@ class Rollouts(Asked):
         """Of what was said, by a model as it is (B, T)."""
         assert self.precision is not None
         found_BT = torch.zeros_like(rollout.old_BT)
-        for index_B in torch.arange(len(found_BT)).split(self.rows_at_once):
+        for index_B in shared_rows(len(found_BT), self.rows_at_once):
             part = rollout.rows(index_B, fresh=False).to(self.precision.device)
             with self.precision.compute():
                 logprobs_BT = Reading(model, part.tokens_BT, part.said_BT).logprobs(temperature)
             found_BT[index_B, : logprobs_BT.shape[1]] = logprobs_BT.float().cpu()
-        return found_BT
+        return World.here().join(found_BT)
 
     def _reference(self, rollout: Rollout) -> Tensor:
         """Log-probabilities (B, T) by what the policy is held near to."""

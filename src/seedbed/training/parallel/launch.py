@@ -15,12 +15,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Concatenate, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -29,7 +29,6 @@ from seedbed import errors
 from seedbed.errors import Alarm, ConfigError, CutOffError, SeedbedError, TrainingError
 from seedbed.runs import read_json
 from seedbed.training.config import StageConfig
-from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.world import PeerError, World, local_rank
 
 C = TypeVar("C", bound=StageConfig)
@@ -49,24 +48,25 @@ TRAINING = "seedbed.training.pretrain"
 """Brings all that a stage needs: several times as slow to import as to fork a process that has it."""
 
 
-def in_parallel(stage: Callable[[C, Sequence[Observer]], dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+def in_parallel(stage: Callable[Concatenate[C, ...], dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     """A training stage that runs in every process of a launcher, or in as many as `train.devices` asks for.
 
-    An error in one of them ends all, and is told once. Observers of this process cannot watch those it would start:
-    ConfigError.
+    An error in one of them ends all, and is told once. Observers of this process, or what else it gives to the stage,
+    cannot be those of the ones it would start: ConfigError.
     """
 
     @functools.wraps(stage)
-    def run(config: C, observers: Sequence[Observer] = ()) -> dict[str, Any]:
+    def run(config: C, *given: Any, **named: Any) -> dict[str, Any]:
         if "RANK" in os.environ:
             _check_devices(config)
             with _joined():
-                return stage(config, observers)
+                return stage(config, *given, **named)
         if config.train.devices == 1:
-            return stage(config, observers)
-        if observers:
+            return stage(config, *given, **named)
+        if any(given) or any(named.values()):
             raise ConfigError(
-                f"train.devices is {config.train.devices}, but this run is watched from the process that starts it",
+                f"train.devices is {config.train.devices}, but this run is watched from the process that starts it, or "
+                "rewarded",
                 "Take train.devices 1, or start it by torchrun.",
             )
         return launch(run, config)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from seedbed.errors import SeedbedError
 
@@ -70,6 +71,23 @@ class World:
         total = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(total)
         return total.tolist()
+
+    def share(self, count: int) -> slice:
+        """The stretch of so many places that this process takes; that of the next begins where it ends."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def gather(self, part: T) -> list[T]:
+        """What each process has, in their order."""
+        parts: list[Any] = [part] * self.size
+        if self.size > 1:
+            dist.all_gather_object(parts, part)
+        return parts
+
+    def join(self, tensor: Tensor) -> Tensor:
+        """One on the CPU of which each process has filled its share and left nought elsewhere, whole."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
 
     def any(self, is_so: bool) -> bool:
         """Whether it is so in one of them at least."""
