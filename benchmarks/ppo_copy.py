@@ -15,15 +15,15 @@ from __future__ import annotations
 import random
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.seeds import fine_tuned, over_seeds
 
-from seedbed.alignment.policy.config import PpoConfig
+from seedbed.alignment.policy.config import PolicyConfig, PpoConfig
 from seedbed.alignment.policy.ppo import ppo
 from seedbed.configuration import from_arguments
 from seedbed.inference.config import SamplingConfig
@@ -32,6 +32,7 @@ from seedbed.model.config import ModelConfig
 from seedbed.shards import write_rows
 from seedbed.tokenizers.chat import encode_prompt
 
+Config = TypeVar("Config", bound=PolicyConfig)
 MODEL = ModelConfig(layers=2, width=64, heads=4, context=32)
 DIGITS = "0123456789"
 TEMPLATE = (
@@ -61,20 +62,27 @@ def beginner(place: Path, seed: int) -> Path:
     return fine_tuned(place, MODEL, rows, seed, [*options, "--train.validate_every=100"])
 
 
-def run(place: Path, seed: int, options: list[str]) -> dict[str, Any]:
-    """The figures of a seed."""
+def over_digits(
+    place: Path, seed: int, learn: Callable[[Config], dict[str, Any]], kind: type[Config], options: Sequence[str]
+) -> dict[str, Any]:
+    """The figures of a seed, of one way to learn."""
     model = beginner(place, seed)
     problems = place / "digits.jsonl"
     write_rows(problems, ({"prompt": digit, "answer": digit} for digit in DIGITS))
     before = measure(model, seed)
     settings = (
-        *(f"--model={model}", f"--data={problems}", f"--validation={problems}", f"--out={place / 'ppo'}"),
-        *("--max_tokens=4", "--train.batch=128", "--passes=1", "--train.steps=240", "--kl=0.1"),
-        *("--optimizer.rate=0.002", "--schedule.name=constant", "--train.validate_every=100"),
+        *(f"--model={model}", f"--data={problems}", f"--validation={problems}", f"--out={place / 'run'}"),
+        *("--max_tokens=4", "--optimizer.rate=0.002", "--schedule.name=constant"),
         *(f"--train.seed={seed}", "--train.device=cpu"),
     )
-    result = ppo(from_arguments(PpoConfig, [*settings, *options]))
-    return {"before": before, "after": measure(place / "ppo", seed), "seconds": result["seconds"]}
+    result = learn(from_arguments(kind, [*settings, *options]))
+    return {"before": before, "after": measure(place / "run", seed), "seconds": result["seconds"]}
+
+
+def run(place: Path, seed: int, options: list[str]) -> dict[str, Any]:
+    """The figures of a seed."""
+    usual = ("--train.batch=128", "--passes=1", "--train.steps=240", "--kl=0.1", "--train.validate_every=100")
+    return over_digits(place, seed, ppo, PpoConfig, [*usual, *options])
 
 
 def met(figures: Mapping[str, Any]) -> dict[str, bool]:

@@ -15,6 +15,7 @@ from benchmarks import (
     decode,
     dpo_skills,
     grpo_addition,
+    grpo_copy,
     loader,
     on_policy,
     ppo_copy,
@@ -64,6 +65,7 @@ GOOD = {
     grpo_addition: {
         **{"runs": 3, "most_from_40_points": 20, "least_gain_points": 30, "most_seconds": 600.0, "most_growth": 2.0}
     },
+    grpo_copy: {"runs": 3, "most_before": 0.3, "least_after": 0.9, "most_seconds": 10.0},
     ppo_copy: {"runs": 3, "most_before": 0.3, "least_after": 0.95, "most_seconds": 20.0},
     dpo_skills: {"accuracy": 0.9, "exact_before": 0.8, "exact_after": 0.8},
     on_policy: {"runs": 3, "own_by_own": 0.8, "own_by_data": 1.0, "right_by_own": 1.0, "right_by_data": 1.0},
@@ -111,6 +113,10 @@ BAD = [
     (grpo_addition, "at least 30 points more", "least_gain_points", 29.9),
     (grpo_addition, "within 10 minutes", "most_seconds", 600.1),
     (grpo_addition, "at most twice as long", "most_growth", 2.01),
+    (grpo_copy, "3 seeds", "runs", 2),
+    (grpo_copy, "begins at no more than 30%", "most_before", 0.301),
+    (grpo_copy, "at least 90% right", "least_after", 0.8999),
+    (grpo_copy, "within 10 seconds", "most_seconds", 10.1),
     (ppo_copy, "3 seeds", "runs", 2),
     (ppo_copy, "begins at no more than 30%", "most_before", 0.301),
     (ppo_copy, "at least 95% right", "least_after", 0.9499),
