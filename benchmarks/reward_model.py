@@ -81,7 +81,7 @@ def learn(
     place: Path, name: str, rows: list[dict[str, str]], held_out: list[dict[str, str]], steps: int
 ) -> dict[str, Any]:
     """What `seedbed reward` says of the held-out pairs."""
-    from seedbed.alignment.direct.config import RewardConfig
+    from seedbed.alignment.reward_models.config import RewardConfig
     from seedbed.alignment.reward_models.training import reward
     from seedbed.configuration import from_arguments
     from seedbed.shards import write_rows
