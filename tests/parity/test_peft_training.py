@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from seedbed.model.adapters.adapter import Ia3Adapter, LoraAdapter
 from seedbed.model.adapters.config import Ia3Config, LoraConfig, PromptsConfig
+from seedbed.model.adapters.opening import read_learner
 from seedbed.model.adapters.prompts import Prefixed, Prompted
 from seedbed.model.adapters.saving import save_adapter
 from seedbed.model.folder import load_model
@@ -99,6 +100,24 @@ def logits(model) -> torch.Tensor:
     """Of those tokens, before which stands what was learned."""
     virtual_BP = torch.tensor(model.virtual_ids, dtype=torch.long).expand(2, -1)
     return model(torch.cat([virtual_BP, tokens(model)], 1))[:, -50:]
+
+
+def test_it_begins_again_as_what_was_written_and_peft_reads_what_is_written_then(trained, tmp_path):
+    """No rank grows by it, also where several layers of ours lie in one of theirs; but that a layer which lies there
+    and was left alone has a part under DoRA."""
+    model, folder, adapter = trained
+    again = load_model(folder)[0]
+    again = read_learner(adapter, folder, again.config).put_on(again)
+    inputs = {"model": folder}
+    save_adapter(tmp_path / "again", again, byte_tokenizer.build(), inputs=inputs, card={})
+    with torch.inference_mode():
+        expected = logits(model)
+        torch.testing.assert_close(logits(again), expected, rtol=0, atol=5e-6)
+        theirs = theirs_of(folder, tmp_path / "again")(tokens(model)).logits[:, -50:]
+        torch.testing.assert_close(theirs, expected, rtol=0, atol=1e-5)
+    ranks = [json.loads((it / "adapter_config.json").read_text()).get("r") for it in (adapter, tmp_path / "again")]
+    assert ranks[0] == ranks[1] or (again.adapter.method, *ranks) == ("dora", 6, 9)
+    assert all(parameter.requires_grad for parameter in again.moving.values()) and again.moving
 
 
 def theirs_of(folder, adapter):

@@ -95,7 +95,7 @@ def test_an_adapter_begins_as_nothing(method, base, tmp_path, monkeypatch):
     monkeypatch.setattr(room, "run_stage", lambda stage, config: stages.append(stage) or {})
     finetune(adapter_config(base, tmp_path, method, "--train.steps=1"))
     model = stages[0].model()
-    with torch.inference_mode(), model.adapter.off():
+    with torch.inference_mode(), model.adapter.off(model):
         bare = model(TOKENS_BT)
     torch.testing.assert_close(model(TOKENS_BT), bare, rtol=0, atol=1e-6)
     assert all(

@@ -17,14 +17,15 @@ class AlignmentOptimizerConfig(OptimizerConfig):
     million learns little at them; docs/alignment.md tells which ones such models want."""
 
     default_rate: ClassVar[float] = 5e-7
+    adapter_multiple: ClassVar[float] = 10.0  # as trl's examples have it; Schulman et al. 2025, "LoRA without regret"
 
     name: Literal["muon", "normuon", "adamw", "lion", "adafactor", "sgd"] = "adamw"
     """adamw, lion, adafactor, sgd: that one for all. muon orthogonalises the update of every matrix, AdamW moves the
     rest; normuon: so too, with rows of even size."""
 
     rate: float | None = None
-    """Peak learning rate of everything under adamw; left out: 0.0000005. lion has a tenth of it, sgd a hundred times;
-    muon has four rates instead, below."""
+    """Peak learning rate of everything under adamw; left out: 0.0000005, for an adapter ten times as much. lion has a
+    tenth of it, sgd a hundred times; muon has four rates instead, below."""
 
     matrix_rate: float = 0.0002
     """Peak learning rate of the matrices inside the blocks under Muon."""

@@ -21,7 +21,7 @@ from seedbed.data.rows import input_files
 from seedbed.devices import choose_device
 from seedbed.errors import DataError
 from seedbed.model.config import ModelConfig
-from seedbed.model.folder import find_model, tell_unfinished
+from seedbed.model.folder import tell_unfinished
 from seedbed.model.transformer import Transformer
 from seedbed.progress import progress
 from seedbed.tokenizers.chat import find_template
@@ -30,7 +30,7 @@ from seedbed.training.objective import Objective, refuse_both_ways
 from seedbed.training.observers.observer import Observer
 from seedbed.training.precision import Precision
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
-from seedbed.tuning.equipment import equipped, load_base
+from seedbed.tuning.equipment import base_inputs, equipped, load_base
 
 C = TypeVar("C", bound=AnswersConfig)
 
@@ -128,7 +128,8 @@ def run_answers(
             ("train", "validation"), rows, (config.train.seed, VALIDATION_SEED), strict=True
         )
     }
-    inputs = {"model": find_model(config.model), **input_files("data", config.data)}
+    begins_with = base_inputs(config)
+    inputs = begins_with | input_files("data", config.data)
     if config.validation is not None:
         inputs |= input_files("validation", config.validation)
     device = choose_device(config.train.device)
@@ -138,7 +139,7 @@ def run_answers(
         if compares:
             at_once = group * (config.train.micro_batch or config.train.batch)
             precision = Precision(config.train.precision, device)
-            Reference(config.out, {"model": inputs["model"]}, precision, at_once).tell(model.to(device), sources)
+            Reference(config.out, begins_with, precision, at_once).tell(model.to(device), sources)
         return model
 
     stage = Stage(

@@ -62,6 +62,8 @@ class OptimizerConfig:
 
     default_rate: ClassVar[float] = 1e-3
     """`rate` of AdamW where it is left out."""
+    adapter_multiple: ClassVar[float] = 1.0
+    """What an adapter has of a rate that is left out."""
 
     name: Literal["muon", "normuon", "adamw", "lion", "adafactor", "sgd"] = "muon"
     """muon orthogonalises the update of every matrix (Jordan 2024), AdamW moves the rest. normuon: so too, with rows of
@@ -163,6 +165,13 @@ class OptimizerConfig:
             key: value * self.default_rate if key == "rate" else value for key, value in USUAL[self.name].items()
         }
         return replace(self, **{key: value for key, value in usual.items() if getattr(self, key) is None})
+
+    def for_adapter(self) -> Self:
+        """`resolve` where an adapter learns."""
+        usual = self.resolve()
+        if self.rate is not None or usual.rate is None:
+            return usual
+        return replace(usual, rate=usual.rate * self.adapter_multiple)
 
 
 @dataclass(frozen=True, kw_only=True)

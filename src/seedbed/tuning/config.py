@@ -56,7 +56,7 @@ class ReplayConfig:
         return {"share": "without tokens"} if self.tokens is None else {}
 
 
-Method = Literal["full", "lora", "dora", "qlora", "ia3", "adapter", "prompt", "prefix", "p_tuning"]
+Method = Literal["full", "lora", "dora", "qlora", "ia3", "adapter", "prompt", "prefix", "p_tuning", "further"]
 LORA_METHODS = ("lora", "dora", "qlora")
 PROMPT_METHODS = ("prompt", "prefix", "p_tuning")
 """Those that put something before every text."""
@@ -87,7 +87,8 @@ class TuningConfig(StageConfig):
     format. lora: two small matrices beside some layers. dora: LoRA that learns the length of each row by itself.
     qlora: LoRA over the model in NF4, an eighth as large (Dettmers et al. 2023).
     ia3: factors of outputs and inputs. adapter: small networks between the parts of blocks. prompt: tokens before every
-    text; p_tuning: such that a network makes; prefix: their keys and values in every layer (P-tuning v2)."""
+    text; p_tuning: such that a network makes; prefix: their keys and values in every layer (P-tuning v2).
+    further: the adapter that model is, trained on as it was made, over the same base."""
 
     freeze: list[str] = field(default_factory=list)
     """Of full: weights that rest, by the beginnings of their names, or whole ones, in which * stands for anything:
@@ -111,12 +112,18 @@ class TuningConfig(StageConfig):
             raise ConfigError(
                 "train.horizon is a budget of pretrain alone", "Give --train.steps, --train.epochs or --train.minutes."
             )
-        if self.method == "qlora" and self.train.parallel == "fsdp":
+        self.refuse(self.method)
+
+    def refuse(self, method: str) -> None:
+        """ConfigError for a training that an adapter of that method does not allow."""
+        if method == "qlora" and self.train.parallel == "fsdp":
             raise ConfigError("train.parallel fsdp divides weights, and those of qlora are in few bits", "Take ddp.")
-        if self.method in PROMPT_METHODS and self.train.parallel == "fsdp":
-            raise ConfigError(f"train.parallel fsdp cannot divide what {self.method} learns", "Take ddp.")
-        if self.method == "prefix" and (self.train.compile == "on" or self.train.recompute != "none"):
+        if method in PROMPT_METHODS and self.train.parallel == "fsdp":
+            raise ConfigError(f"train.parallel fsdp cannot divide what {method} learns", "Take ddp.")
+        if method == "prefix" and (self.train.compile == "on" or self.train.recompute != "none"):
             raise ConfigError("a prefix is put into blocks as they run: neither train.compile nor train.recompute")
+        if method in PROMPT_METHODS and not self.begins_texts:
+            raise ConfigError(f"the method {method} is for finetune, which puts what is learned before each text")
 
     def unused(self) -> dict[str, str]:
         """A share that is not kept apart, and what is for another method."""
@@ -138,7 +145,8 @@ class TuningConfig(StageConfig):
         return found
 
     def resolve(self) -> Self:
-        return replace(super().resolve(), lora=self.lora.resolve())
+        optimizer = self.optimizer if self.method == "full" else self.optimizer.for_adapter()
+        return replace(super().resolve(), optimizer=optimizer.resolve(), lora=self.lora.resolve())
 
 
 @dataclass(frozen=True, kw_only=True)

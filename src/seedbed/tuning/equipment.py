@@ -8,21 +8,25 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from seedbed.errors import ConfigError
 from seedbed.model.adapters.adapter import Adapter, Ia3Adapter, LoraAdapter
 from seedbed.model.adapters.bottleneck import BottleneckAdapter
-from seedbed.model.adapters.folder import is_adapter
+from seedbed.model.adapters.folder import base_bits, base_of, is_adapter, read_score
+from seedbed.model.adapters.opening import read_learner
 from seedbed.model.adapters.prompts import Prefixed, Prompted
-from seedbed.model.folder import find_model, load_model, read_stored
+from seedbed.model.folder import find_config, find_model, load_model, read_stored
 from seedbed.model.linears.layers import nf4, storages
 from seedbed.model.linears.storage import describe
+from seedbed.model.score_head import refuse_score_head, with_score_head
 from seedbed.model.transformer import Transformer
+from seedbed.runs import MANIFEST
 from seedbed.tokenizers.tokenizer import Tokenizer
 from seedbed.training.precision import MASTER
-from seedbed.tuning.config import LORA_METHODS, PROMPT_METHODS, TuningConfig
+from seedbed.tuning.config import LORA_METHODS, TuningConfig
 
-FUSE = "Make one model of both first: seedbed fuse --adapter ADAPTER --out MODEL."
+FURTHER = "Train it on by --method further, or fuse both first: seedbed fuse --adapter ADAPTER --out MODEL."
 
 
 def equipped(model: Transformer, config: TuningConfig) -> Transformer:
@@ -30,7 +34,7 @@ def equipped(model: Transformer, config: TuningConfig) -> Transformer:
     adapter = build_adapter(config)
     if adapter is None:
         return frozen(model, config.freeze)
-    if config.method == "qlora" and not storages(model):
+    if adapter.over == "nf4" and not storages(model):
         model = nf4(model)
     return adapter.put_on(model)
 
@@ -55,13 +59,16 @@ def build_adapter(config: TuningConfig) -> Adapter | None:
     """What the config asks for; None under the method full."""
     if config.method == "full":
         return None
-    if config.method in PROMPT_METHODS and not config.begins_texts:
-        raise ConfigError(f"the method {config.method} is for finetune, which puts what is learned before each text")
     base = find_model(config.model)
-    if is_adapter(base):
-        raise ConfigError(f"{config.model} is an adapter, and another one is to be trained over it", FUSE)
     if config.train.tensor_parallel > 1:
         raise ConfigError("train.tensor_parallel divides layers, which an adapter cannot follow", "Take fsdp or ddp.")
+    if config.method == "further":
+        under = base_of(base)
+        adapter = read_learner(base, under, find_config(under))
+        config.refuse(adapter.method)
+        return adapter
+    if is_adapter(base):
+        raise ConfigError(f"{config.model} is an adapter, and another one is to be trained over it", FURTHER)
     if config.method in LORA_METHODS:
         kinds = {"directed": config.method == "dora", "over_nf4": config.method == "qlora"}
         return LoraAdapter(config.lora.resolve(), base, config.train.seed, **kinds)
@@ -77,14 +84,37 @@ def build_adapter(config: TuningConfig) -> Adapter | None:
 def load_base(
     config: TuningConfig, tokenizer: Tokenizer | None = None, *, scores: bool = False
 ) -> tuple[Transformer, Tokenizer]:
-    """The model to begin with, in the precision that is trained, and its tokenizer. `scores`: it may be a reward model.
-    ConfigError for one in few bits, unless they are those of qlora."""
-    stored = read_stored(find_model(config.model))
-    if config.method == "qlora" and stored:
+    """The model to begin with, in the precision that is trained, and its tokenizer; of an adapter that is trained
+    further its base, under the adapter's own score head. `scores`: it may be a reward model. ConfigError for one in few
+    bits, unless they are those of qlora."""
+    found = find_model(config.model)
+    if config.method != "further":
+        return _load(config.model, tokenizer, over_nf4=config.method == "qlora", scores=scores)
+    if not is_adapter(found):
+        raise ConfigError(f"{config.model} is no adapter that could be trained further", "Take another --method.")
+    model, own = _load(base_of(found), tokenizer, over_nf4=base_bits(found) == "nf4", scores=scores)
+    if tokenizer is None and (found / MANIFEST).is_file():
+        own = Tokenizer.load(found)
+    score_1D = read_score(found, model.config)
+    if score_1D is not None:
+        model = with_score_head(model, score_1D)
+        if not scores:
+            refuse_score_head(model.config, str(config.model))
+    return model, own
+
+
+def _load(path: Path, tokenizer: Tokenizer | None, *, over_nf4: bool, scores: bool) -> tuple[Transformer, Tokenizer]:
+    stored = read_stored(find_model(path))
+    if over_nf4 and stored:
         if (scheme := describe(stored)) != "nf4":
             raise ConfigError(
-                f"{config.model} is quantized already ({scheme}), and qlora is over nf4",
-                "Take the model that it was made of.",
+                f"{path} is quantized already ({scheme}), and qlora is over nf4", "Take the model that it was made of."
             )
-        return load_model(config.model, tokenizer=tokenizer, scores=scores)
-    return load_model(config.model, dtype=MASTER, tokenizer=tokenizer, learns=True, scores=scores)
+        return load_model(path, tokenizer=tokenizer, scores=scores)
+    return load_model(path, dtype=MASTER, tokenizer=tokenizer, learns=True, scores=scores)
+
+
+def base_inputs(config: TuningConfig) -> dict[str, Path]:
+    """What a stage begins with, for its manifest: the model, and the adapter over it that is trained further."""
+    found = find_model(config.model)
+    return {"model": base_of(found), "adapter": found} if config.method == "further" else {"model": found}

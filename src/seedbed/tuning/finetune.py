@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,9 @@ from seedbed.data.conversations import Example, read_conversations
 from seedbed.data.rows import input_files, naming, row_files, row_name
 from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, DataError
+from seedbed.model.adapters.prompts import Prefixed
 from seedbed.model.config import ModelConfig
-from seedbed.model.folder import find_model, tell_unfinished
+from seedbed.model.folder import tell_unfinished
 from seedbed.model.transformer import Transformer
 from seedbed.model.vocabulary import grow_vocabulary
 from seedbed.progress import progress
@@ -35,7 +35,7 @@ from seedbed.training.parallel.launch import in_parallel
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 from seedbed.tuning.config import FinetuneConfig
 from seedbed.tuning.curriculum import Rank, difficulties, lengths
-from seedbed.tuning.equipment import build_adapter, equipped, load_base
+from seedbed.tuning.equipment import base_inputs, build_adapter, equipped, load_base
 from seedbed.tuning.noise import add_noise
 
 Named = tuple[str, Example]
@@ -100,13 +100,16 @@ def tune(
     if length > model.config.context:
         raise ConfigError(f"length is {length}, longer than the model's context {model.config.context}")
     config = replace(config, length=length).resolve()
-    if config.method == "prefix":  # a compiled block would not see what is put into it
-        config = replace(config, train=replace(config.train, compile="off"))
     train, held_out = _split(config)
     adapter = build_adapter(config)
+    if isinstance(adapter, Prefixed):  # a compiled block would not see what is put into it
+        config = replace(config, train=replace(config.train, compile="off"))
     virtual = [] if adapter is None else adapter.virtual_ids(model.config)
     if len(virtual) + 2 > length:
         raise ConfigError(f"prompts.tokens is {len(virtual)}, which leaves no room in a row of {length}", "Give fewer.")
+
+    def as_it_begins() -> Transformer:
+        return equipped(_initial(config)[0], config)
 
     pad_id = tokenizer.pad_id or 0  # padding is a document of its own, which nobody sees: any id does
     overlong: Counter[str] = Counter()
@@ -121,12 +124,12 @@ def tune(
             encoded = [(np.concatenate([ids, own]), np.concatenate([mask, learned])) for own, learned in encoded]
         return Conversations(encoded, names, tokenizer, PackedSource(encoded, length, seed, pad_id, names, ranks))
 
-    rank: dict[str, Rank] = {"short_first": lengths, "easy_first": partial(difficulties, model)}
+    rank: dict[str, Rank] = {"short_first": lengths, "easy_first": lambda rows: difficulties(as_it_begins(), rows)}
     learned = packed(train, config.data, config.train.seed, rank.get(config.curriculum))
     validation = packed(held_out, config.validation or config.data, VALIDATION_SEED).rows
     lesson = lesson_of(model.config, learned)
     source = lesson.source
-    inputs = {"model": find_model(config.model), **input_files("data", config.data)}
+    inputs = base_inputs(config) | input_files("data", config.data)
     if config.tokenizer is not None:
         inputs["tokenizer"] = config.tokenizer
     if config.validation is not None:
@@ -139,7 +142,7 @@ def tune(
     inputs |= lesson.inputs
 
     def starting_model() -> Transformer:
-        model = equipped(_initial(config)[0], config)
+        model = as_it_begins()
         if config.noise is not None:
             add_noise(model, config.noise)
         lesson.begin(model)

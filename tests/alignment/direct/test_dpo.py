@@ -19,6 +19,7 @@ from seedbed.alignment.direct.dpo import DirectObjective, dpo
 from seedbed.alignment.log_probabilities import completion_log_probabilities
 from seedbed.alignment.source import AnswerBatch, AnswerRow, AnswerSource
 from seedbed.cli import summary
+from seedbed.configuration import from_arguments
 from seedbed.errors import ConfigError, CorruptionError, DataError
 from seedbed.model.folder import load_model, save_model
 from seedbed.training.stage import Stage
@@ -415,6 +416,23 @@ def test_beta_is_a_tenth_but_for_simpo():
     assert settings().beta == settings("orpo").beta == 0.1 and settings("simpo").beta == 2
     plain = DirectConfig(model=Path("m"), data=Path("d"), out=Path("o")).resolve()
     assert plain.optimizer.name == "adamw" and plain.optimizer.rate == pytest.approx(5e-7)
+
+
+@pytest.mark.parametrize(
+    ("given", "rate"),
+    [
+        ({}, 5e-6),
+        ({"optimizer.name": "lion"}, 5e-7),
+        ({"optimizer.rate": 3e-5}, 3e-5),
+        ({"optimizer.name": "muon"}, None),
+        ({"method": "full"}, 5e-7),
+    ],
+)
+def test_an_adapter_has_ten_times_the_rate_where_none_is_given(given, rate):
+    arguments = {"model": "m", "data": "d", "out": "o", "method": "lora", **given}
+    config = from_arguments(DirectConfig, [f"--{key}={value}" for key, value in arguments.items()])
+    for told in (config.resolve(), config.resolve().resolve()):
+        assert told.optimizer.rate == (None if rate is None else pytest.approx(rate))
 
 
 def test_the_command_line_shows_it(base, data, tmp_path, seedbed):

@@ -282,7 +282,7 @@ def test_a_method_fills_in_what_is_left_out(method, changes):
         (['--rewards={"taste": 1}'], "there is no reward 'taste'"),
         (["--kl_estimator=k2"], "kl_estimator does nothing with kl 0"),
         (["--train.batches=[{from_step: 3, batch: 8}]"], "train.batches cannot change the batch"),
-        (["--method=prefix"], "prefix puts something before a text"),
+        (["--method=prefix"], "the method prefix is for finetune"),
         (["--train.parallel=fsdp"], "a policy answers with whole weights"),
         (["--prompt_tokens=12"], "problems.jsonl, row 1: it has .* tokens, 12 are allowed"),
         (["--prompt_tokens=12", "--overlong=drop"], "no prompt in .* has at most 12 tokens"),

@@ -12,7 +12,7 @@ from seedbed.alignment.rewards.config import EpisodeShapingConfig, RewardModelsC
 from seedbed.configuration import at_least, between, positive
 from seedbed.errors import ConfigError
 from seedbed.training.config import TrainConfig
-from seedbed.tuning.config import PROMPT_METHODS, TuningConfig
+from seedbed.tuning.config import TuningConfig
 
 OPEN = cast(Any, None)
 """A setting that is left out: `resolve()` fills in what the loss says."""
@@ -26,8 +26,8 @@ class PolicyOptimizerConfig(AlignmentOptimizerConfig):
     default_rate: ClassVar[float] = 1e-6
 
     rate: float | None = None
-    """Peak learning rate of everything under adamw; left out: 0.000001. lion has a tenth of it, sgd a hundred times;
-    muon has four rates instead, below."""
+    """Peak learning rate of everything under adamw; left out: 0.000001, for an adapter ten times as much. lion has a
+    tenth of it, sgd a hundred times; muon has four rates instead, below."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +136,6 @@ class PolicyConfig(TuningConfig):
             raise ConfigError(f"rewards.{odd[0]} must be a number, got {self.rewards[odd[0]]}")
         if self.max_tokens is not None:
             self.shaping.refuse(self.max_tokens)
-        if self.method in PROMPT_METHODS:
-            raise ConfigError(f"{self.method} puts something before a text, which the engine that answers does not")
         if self.train.batches:
             raise ConfigError("train.batches cannot change the batch here: a rollout is a whole number of steps")
         if self.train.parallel == "fsdp" or self.train.tensor_parallel > 1:

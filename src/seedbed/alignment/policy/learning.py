@@ -19,7 +19,7 @@ from seedbed.alignment.rewards.shaping import Shaping
 from seedbed.data.rows import input_files
 from seedbed.devices import choose_device
 from seedbed.errors import ConfigError
-from seedbed.model.folder import find_model, tell_unfinished
+from seedbed.model.folder import tell_unfinished
 from seedbed.model.score_head import with_critic, without_critic
 from seedbed.model.transformer import Transformer
 from seedbed.tokenizers.chat import find_template
@@ -28,7 +28,7 @@ from seedbed.training.objective import refuse_both_ways
 from seedbed.training.observers.observer import Observer
 from seedbed.training.precision import Precision
 from seedbed.training.stage import Stage, run_stage
-from seedbed.tuning.equipment import equipped, load_base
+from seedbed.tuning.equipment import base_inputs, equipped, load_base
 
 
 class Learning:
@@ -111,7 +111,7 @@ class Learning:
                 asked.learn(model, precision)
             return model
 
-        inputs = {"model": find_model(config.model), **input_files("data", config.data)}
+        inputs = base_inputs(config) | input_files("data", config.data)
         if config.validation is not None:
             inputs |= input_files("validation", config.validation)
         if self.judge is not None:

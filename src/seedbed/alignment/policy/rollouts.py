@@ -246,7 +246,7 @@ class Rollouts(Asked):
         if self.reference is not None:
             return self._logprobs(self.reference, rollout, self.asking.temperature)
         assert self.learner is not None and self.learner.adapter is not None
-        with self.learner.adapter.off():
+        with self.learner.adapter.off(self.learner):
             return self._logprobs(self.learner, rollout, self.asking.temperature)
 
     def _for_people(

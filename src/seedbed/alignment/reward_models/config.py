@@ -18,8 +18,8 @@ class RewardOptimizerConfig(AlignmentOptimizerConfig):
     default_rate: ClassVar[float] = 1e-5
 
     rate: float | None = None
-    """Peak learning rate of everything under adamw; left out: 0.00001. lion has a tenth of it, sgd a hundred times;
-    muon has four rates instead, below."""
+    """Peak learning rate of everything under adamw; left out: 0.00001, for an adapter ten times as much. lion has a
+    tenth of it, sgd a hundred times; muon has four rates instead, below."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,8 @@ THEIRS = {
 
 
 class Adapter:
-    """Of one method. It begins as nothing: a model that has just put it on computes what it did before."""
+    """Of one method. It begins as nothing: a model that has just put it on computes what it did before; or as what an
+    earlier training has left."""
 
     method: str
     """Its name for people."""
@@ -47,6 +48,8 @@ class Adapter:
         """`base`: the folder of the model that it is for. `seed`: of its first weights."""
         self.base, self.seed = base, seed
         self.switch = Switch()
+        self.beginning: Mapping[str, Tensor] = {}
+        """What it begins with that was learned before, by the names of a model's parameters."""
 
     def put_on(self, model: Transformer) -> Transformer:
         """The same model, whose own weights rest from now on, with the adapter in it, as it begins. A score head, which
@@ -58,6 +61,9 @@ class Adapter:
             if isinstance(router, BalancedRouter):
                 router.rate = 0.0  # its biases are the base's, too
         self.fit(model, torch.Generator().manual_seed(self.seed))
+        with torch.no_grad():
+            for name, value in self.beginning.items():
+                model.get_parameter(name).copy_(value)
         model.adapter = self
         return model
 
@@ -81,13 +87,20 @@ class Adapter:
         return []
 
     @contextlib.contextmanager
-    def off(self) -> Iterator[None]:
-        """Inside, the model that wears it computes what its base does."""
-        self.switch.on, before = False, self.switch.on
+    def off(self, model: Transformer) -> Iterator[None]:
+        """Inside, the model that wears it computes what it did when training began: what its base does, or, where it
+        goes on from an earlier training, what came of that."""
+        own = {name: model.get_parameter(name) for name in self.beginning}
+        now = {name: parameter.data for name, parameter in own.items()}
+        self.switch.on, before = bool(self.beginning), self.switch.on
         try:
+            for name, parameter in own.items():
+                parameter.data = self.beginning[name].to(parameter)
             yield
         finally:
             self.switch.on = before
+            for name, parameter in own.items():
+                parameter.data = now[name]
 
 
 class LayerAdapter(Adapter):
@@ -149,10 +162,15 @@ class Ia3Adapter(LayerAdapter):
 
     def fit(self, model: Transformer, chance: torch.Generator) -> None:
         for name in find_layers(model, self.config.targets, "ia3.targets"):
-            layer, of_inputs = model.get_submodule(name), name.endswith(".down")
+            layer, of_inputs = model.get_submodule(name), self.is_of_inputs(name)
             weight_OD, _ = whole(name, layer)
             change = Scaling(weight_OD.new_ones(weight_OD.shape[1 if of_inputs else 0]), of_inputs)
             _put(model, name, ScaledLayer(layer, self.switch, change))
+
+    @staticmethod
+    def is_of_inputs(name: str) -> bool:
+        """Whether the factors of a layer are those of its inputs."""
+        return name.endswith(".down")
 
     def files(self, model: Transformer) -> Files:
         changes = {name: change for name, change in self.changes(model).items() if isinstance(change, Scaling)}

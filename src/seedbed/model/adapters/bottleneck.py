@@ -6,7 +6,6 @@ Shape suffixes: D model width, C width of the bottleneck.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -76,14 +75,3 @@ class BottleneckAdapter(Adapter):
 def learned(model: Transformer) -> dict[str, nn.Parameter]:
     """The weights of what a model wears, by name."""
     return {name: weight for name, weight in model.moving.items() if not name.startswith("score.")}
-
-
-def read_bottleneck(
-    config: BottleneckConfig, weights: Mapping[str, Tensor], base: Path, model: Transformer
-) -> Transformer:
-    """The model with what was learned behind its parts. KeyError for weights of another model."""
-    BottleneckAdapter(config, base).put_on(model)
-    with torch.no_grad():
-        for name, parameter in learned(model).items():
-            parameter.copy_(weights[name])
-    return model.requires_grad_(False)

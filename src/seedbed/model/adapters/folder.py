@@ -173,6 +173,11 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
+def base_bits(folder: Path) -> str | None:
+    """nf4, where the base was in these bits when the adapter was trained; None for others, and where nobody knows."""
+    return open_folder(folder, "adapter").config.get(OVER) if (folder / MANIFEST).is_file() else None
+
+
 def adds(folder: Path) -> bool:
     """Whether all that an adapter does is to add to what layers compute, so that rows of a pass may wear it or not."""
     config = read_config(folder)

@@ -162,6 +162,8 @@ class Prompted(Adapter):
     """One that stands before every text."""
 
     method = "prompt"
+    place = "embedding.prompt.rows"
+    """Name of what is learned, without a network, in a model that wears it."""
 
     def __init__(self, config: PromptsConfig, base: Path, seed: int = 0, *, network: bool = False):
         """`network`: what is learned is made by one."""
@@ -217,11 +219,6 @@ class Prompted(Adapter):
         }
         return values, {"prompt_embeddings": self.rows().detach()}
 
-    def load(self, rows_PW: Tensor) -> None:
-        """What was learned, into a model that wears it as it begins, without a network."""
-        with torch.no_grad():
-            self.rows.rows.copy_(rows_PW)
-
     @property
     def peft_type(self) -> str:
         """Its name in peft's files."""
@@ -236,7 +233,7 @@ class Prompted(Adapter):
         return found
 
     @contextlib.contextmanager
-    def off(self) -> Iterator[None]:
+    def off(self, model: Transformer) -> Iterator[None]:
         """ConfigError: the tokens stay where they are."""
         raise ConfigError(f"what the method {self.method} learns stands in the text and cannot be taken off")
         yield
@@ -246,6 +243,7 @@ class Prefixed(Prompted):
     """A prefix of keys and values in every layer."""
 
     method = "prefix"
+    place = "blocks.0.attention.prefix.rows"
     peft_type = "PREFIX_TUNING"
 
     def fit(self, model: Transformer, chance: torch.Generator) -> None:
@@ -276,9 +274,8 @@ PROMPTED: dict[str, type[Prompted]] = {"PROMPT_TUNING": Prompted, "P_TUNING": Pr
 """By their names in peft's files."""
 
 
-def read_prompted(peft_type: str, rows_PW: Tensor, base: Path, model: Transformer) -> Transformer:
-    """The model with what was learned before its texts. Rows must fit it."""
+def learned_rows(peft_type: str, rows_PW: Tensor, base: Path) -> Prompted:
+    """One that has learned those rows, and no longer needs what made them."""
     adapter = PROMPTED[peft_type](PromptsConfig(tokens=len(rows_PW)), base)
-    adapter.put_on(model)
-    adapter.load(rows_PW)
-    return model.requires_grad_(False)
+    adapter.beginning = {adapter.place: rows_PW}
+    return adapter

@@ -92,17 +92,20 @@ class DistillConfig(FinetuneConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method in PROMPT_METHODS:
-            raise ConfigError(
-                f"what the method {self.method} learns stands in the text, and the teacher reads the same text",
-                "Take another method, such as lora.",
-            )
         if not self.on_policy.share:
             return
         if self.train.parallel == "fsdp" or self.train.tensor_parallel > 1:
             raise ConfigError(
                 "the student answers with whole weights (on_policy.share), which fsdp and tensor_parallel divide",
                 "Take ddp or zero1.",
+            )
+
+    def refuse(self, method: str) -> None:
+        super().refuse(method)
+        if method in PROMPT_METHODS:
+            raise ConfigError(
+                f"what the method {method} learns stands in the text, and the teacher reads the same text",
+                "Take another method, such as lora.",
             )
 
     def unused(self) -> dict[str, str]:

@@ -1,0 +1,227 @@
+"""An adapter is trained on, by the same stage or another one, and stays one over its base."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import seedbed.tuning.finetune as room
+from seedbed.alignment.direct.config import DirectConfig
+from seedbed.alignment.direct.dpo import dpo
+from seedbed.alignment.policy.config import GrpoConfig, PpoConfig
+from seedbed.alignment.policy.grpo import grpo
+from seedbed.alignment.policy.ppo import ppo
+from seedbed.alignment.policy.rollouts import Rollouts
+from seedbed.alignment.reward_models.config import RewardConfig
+from seedbed.alignment.reward_models.training import reward
+from seedbed.configuration import from_arguments
+from seedbed.errors import SeedbedError
+from seedbed.model.folder import load_model
+from seedbed.model.linears.layers import storages
+from seedbed.runs import read_manifest
+from seedbed.tuning.config import FuseConfig
+from seedbed.tuning.finetune import finetune
+from seedbed.tuning.fuse import fuse
+from tests.alignment.judged import PREFERENCES, write_rows
+from tests.tiny import records
+from tests.tuning.test_adapters import LEARNS, METHODS, PROMPTS, TOKENS_BT, adapter_config, weights
+
+GIVEN = ("--train.steps=6", "--train.checkpoint.steps=2", "--train.validate_every=3")
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def trained(request, base, tmp_path_factory) -> Path:
+    """The folder of a run."""
+    place = tmp_path_factory.mktemp(f"first_{request.param}")
+    rank = ("--lora.rank=3", "--lora.targets=[query,down]") if request.param in LEARNS else ()
+    finetune(adapter_config(base, place, request.param, *GIVEN, *rank, "--optimizer.adapter_rate=0.05"))
+    return place / "run"
+
+
+@pytest.fixture(scope="module")
+def lora(base, tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("lora")
+    finetune(adapter_config(base, place, "lora", *GIVEN, "--optimizer.adapter_rate=0.05", "--lora.dropout=0.2"))
+    return place / "run"
+
+
+def virtual(model) -> torch.Tensor:
+    return torch.tensor(model.virtual_ids, dtype=torch.long).expand(len(TOKENS_BT), -1)
+
+
+def outputs(model) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.eval()(torch.cat([virtual(model), TOKENS_BT], 1))
+
+
+def told(run: Path, key: str) -> list[float]:
+    return [record[key] for record in records(run) if key in record]
+
+
+def test_it_begins_where_it_ended_and_is_an_adapter_over_the_same_base(trained, base, tmp_path, monkeypatch):
+    stages = []
+    run = room.run_stage
+    monkeypatch.setattr(room, "run_stage", lambda stage, config: stages.append(stage) or run(stage, config))
+    before = weights(trained)
+    finetune(adapter_config(trained, tmp_path, "further", *GIVEN, "--optimizer.adapter_rate=0.05"))
+    as_it_ended, as_it_begins = load_model(trained)[0], stages[0].model()
+    torch.testing.assert_close(outputs(as_it_begins), outputs(as_it_ended), rtol=0, atol=1e-5)
+    assert bool(storages(as_it_begins)) == (read_manifest(trained).config["method"] == "qlora")
+    losses = told(tmp_path / "run", "val_loss")
+    assert losses[0] == pytest.approx(told(trained, "val_loss")[-1], abs=1e-5) and losses[-1] < losses[0]
+    assert weights(trained) == before != weights(tmp_path / "run")
+    made, inputs = read_manifest(tmp_path / "run" / "adapter"), read_manifest(base)
+    assert made.inputs["model"] == inputs.hash
+    assert made.inputs["adapter"] == read_manifest(trained / "adapter").hash
+    first, second = (
+        json.loads((it / "adapter" / "adapter_config.json").read_text()) for it in (trained, tmp_path / "run")
+    )
+    if read_manifest(trained).config["method"] != "p_tuning":  # whose network was left behind
+        assert first == second
+    further = load_model(tmp_path / "run")[0]
+    assert (outputs(further) - outputs(as_it_ended)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "prefix"])
+def test_stopped_it_goes_on_to_the_same_bits(method, base, tmp_path):
+    finetune(adapter_config(base, tmp_path, method, *GIVEN, out="first"))
+    for name in ("whole", "broken"):
+        finetune(adapter_config(tmp_path / "first", tmp_path, "further", *GIVEN, out=name))
+    (tmp_path / "broken" / "checkpoints" / "step_00000006" / "manifest.json").unlink()
+    again = finetune(adapter_config(tmp_path / "first", tmp_path, "further", *GIVEN, out="broken"))
+    assert again["resumed_at"] == 4 and weights(tmp_path / "whole") == weights(tmp_path / "broken")
+
+
+def test_once_more_and_once_more_it_is_fused_with_the_base_as_any(lora, base, tmp_path):
+    finetune(adapter_config(lora, tmp_path, "further", *GIVEN, out="second"))
+    finetune(adapter_config(tmp_path / "second", tmp_path, "further", *GIVEN, out="third"))
+    fuse(FuseConfig(adapter=tmp_path / "third", out=tmp_path / "model"))
+    fused, worn = load_model(tmp_path / "model")[0], load_model(tmp_path / "third")[0]
+    torch.testing.assert_close(outputs(fused), outputs(worn), rtol=0, atol=1e-5)
+    assert read_manifest(tmp_path / "third" / "adapter").inputs["model"] == read_manifest(base).hash
+
+
+@pytest.mark.parametrize("trained", [method for method in METHODS if method not in PROMPTS], indirect=True)
+def test_the_reference_of_preferences_is_what_it_begins_as(trained, tmp_path):
+    data = write_rows(tmp_path / "preferences.jsonl", PREFERENCES)
+    arguments = [f"--model={trained}", f"--data={data}", f"--out={tmp_path / 'run'}", "--method=further", *GIVEN]
+    quick = ["--train.batch=4", "--train.device=cpu", "--optimizer.rate=0.003", "--validation_fraction=0.25"]
+    dpo(from_arguments(DirectConfig, [*arguments, *quick]))
+    assert told(tmp_path / "run", "val_loss")[0] == pytest.approx(0.693147, abs=1e-5)
+    assert told(tmp_path / "run", "val_margin")[0] == pytest.approx(0, abs=1e-5)
+    assert told(tmp_path / "run", "val_margin")[-1] > 0.01
+
+
+def odd(problem, text: str) -> float:
+    """Less than nought, for answers that are cut off."""
+    return -(sum(map(ord, text)) % 7) / 7
+
+
+def policy(kind, model: Path, tmp_path: Path, *more: str):
+    problems = write_rows(tmp_path / "problems.jsonl", [{"prompt": f"{n}?", "answer": str(n)} for n in range(8)])
+    arguments = [f"--model={model}", f"--data={problems}", f"--out={tmp_path / 'run'}", "--method=further"]
+    quick = ["--train.batch=8", "--train.steps=3", "--train.device=cpu", "--optimizer.rate=0.01", "--max_tokens=4"]
+    quick += ["--train.micro_batch=4"]  # a rollout is made once a step, whatever the adapter does meanwhile
+    return from_arguments(kind, [*arguments, *quick, "--kl=0.1", "--rewards={own: 1}", *more])
+
+
+@pytest.mark.parametrize("trained", [method for method in METHODS if method not in PROMPTS], indirect=True)
+def test_a_policy_is_held_near_to_what_it_begins_as(trained, tmp_path, monkeypatch):
+    """Not near to the base: also when it has moved, and without a second copy of the base."""
+    seen = []
+    reference = Rollouts._reference
+
+    def spy(rollouts: Rollouts, rollout):
+        found_BT = reference(rollouts, rollout)
+        seen.append((rollout, found_BT, rollouts._logprobs(load_model(trained)[0], rollout, 1.0)))
+        assert rollouts.reference is None
+        return found_BT
+
+    monkeypatch.setattr(Rollouts, "_reference", spy)
+    grpo(policy(GrpoConfig, trained, tmp_path, "--group=4"), rewards={"own": odd})
+    assert len(seen) == 3
+    for _, found_BT, expected_BT in seen:
+        torch.testing.assert_close(found_BT, expected_BT, rtol=0, atol=1e-5)
+    divergences = told(tmp_path / "run", "kl")
+    assert divergences[0] == pytest.approx(0, abs=1e-6) and divergences[-1] > 1e-5
+
+
+def test_a_critic_learns_beside_it(lora, base, tmp_path):
+    ppo(policy(PpoConfig, lora, tmp_path), rewards={"own": odd})
+    assert told(tmp_path / "run", "kl")[0] == pytest.approx(0, abs=1e-6)
+    assert read_manifest(tmp_path / "run" / "adapter").inputs["model"] == read_manifest(base).hash
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter"])
+def test_a_reward_model_keeps_its_score_head(method, base, tmp_path):
+    data = write_rows(tmp_path / "preferences.jsonl", PREFERENCES)
+    common = [f"--data={data}", *GIVEN, "--train.batch=4", "--train.device=cpu", "--optimizer.rate=0.01"]
+    for model, way, out in ((base, method, "first"), (tmp_path / "first", "further", "second")):
+        given = [f"--model={model}", f"--method={way}", f"--out={tmp_path / out}", "--validation_fraction=0.25"]
+        reward(from_arguments(RewardConfig, [*common, *given]))
+    assert told(tmp_path / "second", "val_loss")[0] == pytest.approx(told(tmp_path / "first", "val_loss")[-1], abs=1e-5)
+    with pytest.raises(SeedbedError, match="is a reward model or a critic"):
+        finetune(adapter_config(tmp_path / "first", tmp_path, "further", *GIVEN, out="talks"))
+
+
+def test_dropout_is_that_of_the_training_before(lora, tmp_path, monkeypatch):
+    stages = []
+    monkeypatch.setattr(room, "run_stage", lambda stage, config: stages.append(stage) or {})
+    finetune(adapter_config(lora, tmp_path, "further", *GIVEN))
+    rates = {module.p for module in stages[0].model().modules() if isinstance(module, torch.nn.Dropout)}
+    assert 0.2 in rates
+
+
+@pytest.mark.parametrize(
+    ("first", "arguments", "said"),
+    [
+        (None, ("--method=further",), "is no adapter that could be trained further"),
+        ("lora", ("--method=lora",), "is an adapter, and another one is to be trained over it"),
+        ("lora", ("--method=further", "--lora.rank=4"), "lora.rank does nothing under the method further"),
+        ("lora", ("--method=further", "--freeze=[embedding]"), "freeze does nothing under the method further"),
+        ("lora", ("--method=further", "--resize_vocabulary=true"), "resize_vocabulary is for the method full"),
+        ("qlora", ("--method=further", "--train.parallel=fsdp"), "fsdp divides weights"),
+        ("prefix", ("--method=further", "--train.recompute=full"), "neither train.compile nor train.recompute"),
+        ("prompt", ("--method=further", "--length=21"), "which leaves no room in a row of 21"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(first, arguments, said, base, tmp_path):
+    model = base
+    if first is not None:
+        finetune(adapter_config(base, tmp_path, first, "--train.steps=1", out="first"))
+        model = tmp_path / "first"
+    with pytest.raises(SeedbedError) as told:
+        finetune(adapter_config(model, tmp_path, *[a.removeprefix("--method=") for a in arguments]))
+    assert said in told.value.problem and "\n" not in told.value.problem
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", PROMPTS)
+def test_what_stands_before_texts_is_for_finetune_alone(method, base, tmp_path):
+    finetune(adapter_config(base, tmp_path, method, "--train.steps=1", out="first"))
+    data = write_rows(tmp_path / "preferences.jsonl", PREFERENCES)
+    with pytest.raises(SeedbedError, match="is for finetune"):
+        dpo(
+            from_arguments(
+                DirectConfig,
+                [
+                    *(f"--model={tmp_path / 'first'}", f"--data={data}", f"--out={tmp_path / 'run'}"),
+                    *("--method=further", "--train.steps=1"),
+                ],
+            )
+        )
+
+
+def test_an_adapter_that_lost_its_base_says_so(lora, tmp_path):
+    shutil.copytree(lora / "adapter", tmp_path / "moved")
+    config = json.loads((tmp_path / "moved" / "adapter_config.json").read_text())
+    (tmp_path / "moved" / "manifest.json").unlink()
+    (tmp_path / "moved" / "adapter_config.json").write_text(
+        json.dumps(config | {"base_model_name_or_path": "gone/base"})
+    )
+    with pytest.raises(SeedbedError, match=r"gone/base.*, and there is no such folder"):
+        finetune(adapter_config(tmp_path / "moved", tmp_path, "further", *GIVEN))
