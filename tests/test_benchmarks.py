@@ -18,6 +18,7 @@ from benchmarks import (
     grpo_copy,
     loader,
     on_policy,
+    people,
     ppo_copy,
     prefill,
     prepare,
@@ -69,6 +70,10 @@ GOOD = {
     ppo_copy: {"runs": 3, "most_before": 0.3, "least_after": 0.95, "most_seconds": 20.0},
     dpo_skills: {"accuracy": 0.9, "exact_before": 0.8, "exact_after": 0.8},
     on_policy: {"runs": 3, "own_by_own": 0.8, "own_by_data": 1.0, "right_by_own": 1.0, "right_by_data": 1.0},
+    people: {
+        **{"loss_before": 6.0, "loss_after": 5.99, "longer_is_better": 0.4},
+        **{"dpo_accuracy": 0.601, "reward_accuracy": 0.601},
+    },
     tokenize: {"mb_per_s_core": 3.0, "identical_ids": True, "train_seconds": 40.0, "train_rss_mb": 1499},
     prepare: {
         **{"mb_per_s_core": 1.5, "scaling_2": 1.8, "ratio_datatrove": 3.0, "rss_ratio": 1.1},
@@ -127,6 +132,9 @@ BAD = [
     (on_policy, "3 seeds", "runs", 2),
     (on_policy, "20% less over its own answers", "own_by_own", 0.801),
     (on_policy, "no more over the right ones", "right_by_own", 1.001),
+    (people, "fine-tuning lowers the held-out loss", "loss_after", 6.0),
+    (people, "DPO tells more than lengths do", "dpo_accuracy", 0.6),
+    (people, "a reward model tells more than lengths do", "reward_accuracy", 0.6),
     (tokenize, "at least 3 MB/s a core", "mb_per_s_core", 2.99),
     (tokenize, "the ids of tokenizers", "identical_ids", False),
     (tokenize, "16k vocabulary within 40 s", "train_seconds", 40.1),
