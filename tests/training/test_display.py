@@ -76,3 +76,16 @@ def test_what_is_rewarded_is_told_by_its_reward(capsys):
         screen.step(1, 0.0, 50, 1.0)
     said = capsys.readouterr().err
     assert "val reward 0.500" in said and "nats" not in said
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_was_measured_after_the_last_step_is_told(terminal, monkeypatch):
+    screen = Display("dpo", flops_per_token=1, peak_flops=1)
+    screen.console = Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    with screen.open(1, done=0):
+        screen.validation({"loss": 3.0, "accuracy": 0.5})
+        screen.step(1, 4.0, 8, 1.0)
+        screen.validation({"loss": 2.0, "accuracy": 0.75})
+    last = screen.console.file.getvalue().strip().splitlines()[-1]
+    assert "1/1" in last and "val 2.000, 75.0% right" in last

@@ -49,14 +49,16 @@ class Display:
         self.validation_text = ""
         self.bar: Progress | None = None
         self.last_line = time.monotonic()
-        self.steps = 0
+        self.steps = self.done = 0
 
     @contextlib.contextmanager
     def open(self, steps: int, done: int) -> Iterator[None]:
-        """Shows the run while the block lasts."""
+        """Shows the run while the block lasts; at last how it stands, with a validation after the last step."""
         self.steps = steps
         if not (self.console.is_terminal and sys.stderr.isatty()):
             yield
+            if self.recent:
+                self.line()
             return
         wide = self.console.width >= WIDE
         columns: list[ProgressColumn] = [TextColumn("{task.description}")]
@@ -67,18 +69,25 @@ class Display:
         with Progress(*columns, console=self.console) as self.bar:
             self.task = self.bar.add_task(self.title, total=steps, completed=done, text="")
             yield
+            if self.recent:
+                self.bar.update(self.task, text=self.text(self.console.width))
         self.bar = None
 
     def step(self, step: int, loss: float | None, tokens: int, seconds: float) -> None:
         """One more optimizer step is done."""
         self.recent.append((tokens, seconds))
+        self.done = step
         if loss is not None:
             self.loss = loss if self.loss is None else self.loss + 0.05 * (loss - self.loss)
         if self.bar is not None:
             self.bar.update(self.task, completed=step, text=self.text(self.console.width))
-        elif time.monotonic() - self.last_line > PLAIN_INTERVAL or step == self.steps:
-            self.last_line = time.monotonic()
-            self.console.print(f"{self.title} step {step}/{self.steps}  {self.text()}", highlight=False)
+        elif time.monotonic() - self.last_line > PLAIN_INTERVAL:
+            self.line()
+
+    def line(self) -> None:
+        """How it stands, where no bar shows it."""
+        self.last_line = time.monotonic()
+        self.console.print(f"{self.title} step {self.done}/{self.steps}  {self.text()}", highlight=False)
 
     def validation(self, metrics: dict[str, float]) -> None:
         """A validation is done."""
