@@ -402,7 +402,7 @@ class TestMistakes:
             (GrpoConfig, "--epsilon=0.2", "here it is --clip_low or --clip_high"),
             (GrpoConfig, "--num_iterations=2", "here it is --passes or --train.steps"),
             (GrpoConfig, "--beta=0.04", "here it is --kl"),
-            (GrpoConfig, "--reward_funcs=f", "Functions are for Python: grpo(config, rewards=…)."),
+            (GrpoConfig, "--reward_funcs=f", "Functions of yours: --own_rewards FILE --rewards '{\"NAME\": 1}'."),
             (PpoConfig, "--cliprange=0.2", "here it is --clip"),
             (PpoConfig, "--target_kl=6", "here it is --kl_target"),
             (DirectConfig, "--rpo_alpha=1", "here it is --likelihood"),

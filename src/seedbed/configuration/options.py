@@ -155,7 +155,8 @@ ONLY_ANSWERS = ("curriculum", "Of a conversation only what the assistant says is
 PACKED = ("curriculum", "Conversations are always packed, and none sees another.")
 RULES = (
     "rewards",
-    "Rules have weights: --rewards '{\"numeric\": 1}'. Functions are for Python: grpo(config, rewards=…).",
+    "Rewards have weights: --rewards '{\"numeric\": 1}'. "
+    "Functions of yours: --own_rewards FILE --rewards '{\"NAME\": 1}'.",
 )
 DIFFERENT = {
     "ref_model": ("beta", "The reference is the model as the run begins."),

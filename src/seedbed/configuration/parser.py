@@ -21,7 +21,7 @@ from seedbed.configuration.hints import alternatives, is_plain_list, names_in_li
 from seedbed.configuration.nodes import NULL, TAG, read_nodes
 from seedbed.configuration.options import Option, find_option, flag, options, unknown_key
 from seedbed.configuration.presets import check_command, find_preset
-from seedbed.configuration.rules import refuse_unused
+from seedbed.configuration.rules import refuse_from_file, refuse_unused
 from seedbed.configuration.text import to_dict, to_yaml
 from seedbed.configuration.values import build, flaw
 from seedbed.errors import ConfigError
@@ -105,6 +105,18 @@ class Parser:
     def read(self, arguments: Sequence[str]) -> Request:
         """Parse, check and build. Raises ConfigError."""
         given = self._take_apart(arguments)
+        request = self._request(given)
+        if request.config is not None:
+            refuse_unused(request.config, given.options)
+            refuse_from_file(request.config, given.options)
+        return request
+
+    def load(self, path: str | Path) -> Any:
+        """The config that a file holds, to look at what it says: code that it names is not to be run. Raises
+        ConfigError."""
+        return self._request(self._take_apart(["--config", str(path)])).config
+
+    def _request(self, given: _Given) -> Request:
         if "help" in given.flags:
             return Request(text=re.sub(r"<class\s+'(\w+)'>", r"\1", self.inner.format_help()))
         values, missing = self._parse(given)
@@ -114,8 +126,6 @@ class Parser:
             about = f": {self.options[first].about}" if self.options[first].about else ""
             raise ConfigError(f"{first} is required{about}", f"Give --{flag(first)}, or {first} in a config file.")
         config = None if missing else build(self.config_class, values)
-        if config is not None:
-            refuse_unused(config, given.options)
         text = to_yaml(self.config_class, to_dict(config) if config else values) if printing else None
         return Request(config, "json" in given.flags, text)
 
@@ -309,7 +319,8 @@ def _parser(cls: type) -> Parser:
 
 def load_config(path: str | Path, cls: type[T]) -> T:
     """Read a YAML file as a config of `cls`. Raises ConfigError that names the file, the key and what is allowed."""
-    return from_arguments(cls, ["--config", str(path)])
+    config: T = _parser(cls).load(path)  # type: ignore[arg-type]  # a class is hashable
+    return config
 
 
 def _compose(text: str) -> yaml.Node | None:

@@ -1,5 +1,5 @@
 """Rules for `__post_init__`: each names the field, the parser puts the path before it. None is left out and passes.
-And the rule that no option does nothing."""
+And the rules that no option does nothing, and that no file brings code along."""
 
 from __future__ import annotations
 
@@ -56,3 +56,16 @@ def refuse_unused(config: Any, given: Collection[str], path: str = "") -> None:
     for spec in dataclasses.fields(config):
         if dataclasses.is_dataclass(value := getattr(config, spec.name)):
             refuse_unused(value, given, f"{path}{spec.name}.")
+
+
+def refuse_from_file(config: Any, given: Collection[str]) -> None:
+    """ConfigError for what only a person may say, as an option, and a file does: code to be run. Files are handed on,
+    and who takes one over has not read in it what it runs.
+
+    A config class tells such fields by `typed`.
+    """
+    for name in getattr(config, "typed", ()):
+        if getattr(config, name) is not None and name not in given:
+            raise ConfigError(
+                f"{name} names code to be run, which a config file may not", f"Give --{name} on the command line."
+            )

@@ -18,13 +18,15 @@ from seedbed.alignment.policy.grpo import grpo
 from seedbed.alignment.policy.learning import Learning
 from seedbed.alignment.policy.objective import PolicyLoss, PolicyObjective
 from seedbed.alignment.policy.watching import Pathologies
+from seedbed.cli import main
 from seedbed.configuration import from_arguments
 from seedbed.errors import ConfigError, DataError, SeedbedError
 from seedbed.model.folder import load_model
+from seedbed.runs import sha256_file
 from seedbed.tokenizers.chat import encode_prompt
 from seedbed.training.objective import Tally
 from seedbed.training.observers.observer import Observer
-from tests.alignment.policy.conftest import write
+from tests.alignment.policy.conftest import PROMPTS, write
 from tests.alignment.policy.test_rollouts import move, source
 from tests.sandbox.boxed import boxed
 from tests.tiny import records, save_tiny_model
@@ -231,6 +233,29 @@ def test_a_rule_of_ones_own_can_be_named(base, problems, tmp_path):
     (last,) = [record for record in records(tmp_path / "run") if record["step"] == 2 and "reward" in record]
     assert last["reward"] == pytest.approx(2 * last["reward/mine"] + 0.5 * last["reward/check"])
     assert result["finished"]
+
+
+BREVITY = "def brevity(problem, answer):\n    return 1 / (1 + len(answer))\n"
+
+
+def test_the_command_line_takes_rewards_of_a_file(base, tmp_path, capsys):
+    """A run that goes on reads the file again, and knows one that has changed."""
+    prompts = write(tmp_path / "prompts.jsonl", [{"prompt": prompt} for prompt in PROMPTS])
+    (tmp_path / "rewards.py").write_text(BREVITY)
+    rewards = ("--own_rewards", str(tmp_path / "rewards.py"), "--rewards", '{"brevity": 0.5}')
+    given = ["grpo", f"--model={base}", f"--data={prompts}", f"--out={tmp_path / 'run'}", *FAST]
+    assert main([*given, *rewards, "--train.steps=2"]) == 0
+    (last,) = [record for record in records(tmp_path / "run") if record["step"] == 2 and "reward" in record]
+    assert last["reward"] == pytest.approx(0.5 * last["reward/brevity"]) and last["reward"] > 0
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["inputs"]["file of rewards"] == sha256_file(tmp_path / "rewards.py")
+
+    assert main([*given, *rewards, "--train.steps=3"]) == 0
+    assert main([*given, "--rewards", '{"brevity": 0.5}', "--train.steps=4"]) == 2  # the run does not bring it along
+    assert "there is no reward 'brevity'" in capsys.readouterr().err
+    (tmp_path / "rewards.py").write_text(BREVITY + "\n")
+    assert main([*given, *rewards, "--train.steps=4"]) == 2
+    assert "was begun with another file of rewards than is given now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

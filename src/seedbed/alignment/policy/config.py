@@ -56,6 +56,9 @@ class WarningsConfig:
 class PolicyConfig(TuningConfig):
     """What every stage is told that learns from a model's own answers."""
 
+    typed: ClassVar[tuple[str, ...]] = ("own_rewards",)
+    """Names of code, which no config file may bring along."""
+
     model: Path
     """Model folder (ours or one of transformers), run or checkpoint to begin with, which answers rightly now and
     then."""
@@ -70,8 +73,13 @@ class PolicyConfig(TuningConfig):
 
     rewards: dict[str, float] = OPEN
     """What an answer is worth: rules with their weights, added up. check: the rule that the row names; exact, numeric,
-    regex, json_schema, tests: that one for all rows. An answer that is cut off is worth nothing by all of them. Left
-    out: check, and beside reward_models.runs no rule."""
+    regex, json_schema, tests: that one for all rows; or the name of a function of own_rewards. An answer that is cut
+    off is worth nothing by all rules. Left out: check, and beside reward_models.runs no rule."""
+
+    own_rewards: Path | None = None
+    """A Python file of yours, each public function(problem, answer) of which is a reward by its name, for rewards to
+    name. It is run, with all that you may do, whenever you give it: on the command line alone, never in a config file,
+    and again when a run goes on."""
 
     reward_models: RewardModelsConfig = field(default_factory=RewardModelsConfig)
     """Models whose scores are added to them."""

@@ -13,6 +13,8 @@ from seedbed.alignment.policy.objective import PolicyObjective
 from seedbed.alignment.policy.problems import answer_room, read_problems
 from seedbed.alignment.policy.rollouts import Credit, Rollouts
 from seedbed.alignment.policy.watching import AnswerTable, Pathologies
+from seedbed.alignment.rewards.own import ROLE as OWN_REWARDS
+from seedbed.alignment.rewards.own import read_rewards
 from seedbed.alignment.rewards.rewards import Rewards
 from seedbed.alignment.rewards.rules import Reward
 from seedbed.alignment.rewards.shaping import Shaping
@@ -49,6 +51,8 @@ class Learning:
         self.judge = (
             RewardModels.load(config.reward_models, self.tokenizer, self.device) if config.reward_models.runs else None
         )
+        if config.own_rewards is not None:
+            own = {**read_rewards(config.own_rewards, config.rewards), **(own or {})}
         rewards = Rewards(config.rewards, own, judge=self.judge)
         self.problems, held_out, self.counts = read_problems(config, model.config, self.tokenizer, rewards)
         longest = answer_room(config, model.config, [*self.problems, *held_out])
@@ -114,6 +118,8 @@ class Learning:
         inputs = base_inputs(config) | input_files("data", config.data)
         if config.validation is not None:
             inputs |= input_files("validation", config.validation)
+        if config.own_rewards is not None:
+            inputs[OWN_REWARDS] = config.own_rewards
         if self.judge is not None:
             inputs |= self.judge.inputs
         watching: list[Observer] = [Pathologies(config.warnings)]

@@ -1,12 +1,13 @@
 """What answers to problems are worth: what rules say, and models that have learned it.
 
-A Python program may bring rules of its own.
+A Python program, or a file of a person's own, may bring more rules.
 
 Shape suffixes: B answers, F rewards, S steps of shaping.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -77,10 +78,13 @@ class Rewards:
         *,
         judge: Judge | None = None,
     ):
-        """`weights` by the names of `REWARDS`, or of `own`, which a Python program brings. ConfigError for another."""
+        """`weights` by the names of `REWARDS`, or of `own`, which a person brings. ConfigError for another."""
         known = REWARDS | {name: _asked(name, reward) for name, reward in (own or {}).items()}
         if unknown := [name for name in weights if name not in known]:
-            raise ConfigError(f"there is no reward {unknown[0]!r}", f"There are: {', '.join(known)}.")
+            near = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            own_too = "" if own else " Functions of a file of yours are given by --own_rewards FILE."
+            raise ConfigError(f"there is no reward {unknown[0]!r}{hint}", f"There are: {', '.join(known)}.{own_too}")
         if not weights and judge is None:
             raise ConfigError("no reward is given", f"There are: {', '.join(known)}; or give --reward_models.runs.")
         self.rules = {name: known[name] for name in weights}
