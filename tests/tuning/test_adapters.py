@@ -443,6 +443,54 @@ def test_another_base_in_the_same_place_is_refused(tmp_path):
         load_model(tmp_path / "run")
 
 
+def test_a_base_of_the_same_shape_that_is_another_is_told(base, tmp_path, caplog):
+    """Not a copy of it, nor the same in fewer bits; and one of transformers, which has no manifest, is known, too."""
+    finetune(adapter_config(base, tmp_path, "lora", "--train.steps=1"))
+    trained = tmp_path / "run"
+    shutil.copytree(base, tmp_path / "copy")
+    other = save_tiny_model(tmp_path / "other", context=96, width=32, layers=2, rope_base=5000.0)
+    quantize(QuantizeConfig(model=base, out=tmp_path / "nf4", scheme="nf4"))
+    quantize(QuantizeConfig(model=other, out=tmp_path / "other4", scheme="nf4"))
+    finetune(config(base, tmp_path / "d.jsonl", tmp_path / "later", "--train.steps=1", "--length=64"))
+
+    def told(over: Path) -> bool:
+        caplog.clear()
+        Engine.load(over, adapters={"mine": trained})
+        by_rows = "was trained over another model than" in caplog.text
+        caplog.clear()
+        Engine.load(over, merge=trained)
+        assert ("was trained over another model than" in caplog.text) == by_rows
+        return by_rows
+
+    places = {name: tmp_path / name for name in ("copy", "nf4", "other", "other4", "later")}
+    assert {name: told(place) for name, place in places.items()} == {
+        "copy": False,
+        "nf4": False,
+        "other": True,
+        "other4": True,
+        "later": True,
+    }
+    caplog.clear()
+    fuse(FuseConfig(adapter=trained, model=other, out=tmp_path / "fused"))
+    assert f"{trained / 'adapter'} was trained over another model than {other} holds" in caplog.text
+
+    foreign = foreign_copy(base, tmp_path / "foreign")
+    finetune(adapter_config(foreign, tmp_path, "lora", "--train.steps=1", out="over"))
+    caplog.clear()
+    Engine.load(foreign, merge=tmp_path / "over")
+    assert not caplog.text
+    Engine.load(foreign, merge=trained)
+    assert "was trained over another model than" in caplog.text
+
+
+def foreign_copy(base: Path, folder: Path) -> Path:
+    """The same as another tool would have made it."""
+    shutil.copytree(base, folder)
+    for name in ("manifest.json", "seedbed.json"):
+        (folder / name).unlink()
+    return folder
+
+
 def test_the_whole_of_a_model_in_few_bits_is_what_it_computes_with(base, tmp_path):
     quantize(QuantizeConfig(model=base, out=tmp_path / "nf4", scheme="nf4"))
     model = load_model(tmp_path / "nf4")[0]

@@ -37,7 +37,7 @@ from seedbed.inference.scheduler import Scheduler, Share
 from seedbed.inference.text import StopText
 from seedbed.model.accounting import cache_bytes
 from seedbed.model.adapters.adapters import Adapters
-from seedbed.model.adapters.folder import read_adapter
+from seedbed.model.adapters.folder import read_adapter, tell_other_base
 from seedbed.model.cache import BLOCK, PagedCache, Places, widest_window
 from seedbed.model.experts import Experts
 from seedbed.model.folder import find_model
@@ -154,8 +154,10 @@ class Engine:
         that requests say. `merge`: an adapter's folder that becomes part of the model. `draft`: "lookup", "ngram", or
         where a smaller model is whose tokenizer is the same."""
         model, tokenizer = load_packed(Path(path), device, dtype, weights, merge=merge)
-        read = {name: read_adapter(find_model(Path(folder)), model.config) for name, folder in (adapters or {}).items()}
-        worn = Adapters(model, read)
+        found = {name: find_model(Path(folder)) for name, folder in (adapters or {}).items()}
+        worn = Adapters(model, {name: read_adapter(folder, model.config) for name, folder in found.items()})
+        for folder in found.values():
+            tell_other_base(folder, find_model(Path(path)))
         if draft is None or draft in get_args(TextDraft):
             return cls(model, tokenizer, config, adapters=worn, draft=cast(TextDraft | None, draft))
         smaller, its_tokenizer = load_packed(Path(draft), device, dtype, weights, is_draft=True)

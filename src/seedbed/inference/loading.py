@@ -9,6 +9,7 @@ import torch
 
 from seedbed.errors import ConfigError
 from seedbed.inference.config import WEIGHTS
+from seedbed.model.adapters.folder import tell_other_base
 from seedbed.model.folder import adapted, find_model, load_model
 from seedbed.model.linears.layers import quantise, storages
 from seedbed.model.linears.storage import describe
@@ -32,7 +33,9 @@ def load_packed(
         raise ConfigError(f"weights must be one of {', '.join(get_args(WEIGHTS))}, got {weights!r}")
     model, tokenizer = load_model(path, device=device, dtype=dtype)
     if merge is not None:
-        model, tokenizer = adapted(find_model(Path(merge)), model, tokenizer)
+        folder = find_model(Path(merge))
+        model, tokenizer = adapted(folder, model, tokenizer)
+        tell_other_base(folder, find_model(path))
     stored = storages(model)
     if weights == "int8" and not (is_draft and stored):
         if stored:

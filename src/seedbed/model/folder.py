@@ -25,7 +25,7 @@ from seedbed.model.huggingface.quantised import carries, quantization_config
 from seedbed.model.importing import CONFIG, import_config, import_folder
 from seedbed.model.linears.layers import made_whole, nf4, of_weights, storages, stored_layers
 from seedbed.model.linears.parts import check_dtypes, check_stored, promised_parts, read_matrices, written_parts
-from seedbed.model.linears.storage import Storage, describe, read_storages
+from seedbed.model.linears.storage import STORED, Storage, describe, read_storages
 from seedbed.model.names import OWN, Table, shapes_of_theirs, to_ours, to_theirs
 from seedbed.model.score_head import refuse_score_head
 from seedbed.model.transformer import Transformer, weight_shapes
@@ -319,7 +319,7 @@ def write_config(folder: Path, config: ModelConfig, **lineage: Any) -> None:
 
 
 def _described(stored: Mapping[str, Storage]) -> dict[str, Any]:
-    return {"stored": {name: asdict(storage) for name, storage in stored.items()}} if stored else {}
+    return {STORED: {name: asdict(storage) for name, storage in stored.items()}} if stored else {}
 
 
 def read_config(folder: Path) -> ModelConfig:

@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from seedbed.errors import DataError
-from seedbed.model.adapters.folder import base_of, is_adapter
+from seedbed.model.adapters.folder import base_of, is_adapter, tell_other_base
 from seedbed.model.folder import adapted, find_model, load_model, refuse_worn, save_model
 from seedbed.model.linears.layers import made_whole
 from seedbed.model.weights import not_finite
@@ -22,6 +22,7 @@ def fuse(config: FuseConfig) -> dict[str, Any]:
     if not is_adapter(folder):
         raise DataError(f"{config.adapter} is no adapter", "Give a folder in peft's format, or a run that trained one.")
     base = find_model(config.model or base_of(folder))
+    tell_other_base(folder, base)
     model, tokenizer = adapted(folder, *load_model(base))
     refuse_worn(model)
     model = made_whole(model)

@@ -7,6 +7,7 @@ Shape suffixes: R rank, D inputs, O outputs of a layer.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,10 +20,13 @@ from seedbed.model.adapters.changes import Change, LowRank, Scaling
 from seedbed.model.adapters.peft_config import CONFIG, MERGE, Ia3File, LoraFile, gives_scores, read_config
 from seedbed.model.config import ModelConfig
 from seedbed.model.huggingface.classes import find_table
+from seedbed.model.linears.storage import STORED
 from seedbed.model.names import Layout, Shape, layers_of_theirs
 from seedbed.model.transformer import weight_shapes
 from seedbed.model.weights import StoredTensor, one_dtype, read_header, read_weights
-from seedbed.runs import MANIFEST, json_name, open_folder, read_json, read_manifest
+from seedbed.runs import MANIFEST, input_hash, json_name, open_folder, read_json, read_manifest
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS = "adapter_model.safetensors"
 ALONE = "Open the model with it alone: --adapter on the command line, seedbed.load(ADAPTER) in Python."
@@ -202,3 +206,27 @@ def base_of(folder: Path) -> Path:
     if knows and open_folder(folder, "adapter").inputs.get("model") != read_manifest(base).hash:
         raise DataError(f"{folder} was trained over another model than {base} holds now", fix)
     return base
+
+
+def tell_other_base(folder: Path, base: Path) -> None:
+    """A warning, where an adapter knows what it was trained over, that `base` is another model: of the same shape, it
+    takes the adapter without a word. A copy in another place is the same model, and so is one in fewer bits.
+
+    It is no error: some put what was learned over one model on purpose over what became of that model since.
+    """
+    if not (folder / MANIFEST).is_file():
+        return
+    known = open_folder(folder, "adapter").inputs.get("model")
+    if known is None or known in _hashes(base):
+        return
+    logger.warning(
+        "%s was trained over another model than %s holds: what both together say, nobody has learned", folder, base
+    )
+
+
+def _hashes(base: Path) -> set[str]:
+    """Of a model, and of the one that it was made of where it is that one in fewer bits."""
+    if not (base / MANIFEST).is_file():
+        return {input_hash(base)}
+    manifest = read_manifest(base)
+    return {manifest.hash, manifest.inputs.get("model", manifest.hash) if STORED in manifest.config else manifest.hash}

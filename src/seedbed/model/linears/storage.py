@@ -37,10 +37,14 @@ class Storage:
             raise ConfigError("activations int8 is for the scheme int8")
 
 
+STORED = "stored"
+"""Key of seedbed.json, and of the manifest's config, of models some of whose layers are in few bits."""
+
+
 def read_storages(path: Path) -> dict[str, Storage]:
     """How the layers of a model are stored that are in few bits, by name, as its seedbed.json tells; none in most.
     CorruptionError, naming the layer, for one that cannot be."""
-    found = read_json(path).get("stored", {})
+    found = read_json(path).get(STORED, {})
     if not isinstance(found, dict):
         raise CorruptionError(f"{path}: stored must be an object, got {json_name(found)}")
     stored = {}
