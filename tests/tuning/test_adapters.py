@@ -235,6 +235,19 @@ def test_fused_with_its_base_it_is_a_plain_model_that_computes_the_same(trained,
     assert inputs["adapter"] == read_manifest(trained / "adapter").hash
 
 
+def test_fused_with_a_base_in_bf16_it_is_in_bf16_rounded_once(base, tmp_path):
+    model, tokenizer = load_model(base, dtype="bfloat16")
+    save_model(tmp_path / "half", model, tokenizer, inputs={}, card={})
+    finetune(adapter_config(tmp_path / "half", tmp_path, "lora", "--train.steps=3", ALL))
+    fuse(FuseConfig(adapter=tmp_path / "run", out=tmp_path / "fused"))
+    fused, exact = load_model(tmp_path / "fused")[0], load_model(tmp_path / "run", dtype="float32", learns=True)[0]
+    assert {weight.dtype for weight in fused.parameters()} == {torch.bfloat16}
+    assert (tmp_path / "fused" / "model.safetensors").stat().st_size < 1.1 * (
+        tmp_path / "half" / "model.safetensors"
+    ).stat().st_size
+    assert all(torch.equal(a, b.bfloat16()) for a, b in zip(fused.parameters(), exact.parameters(), strict=True))
+
+
 def test_an_adapter_of_what_are_no_numbers_is_not_fused(base, tmp_path):
     finetune(adapter_config(base, tmp_path, "lora", "--train.steps=1"))
     shutil.copytree(tmp_path / "run" / "adapter", tmp_path / "nan", ignore=shutil.ignore_patterns("manifest.json"))

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 
 import seedbed.tuning.equipment as equipment
 import seedbed.tuning.finetune as room
-from seedbed.cli import parser
+from seedbed.cli import main, parser
 from seedbed.configuration import from_arguments
 from seedbed.data.batches.batch import IGNORE
 from seedbed.data.batches.mixture import MixtureSource
@@ -155,6 +156,10 @@ def test_every_weight_moves(base, tmp_path):
     finetune(config(base, data, tmp_path / "out", "--train.steps=2", "--validation_fraction=0.3"))
     before, after = load_model(base)[0].state_dict(), load_model(tmp_path / "out")[0].state_dict()
     assert [name for name, weight in before.items() if torch.equal(weight, after[name])] == []
+
+
+def test_a_model_that_began_in_fp32_is_told_nothing_of_halves(base, tmp_path):
+    assert "saved_in" not in finetune(config(base, facts(tmp_path / "d.jsonl"), tmp_path / "out", "--train.steps=1"))
 
 
 def test_a_fine_tuned_model_names_its_base_and_its_data(base, tmp_path):
@@ -442,10 +447,15 @@ def test_a_bf16_model_is_tuned_in_fp32(base, tmp_path):
     model, tokenizer = load_model(base, dtype="bfloat16")
     save_model(tmp_path / "half", model, tokenizer, inputs={}, card={})
     out = tmp_path / "out"
-    finetune(
+    result = finetune(
         config(tmp_path / "half", facts(tmp_path / "d.jsonl"), out, "--train.steps=2", "--optimizer.matrix_rate=1e-5")
     )
     tuned = load_model(out)[0]
+    told, _, command = result["saved_in"].partition("by seedbed ")
+    assert told == "fp32, in which it learned; in bf16, as it began, "
+    assert main(shlex.split(command)) == 0
+    halved = load_model(tmp_path / "out-bf16")[0]
+    assert all(torch.equal(a.bfloat16(), b) for a, b in zip(tuned.parameters(), halved.parameters(), strict=True))
     assert {weight.dtype for weight in tuned.parameters()} == {torch.float32}
     begun, ended = model.blocks[0].attention.query.weight, tuned.blocks[0].attention.query.weight
     assert not torch.equal(begun.float(), ended) and (begun.float() - ended).abs().max() < 1e-3

@@ -113,6 +113,15 @@ def read_headers(folder: Path) -> dict[str, StoredTensor]:
     return {name: headers[file][name] for name, file in files.items()}
 
 
+def stored_dtype(folder: Path) -> torch.dtype | None:
+    """The dtype of a model folder's weights; None for a folder of something else, such as a checkpoint, and where they
+    are of several."""
+    if not ((folder / WEIGHTS).is_file() or (folder / INDEX).is_file()):
+        return None
+    dtypes = {tensor.dtype for tensor in read_headers(folder).values()}
+    return dtypes.pop() if len(dtypes) == 1 else None
+
+
 def check_shapes(promised: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], source: Path) -> None:
     """DataError, naming the first weight, unless `found` are exactly the weights of a model, both by our names."""
     for name in sorted(promised.keys() ^ found.keys()):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import torch
 from torch import Tensor
 
 from seedbed.data.batches.batch import BatchSource
@@ -23,6 +24,7 @@ from seedbed.model.config import ModelConfig
 from seedbed.model.folder import ADAPTER, TOKENIZER, save_model
 from seedbed.model.huggingface.classes import describe_class, find_class
 from seedbed.model.transformer import Transformer
+from seedbed.model.weights import stored_dtype
 from seedbed.runs import (
     MANIFEST,
     input_hash,
@@ -55,6 +57,12 @@ C = TypeVar("C", bound=StageConfig)
 
 VALIDATION_SEED = 0
 """Of the rows that are validated on: the same in every run, so that runs of different seeds compare."""
+
+HALVES: dict[torch.dtype | None, str] = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+"""Numbers that a model may begin in, too coarse to hold what small rates change."""
+
+BEGINNINGS = ("model", "init")
+"""Roles among the inputs of the model that a run begins with."""
 
 MEASURING = ".measuring"
 """In a run's folder, while its minutes are turned into steps."""
@@ -192,6 +200,8 @@ def _run(stage: Stage, config: C, run: Path, observers: Sequence[Observer]) -> d
             overwrite=True,
         )
         result |= {made: str(run / made), "selected_step": selected}
+        if made == "model" and (grown := _grown(stage, run)):
+            result["saved_in"] = grown
         card = _card(stage, whole, result, run)
         if chart := loss_chart(trainer.metrics.records(), stage.name):
             write_atomic(run / LOSS_PICTURE, chart)
@@ -326,6 +336,15 @@ def _card(stage: Stage, model: Transformer, result: Mapping[str, Any], run: Path
         "Made from": "\n".join(f"- {name}: `{path}`" for name, path in stage.inputs.items()),
         "Use": _use(model, run),
     }
+
+
+def _grown(stage: Stage, run: Path) -> str | None:
+    """In what a model is saved that began in half as many bits, and how it gets back there; None where it did not."""
+    began = next((HALVES.get(stored_dtype(stage.inputs[role])) for role in BEGINNINGS if role in stage.inputs), None)
+    if began is None:
+        return None
+    halved = f"seedbed quantize --model {shlex.quote(str(run))} --scheme {began} --out"
+    return f"fp32, in which it learned; in {began}, as it began, by {halved} {shlex.quote(f'{run}-{began}')}"
 
 
 def _what(stage: Stage, model: Transformer) -> str:
