@@ -60,6 +60,15 @@ def test_a_critic_and_a_coefficient_that_adapts_are_those_of_one_process(base, p
     assert all(map(alike, one, two))
 
 
+def test_each_process_runs_the_file_of_rewards(base, problems, tmp_path):
+    (tmp_path / "mine.py").write_text("def short(problem, answer):\n    return -float(len(answer))\n")
+    settings = (*STEPS, f"--own_rewards={tmp_path / 'mine.py'}", '--rewards={"short": 1}')
+    for name, more in (("one", ()), ("two", ("--train.devices=2",))):
+        grpo(config(base, problems, tmp_path / name, *settings, *more))
+    one, two = (records(tmp_path / name) for name in ("one", "two"))
+    assert all(map(alike, one, two)) and any(line.get("reward", 0) < 0 for line in two)
+
+
 def test_a_function_of_the_process_that_starts_others_cannot_reward_in_them(base, problems, tmp_path):
     with pytest.raises(ConfigError, match="watched from the process that starts it, or rewarded"):
         grpo(
