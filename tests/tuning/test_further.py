@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import seedbed.tuning.finetune as room
 from seedbed.alignment.direct.config import DirectConfig
@@ -20,13 +21,17 @@ from seedbed.alignment.reward_models.config import RewardConfig
 from seedbed.alignment.reward_models.training import reward
 from seedbed.configuration import from_arguments
 from seedbed.errors import SeedbedError
-from seedbed.model.folder import load_model
+from seedbed.model.adapters.opening import read_learner
+from seedbed.model.folder import find_config, load_model
 from seedbed.model.linears.layers import storages
+from seedbed.quantization.config import QuantizeConfig
+from seedbed.quantization.quantize import quantize
 from seedbed.runs import read_manifest
 from seedbed.tuning.config import FuseConfig
 from seedbed.tuning.finetune import finetune
 from seedbed.tuning.fuse import fuse
 from tests.alignment.judged import PREFERENCES, write_rows
+from tests.alignment.policy.test_grpo import Death
 from tests.tiny import records
 from tests.tuning.test_adapters import LEARNS, METHODS, PROMPTS, TOKENS_BT, adapter_config, weights
 
@@ -150,6 +155,19 @@ def test_a_policy_is_held_near_to_what_it_begins_as(trained, tmp_path, monkeypat
     assert divergences[0] == pytest.approx(0, abs=1e-6) and divergences[-1] > 1e-5
 
 
+@pytest.mark.parametrize(("kind", "run"), [(GrpoConfig, grpo), (PpoConfig, ppo)])
+def test_a_policy_that_died_goes_on_near_to_the_same_beginning(kind, run, lora, tmp_path):
+    def outcome(name: str, observers=()) -> tuple[bytes, bytes]:
+        (tmp_path / name).mkdir(exist_ok=True)
+        more = ("--train.checkpoint.steps=1", *(("--group=4",) if kind is GrpoConfig else ()))
+        run(policy(kind, lora, tmp_path / name, *more), observers, {"own": odd})
+        return (tmp_path / name / "run" / "metrics.jsonl").read_bytes(), weights(tmp_path / name / "run")
+
+    with pytest.raises(KeyboardInterrupt):
+        outcome("cut", [Death(2)])
+    assert outcome("cut") == outcome("whole")
+
+
 def test_a_critic_learns_beside_it(lora, base, tmp_path):
     ppo(policy(PpoConfig, lora, tmp_path), rewards={"own": odd})
     assert told(tmp_path / "run", "kl")[0] == pytest.approx(0, abs=1e-6)
@@ -214,6 +232,47 @@ def test_what_stands_before_texts_is_for_finetune_alone(method, base, tmp_path):
                 ],
             )
         )
+
+
+def copied(lora: Path, place: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """Its folder as another tool would leave it, and its weights."""
+    shutil.copytree(lora / "adapter", place, ignore=shutil.ignore_patterns("manifest.json"))
+    return place / "adapter_model.safetensors", load_file(place / "adapter_model.safetensors")
+
+
+def test_a_byte_that_has_changed_is_noticed(lora, tmp_path):
+    shutil.copytree(lora, tmp_path / "first")
+    file = tmp_path / "first" / "adapter" / "adapter_model.safetensors"
+    held = bytearray(file.read_bytes())
+    held[-2] ^= 1
+    file.write_bytes(held)
+    with pytest.raises(SeedbedError, match=r"adapter_model\.safetensors"):
+        finetune(adapter_config(tmp_path / "first", tmp_path, "further", *GIVEN))
+
+
+def test_what_is_no_number_is_named(lora, tmp_path):
+    file, held = copied(lora, tmp_path / "theirs")
+    save_file({name: weight * torch.nan for name, weight in held.items()}, file)
+    with pytest.raises(SeedbedError, match="holds what is no number"):
+        finetune(adapter_config(tmp_path / "theirs", tmp_path, "further", *GIVEN))
+
+
+def test_every_row_of_a_layer_learns_though_a_column_is_nought(lora, base, tmp_path):
+    file, held = copied(lora, tmp_path / "theirs")
+    next(weight for name, weight in held.items() if "lora_B" in name)[:, 2] = 0
+    save_file(held, file)
+    learner = read_learner(tmp_path / "theirs", base, find_config(base))
+    assert all(bool(weight.any(1).all()) for name, weight in learner.beginning.items() if name.endswith("down"))
+
+
+def test_a_base_that_is_in_few_bits_already_stays_so(lora, base, tmp_path):
+    """Also where nobody knows over what the adapter was trained."""
+    quantize(QuantizeConfig(model=base, out=tmp_path / "nf4", scheme="nf4"))
+    copied(lora, tmp_path / "theirs")
+    config = tmp_path / "theirs" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": str(tmp_path / "nf4")}))
+    finetune(adapter_config(tmp_path / "theirs", tmp_path, "further", *GIVEN))
+    assert read_manifest(tmp_path / "run" / "adapter").config["over"] == "nf4"
 
 
 def test_an_adapter_that_lost_its_base_says_so(lora, tmp_path):

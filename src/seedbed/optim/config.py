@@ -171,7 +171,9 @@ class OptimizerConfig:
         usual = self.resolve()
         if self.rate is not None or usual.rate is None:
             return usual
-        return replace(usual, rate=usual.rate * self.adapter_multiple)
+        return replace(
+            usual, rate=float(f"{usual.rate * self.adapter_multiple:.12g}")
+        )  # 1e-05, not 9.999999999999999e-06
 
 
 @dataclass(frozen=True, kw_only=True)

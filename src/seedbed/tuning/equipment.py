@@ -64,7 +64,7 @@ def build_adapter(config: TuningConfig) -> Adapter | None:
         raise ConfigError("train.tensor_parallel divides layers, which an adapter cannot follow", "Take fsdp or ddp.")
     if config.method == "further":
         under = base_of(base)
-        adapter = read_learner(base, under, find_config(under))
+        adapter = read_learner(base, under, find_config(under), over_nf4=_is_over_nf4(base, under))
         config.refuse(adapter.method)
         return adapter
     if is_adapter(base):
@@ -92,7 +92,8 @@ def load_base(
         return _load(config.model, tokenizer, over_nf4=config.method == "qlora", scores=scores)
     if not is_adapter(found):
         raise ConfigError(f"{config.model} is no adapter that could be trained further", "Take another --method.")
-    model, own = _load(base_of(found), tokenizer, over_nf4=base_bits(found) == "nf4", scores=scores)
+    base = base_of(found)
+    model, own = _load(base, tokenizer, over_nf4=_is_over_nf4(found, base), scores=scores)
     if tokenizer is None and (found / MANIFEST).is_file():
         own = Tokenizer.load(found)
     score_1D = read_score(found, model.config)
@@ -101,6 +102,11 @@ def load_base(
         if not scores:
             refuse_score_head(model.config, str(config.model))
     return model, own
+
+
+def _is_over_nf4(adapter: Path, base: Path) -> bool:
+    """Whether its base is in these bits, or was when it was trained."""
+    return base_bits(adapter) == "nf4" or describe(read_stored(base)) == "nf4"
 
 
 def _load(path: Path, tokenizer: Tokenizer | None, *, over_nf4: bool, scores: bool) -> tuple[Transformer, Tokenizer]:

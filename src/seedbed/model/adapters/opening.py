@@ -14,14 +14,14 @@ from seedbed.model.adapters.adapter import Adapter, Ia3Adapter, LoraAdapter
 from seedbed.model.adapters.bottleneck import BottleneckAdapter, learned
 from seedbed.model.adapters.changes import LowRank, Scaling, fold
 from seedbed.model.adapters.config import BottleneckConfig, Ia3Config, LoraConfig
-from seedbed.model.adapters.folder import base_bits, read_changes, read_score, stored_adapter, weights_file
+from seedbed.model.adapters.folder import read_changes, read_score, stored_adapter, weights_file
 from seedbed.model.adapters.peft_config import CONFIG, Ia3File, LoraFile, read_config
 from seedbed.model.adapters.prompts import learned_rows
 from seedbed.model.config import ModelConfig
 from seedbed.model.score_head import with_score_head
 from seedbed.model.transformer import Transformer
-from seedbed.model.weights import check_shapes, one_dtype, read_weights
-from seedbed.runs import read_json
+from seedbed.model.weights import check_shapes, not_finite, one_dtype, read_weights
+from seedbed.runs import MANIFEST, open_folder, read_json
 
 ROWS = "prompt_embeddings"
 """What is learned before texts, in peft's files."""
@@ -43,12 +43,22 @@ def _put_on(folder: Path, model: Transformer) -> Transformer:
     return read_learner(folder, folder, model.config).put_on(model).requires_grad_(False)
 
 
-def read_learner(folder: Path, base: Path, model: ModelConfig) -> Adapter:
+def read_learner(folder: Path, base: Path, model: ModelConfig, *, over_nf4: bool = False) -> Adapter:
     """The adapter of a folder as one that begins with what it has learned, and learns on. `base`: the folder of the
-    model that it is for, whose config is `model`. Errors as `put_on` has them."""
+    model that it is for, whose config is `model`, and which is in these bits if it is `over_nf4`. Errors as `put_on`
+    has them; DataError for one of what are no numbers, which no step mends."""
+    if (folder / MANIFEST).is_file():
+        open_folder(folder, "adapter", verify="all")
+    adapter = _learner(folder, base, model, over_nf4)
+    if broken := not_finite(adapter.beginning):
+        raise DataError(f"{folder}: {broken} holds what is no number: the adapter is broken")
+    return adapter
+
+
+def _learner(folder: Path, base: Path, model: ModelConfig, over_nf4: bool) -> Adapter:
     config = read_config(folder)
     if isinstance(config, LoraFile):
-        return _learning_lora(folder, config, base, model)
+        return _learning_lora(folder, config, base, model, over_nf4)
     if isinstance(config, Ia3File):
         return _learning_ia3(folder, base, model)
     file = weights_file(folder)
@@ -69,7 +79,7 @@ def read_learner(folder: Path, base: Path, model: ModelConfig) -> Adapter:
     return learned_rows(peft_type, read_weights(stored)[ROWS], base)
 
 
-def _learning_lora(folder: Path, file: LoraFile, base: Path, model: ModelConfig) -> LoraAdapter:
+def _learning_lora(folder: Path, file: LoraFile, base: Path, model: ModelConfig, over_nf4: bool) -> LoraAdapter:
     changes = read_changes(folder, model)
     low = _of_least_rank({name: change for name, change in changes.items() if isinstance(change, LowRank)})
     rank = max(len(change.down_RD) for change in low.values())
@@ -81,7 +91,7 @@ def _learning_lora(folder: Path, file: LoraFile, base: Path, model: ModelConfig)
         dropout=_dropout(folder),
         targets=list(low),
     )
-    adapter = LoraAdapter(config, base, directed=file.use_dora, over_nf4=base_bits(folder) == "nf4")
+    adapter = LoraAdapter(config, base, directed=file.use_dora, over_nf4=over_nf4)
     beginning: dict[str, Tensor] = {}
     for name, change in low.items():
         more = rank - len(change.down_RD)
@@ -98,16 +108,20 @@ def _of_least_rank(changes: Mapping[str, LowRank]) -> dict[str, LowRank]:
     of which a part is the others', and all layers in a file have the highest; an adapter that is trained on would have
     more at each saving. One that lies among others and learned nothing was left alone, and is left out; not under DoRA,
     where it has lengths."""
-    used = {name: change.up_OR.any(0) for name, change in changes.items()}
+    together = Counter(id(change.down_RD) for change in changes.values())
+    shared = {name for name, change in changes.items() if together[id(change.down_RD)] > 1}
+    used = {
+        name: change.up_OR.any(0) if name in shared else change.up_OR.any(0) | change.down_RD.any(1)
+        for name, change in changes.items()
+    }
     rank = max(int(used_R.sum()) for used_R in used.values())
     if not rank:  # nothing has been learned yet
         return dict(changes)
-    together = Counter(id(change.down_RD) for change in changes.values())
     found = {}
     for name, change in changes.items():
         rows = used[name].nonzero()[:, 0]
         if not len(rows):
-            if together[id(change.down_RD)] > 1 and change.magnitude_O is None:
+            if name in shared and change.magnitude_O is None:
                 continue
             rows = torch.arange(rank)
         found[name] = LowRank(change.down_RD[rows], change.up_OR[:, rows], change.scale, change.magnitude_O)
