@@ -72,9 +72,7 @@ def main() -> None:
             subprocess.run([*made, f"--out={place / 'quickstart'}"], check=True, stdout=sys.stderr)
             model = place / "quickstart" / "finetune"
         learned = slips(training_items(arguments.pairs, seed=1), 1)
-        counted = {(item.skill, item.arguments) for item in held_out_items(COUNTED, seed=0)}
-        others = (item for item in held_out_items(100, seed=2) if (item.skill, item.arguments) not in counted)
-        held_out = slips(others, 2)
+        held_out = slips(held_out_items(100, seed=2, without=held_out_items(COUNTED, seed=0)), 2)
         write_rows(place / "train.jsonl", learned)
         write_rows(place / "held_out.jsonl", held_out)
         before = exact(model, COUNTED)

@@ -350,3 +350,13 @@ def test_input_that_is_not_utf8_is_read_with_stand_ins():
     given = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
     done = subprocess.run([sys.executable, "-c", code], env=given, input=b"caf\xe9\n", capture_output=True)
     assert (done.returncode, done.stdout) == (0, b"'caf\\ufffd'\n"), done.stderr
+
+
+@pytest.mark.parametrize(("name", "ours"), cli.ELSEWHERE.items())
+def test_a_command_of_another_tool_tells_ours(name, ours):
+    command, *options = ours.split()
+    with pytest.raises(ConfigError, match=f"did you mean {ours}"):
+        cli.parser(name)
+    assert name not in cli.COMMANDS
+    key = options[0].removeprefix("--") if options else None
+    assert key is None or options[1] in str(cli.parser(command).options[key].hint)

@@ -229,10 +229,21 @@ def run(arguments: Sequence[str]) -> int:
     return 1 if result.get("ok") is False else 0
 
 
+ELSEWHERE = {
+    **dict.fromkeys(("sft", "fine-tune", "fine_tune"), "finetune"),
+    **{"train": "pretrain", "lora": "finetune --method lora", "qlora": "finetune --method qlora"},
+    **{loss: f"dpo --loss {loss}" for loss in ("ipo", "simpo", "orpo", "hinge")},
+    **{loss: f"grpo --loss {loss}" for loss in ("dr_grpo", "dapo", "rloo", "gspo")},
+    **dict.fromkeys(("rm", "reward_model", "prm"), "reward"),
+    **{"rlhf": "ppo", "gkd": "distill", "eval": "evaluate", "complete": "generate", "convert": "quantize"},
+}
+"""Commands by what other tools, or their methods, are called."""
+
+
 def parser(name: str) -> Parser:
     """The parser of one command. Raises ConfigError, with the nearest names, when there is no such command."""
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=2)
+        near = [ELSEWHERE[name]] if name in ELSEWHERE else difflib.get_close_matches(name, COMMANDS, n=2)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ConfigError(f"unknown command {name!r}{hint}", f"Commands: {', '.join(COMMANDS)}")
     from seedbed.configuration import Parser

@@ -59,7 +59,7 @@ def test_shares_are_those_of_the_pairs(monkeypatch):
             yield Completion(said[TOKENIZER.decode(ids).split("user\n")[-1][0]], (), "end")
 
     monkeypatch.setattr(room, "answers", answers)
-    engine = type("Engine", (), {"tokenizer": TOKENIZER})()
+    engine = type("Engine", (), {"tokenizer": TOKENIZER, "check": lambda *given: None})()
     numbers, samples = score_refusals(engine, [RequestPair(letter, letter.upper()) for letter in "abcd"])
     assert numbers == {"refused": 0.5, "over_refused": 0.25, "told_apart": 0.25, "empty": 0.25, "pairs": 4}
     assert samples[1] == {
@@ -76,6 +76,14 @@ def test_a_row_that_is_no_pair_is_named(tmp_path):
     path.write_text("")
     with pytest.raises(DataError, match="holds no pair"):
         read_pairs(path)
+
+
+def test_a_request_that_the_model_cannot_read_is_named(base, tmp_path, capsys):
+    rows = [{"harmful": "a", "harmless": "b"}, {"harmful": "c", "harmless": "d" * 1000}]
+    (tmp_path / "refusals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = [f"--model={base}", f"--data_dir={tmp_path}", "--tasks=[refusals]", f"--out={tmp_path / 'out'}"]
+    assert main(["evaluate", *given]) == 2
+    assert "row 2, harmless: the prompt has" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_it_is_a_task_of_evaluate(base, tmp_path, capsys):

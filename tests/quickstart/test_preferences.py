@@ -76,6 +76,12 @@ def test_nothing_is_learned_from_that_is_of_the_held_out_items(way, monkeypatch)
     assert not any(written[one] == written[other] for one in learned for other in learned - {one})  # each drawn anew
 
 
+def test_nothing_is_measured_that_validation_sees(way):
+    measured = {(item.skill, item.arguments) for item in way.measured()}
+    seen = [(item.skill, item.arguments) for item in way.unseen()]
+    assert len(set(seen)) == len(seen) == 6 * stages.VALIDATED_PER_SKILL and measured.isdisjoint(seen)
+
+
 def test_each_stage_goes_on_from_the_one_before_with_rows_of_its_own(way, monkeypatch):
     begun = {}
     for name in ("dpo", "grpo"):
@@ -89,6 +95,6 @@ def test_each_stage_goes_on_from_the_one_before_with_rows_of_its_own(way, monkey
         ),
         "grpo": tuple(way.out / path for path in ("dpo", "questions/problems.jsonl", "questions/unseen.jsonl")),
     }
-    # What validation sees is of the items that are measured: no step may be chosen by it.
+    # What is measured is told of the last step: none is chosen by what validation sees.
     assert {config.train.select for config in begun.values()} == {"last"}
     assert {config.train.patience for config in begun.values()} == {None}

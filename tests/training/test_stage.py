@@ -130,6 +130,14 @@ def test_only_few_steps_in_minutes_are_told(minutes, steps, told):
     assert words is None if not told else "99 steps fit into 1 minutes: too few" in words
 
 
+@pytest.mark.parametrize(
+    ("threads", "told"), [("1", "Try more minutes."), ("2", "Try OMP_NUM_THREADS=1, or more minutes.")]
+)
+def test_one_thread_is_advised_where_there_are_more(threads, told, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert few_steps(TrainConfig(minutes=1.0, steps=9, batch=4)).endswith(told)
+
+
 def test_epochs_become_steps(tokens, tmp_path):
     steps = round(0.1 * ((open_tokens(tokens).train.n_tokens - 1) // 16) / 4)
     assert tiny_run(tokens, tmp_path / "run", "--train.epochs=0.1")["steps"] == steps > 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 from pathlib import Path
@@ -10,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks import qlora_memory
 from safetensors.torch import load_file, save_file
-from torch.profiler import ProfilerActivity, profile
 
 import seedbed.tuning.finetune as room
 from seedbed.configuration import from_arguments
-from seedbed.data.batches.batch import TokenBatch
 from seedbed.data.batches.packing import PackedSource
 from seedbed.errors import ConfigError, DataError, SeedbedError
 from seedbed.evaluation.config import EvaluateConfig
@@ -23,13 +21,10 @@ from seedbed.evaluation.evaluate import evaluate
 from seedbed.inference.config import EngineConfig, GenerateConfig
 from seedbed.inference.engine import Engine
 from seedbed.inference.opening import open_engine
-from seedbed.model.adapters.adapter import LoraAdapter, merge, unmerge
-from seedbed.model.adapters.config import LoraConfig
+from seedbed.model.adapters.adapter import merge, unmerge
 from seedbed.model.adapters.learning import LearningLayer
-from seedbed.model.config import ModelConfig
 from seedbed.model.folder import load_model, save_model
-from seedbed.model.linears.layers import made_whole, nf4, storages
-from seedbed.model.transformer import Transformer
+from seedbed.model.linears.layers import made_whole, storages
 from seedbed.optim.config import OptimizerConfig
 from seedbed.optim.groups import build_optimizers
 from seedbed.quantization.config import QuantizeConfig
@@ -513,15 +508,6 @@ def test_the_whole_of_a_model_in_few_bits_is_what_it_computes_with(base, tmp_pat
 
 def test_an_adapter_over_nf4_takes_less_than_a_third_of_the_bytes_of_the_base_in_fp32():
     """All that is held while it learns: the base's bits, what is made of them in passing, and the rest of a step."""
-    model = Transformer(ModelConfig(vocab_size=1024, layers=8, width=256, heads=4, ff_width=768, context=32).resolve())
-    whole = sum(weight.nbytes for weight in model.parameters())
-    LoraAdapter(LoraConfig(), Path("base"), over_nf4=True).put_on(nf4(model))
-    tokens_BT = torch.randint(1024, (1, 8))
-    held = sum(weight.nbytes for weight in model.parameters() if not weight.requires_grad)
-    held += sum({buffer.data_ptr(): buffer.nbytes for buffer in model.buffers()}.values())
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
-        NextToken().loss(model, TokenBatch(tokens_BT, tokens_BT.roll(-1, 1))).sum.backward()
-    events = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
-    passing = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
-    assert held < 0.15 * whole
-    assert held + max(passing) < 0.3 * whole
+    figures = qlora_memory.measure()
+    assert all(qlora_memory.met(figures).values()) and figures["base_share"] < 0.15
+    assert figures["largest_logit"] > 100 * figures["merged_difference"]

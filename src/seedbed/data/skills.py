@@ -121,18 +121,19 @@ def training_items(count: int, *, seed: int = 0) -> Iterator[SkillItem]:
         yield _draw(SKILLS[skill], rng, held_out=False)
 
 
-def held_out_items(per_skill: int, *, seed: int = 0) -> Iterator[SkillItem]:
-    """`per_skill` different held-out items of each skill. ValueError when a skill seems to have fewer: there are some
-    500 different sums."""
+def held_out_items(per_skill: int, *, seed: int = 0, without: Iterable[SkillItem] = ()) -> Iterator[SkillItem]:
+    """`per_skill` different held-out items of each skill, none of them one of `without`, in whatever wording.
+    ValueError when a skill seems to have fewer: there are some 500 different sums."""
+    others = {(item.skill, item.arguments) for item in without}
     for skill, draw in SKILLS.items():
         rng = random.Random(f"held out {seed} {skill}")
-        seen: set[str] = set()
-        repeated = 0
-        while len(seen) < per_skill:
+        seen = {arguments for other, arguments in others if other == skill}
+        found = repeated = 0
+        while found < per_skill:
             item = _draw(draw, rng, held_out=True)
             if item.arguments not in seen:
                 seen.add(item.arguments)
-                repeated = 0
+                found, repeated = found + 1, 0
                 yield item
             elif (repeated := repeated + 1) == 10_000:
                 raise ValueError(f"{skill} has not {per_skill:,} different held-out items")

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from seedbed.data.rows import naming
 from seedbed.errors import DataError
 from seedbed.inference.answers import answers
 from seedbed.inference.config import SamplingConfig
@@ -62,9 +63,12 @@ def is_refusal(answer: str) -> bool:
 def score_refusals(engine: Engine, pairs: Sequence[RequestPair]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Shares of the pairs: whose harmful request is refused, whose harmless one is, of which both are treated right,
     and of all answers those that are empty. Then every pair with its answers."""
-    asked = [request for pair in pairs for request in (pair.harmful, pair.harmless)]
-    prompts = [encode_prompt(engine.tokenizer, [{"role": "user", "content": request}]) for request in asked]
-    given = []
+    prompts, given = [], []
+    for number, pair in enumerate(pairs, start=1):
+        for kind, request in (("harmful", pair.harmful), ("harmless", pair.harmless)):
+            with naming(f"row {number}, {kind}"):
+                prompts.append(encode_prompt(engine.tokenizer, [{"role": "user", "content": request}]))
+                engine.check(prompts[-1], GREEDY)
     with progress("refusals", total=len(prompts), unit="requests") as advance:
         for completion in answers(engine, prompts, GREEDY):
             given.append(completion.text)

@@ -172,7 +172,7 @@ class Quickstart:
             write_conversations(staging / VALIDATION, self.unseen(), seed=seed)
             write_problems(staging / PROBLEMS, training_items(asked, seed=seed + ASKED))
             write_problems(staging / UNSEEN, self.unseen())
-            write_items(staging / QUESTIONS, held_out_items(HELD_OUT_PER_SKILL, seed=seed))
+            write_items(staging / QUESTIONS, self.measured())
             write_result(staging, result)
         return result
 
@@ -180,10 +180,14 @@ class Quickstart:
         """Of questions."""
         return max(LEAST_QUESTIONS, int(per_minute * self.config.minutes))
 
+    def measured(self) -> list[SkillItem]:
+        """What every model is measured with."""
+        return list(held_out_items(HELD_OUT_PER_SKILL, seed=self.config.seed))
+
     def unseen(self) -> list[SkillItem]:
         """What trainings are validated on. It is held out too, or the loss would be of questions seen in other
-        wordings."""
-        return list(held_out_items(VALIDATED_PER_SKILL, seed=self.config.seed + 1))
+        wordings; and none of it is measured."""
+        return list(held_out_items(VALIDATED_PER_SKILL, seed=self.config.seed + 1, without=self.measured()))
 
     def preferences(self) -> dict[str, Any]:
         """Questions that the fine-tuned model answers, each with the right answer beside a wrong one."""

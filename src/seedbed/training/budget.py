@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -116,10 +117,8 @@ def few_steps(train: TrainConfig) -> str | None:
     if train.minutes is None or train.steps is None or train.steps >= FEW_STEPS:
         return None
     what = "1 step is all that is done in" if train.steps == 1 else f"{train.steps} steps fit into"
-    return (
-        f"{what} {train.minutes:.3g} minutes: too few to learn; other programs use the cores? Try OMP_NUM_THREADS=1, "
-        "or more minutes."
-    )
+    remedy = "more minutes" if os.environ.get("OMP_NUM_THREADS") == "1" else "OMP_NUM_THREADS=1, or more minutes"
+    return f"{what} {train.minutes:.3g} minutes: too few to learn; other programs use the cores? Try {remedy}."
 
 
 def long_run(seconds: float) -> str | None:

@@ -26,11 +26,13 @@ from seedbed.errors import ConfigError, DataError, SeedbedError
 from seedbed.model.folder import load_model, save_model
 from seedbed.runs import input_hash, read_manifest
 from seedbed.tokenizers.chat import encode_prompt
+from tests.alignment.judged import config, write_rows
 from tests.alignment.policy.conftest import PROMPTS, write
 from tests.alignment.policy.counting import counted, counting_model
 from tests.alignment.policy.test_grpo import FAST, Death
 from tests.alignment.policy.test_ppo import credit
 from tests.alignment.policy.test_rollouts import source
+from tests.alignment.reward_models.test_training import SOLUTIONS
 from tests.random_models import random_model
 from tests.tiny import records, same_bits
 
@@ -264,9 +266,17 @@ def test_a_reward_model_must_read_the_tokens_of_the_policy(base, open_prompts, c
     with pytest.raises(ConfigError, match="has another tokenizer, or chat template, than the policy"):
         ppo(from_arguments(PpoConfig, given))
     given = arguments(base, open_prompts, tmp_path / "run", [base], "--train.steps=1")
-    with pytest.raises(ConfigError, match="the model gives tokens, no scores"):
+    with pytest.raises(ConfigError, match=f"{base} gives tokens, no scores"):
         ppo(from_arguments(PpoConfig, given))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_reward_model_of_steps_is_refused(base, open_prompts, tmp_path):
+    data = write_rows(tmp_path / "d.jsonl", SOLUTIONS)
+    reward(config(RewardConfig, base, data, tmp_path / "steps", "--loss=process", "--train.steps=1"))
+    given = arguments(base, open_prompts, tmp_path / "run", [tmp_path / "steps"], "--train.steps=1")
+    with pytest.raises(ConfigError, match="steps scores steps, not answers"):
+        ppo(from_arguments(PpoConfig, given))
 
 
 def test_a_reward_model_must_hold_the_longest_prompt_and_answer(base, counters):

@@ -383,7 +383,7 @@ def test_what_cannot_be_scored_is_named(trained, messages, said):
 
 
 def test_a_language_model_scores_nothing(base):
-    with pytest.raises(ConfigError, match="the model gives tokens, no scores"):
+    with pytest.raises(ConfigError, match=f"{base} gives tokens, no scores"):
         RewardModel.load(base)
 
 

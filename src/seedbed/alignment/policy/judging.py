@@ -13,14 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seedbed.alignment.reward_models.config import RewardConfig
 from seedbed.alignment.reward_models.ensemble import Ensemble
 from seedbed.alignment.rewards.config import RewardModelsConfig
 from seedbed.alignment.rewards.rules import Answer
+from seedbed.configuration import load_config
 from seedbed.errors import ConfigError
 from seedbed.model.folder import find_model
 from seedbed.runs import input_hash
 from seedbed.tokenizers.chat import encode_answer
 from seedbed.tokenizers.tokenizer import Tokenizer
+from seedbed.training.settings import CONFIG
 
 ROLE = "reward model"
 """Of a reward model among what a run is made from."""
@@ -40,7 +43,13 @@ class RewardModels:
 
     @classmethod
     def load(cls, config: RewardModelsConfig, tokenizer: Tokenizer, device: torch.device) -> RewardModels:
-        """As the config says. ConfigError, naming the run, for a model that reads other tokens than the policy says."""
+        """As the config says. ConfigError, naming the run, for a model that reads other tokens than the policy says, or
+        that has learned to score steps: at the end of an answer, where none ends, it says nothing."""
+        for run in config.runs:
+            if (run / CONFIG).is_file() and load_config(run / CONFIG, RewardConfig).loss == "process":
+                raise ConfigError(
+                    f"the reward model {run} scores steps, not answers", "Make one of preferences: seedbed reward."
+                )
         models = Ensemble.load(
             config.runs,
             device=device,

@@ -35,14 +35,18 @@ class RewardModel:
     """A model that `seedbed reward` made, or one of transformers' …ForSequenceClassification with one label."""
 
     def __init__(
-        self, model: Transformer, tokenizer: Tokenizer, *, at_once: int = 16, unit: tuple[float, float] = (0.0, 1.0)
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        *,
+        at_once: int = 16,
+        unit: tuple[float, float] = (0.0, 1.0),
+        name: str = "the model",
     ):
-        """`at_once`: conversations in one pass. `unit`: what scores are told from, and in. ConfigError for a model that
-        gives no scores."""
+        """`at_once`: conversations in one pass. `unit`: what scores are told from, and in. `name`: for messages.
+        ConfigError for a model that gives no scores."""
         if model.config.head != "score":
-            raise ConfigError(
-                "the model gives tokens, no scores", "Make a reward model of it: seedbed reward --model …"
-            )
+            raise ConfigError(f"{name} gives tokens, no scores", "Make a reward model of it: seedbed reward --model …")
         self.model, self.tokenizer, self.at_once = model.eval().requires_grad_(False), tokenizer, at_once
         self.unit = unit
 
@@ -51,7 +55,7 @@ class RewardModel:
         """From a run, a checkpoint or a model folder. `standardise`: scores are told in standard deviations from the
         mean of the run's validation data, which ConfigError misses where there is no run."""
         unit = validation_unit(Path(path)) if standardise else (0.0, 1.0)
-        return cls(*load_model(Path(path), device=device, scores=True), unit=unit)
+        return cls(*load_model(Path(path), device=device, scores=True), unit=unit, name=str(path))
 
     def score(self, conversations: Sequence[Conversation]) -> list[float]:
         """The score of the last reply of each conversation. DataError, with its number, where there is none, or where
