@@ -43,6 +43,9 @@ def measure() -> dict[str, float]:
     """Shares of the base's bytes in fp32, and the largest difference of a logit."""
     torch.manual_seed(0)
     model = Transformer(ModelConfig(vocab_size=1024, layers=8, width=256, heads=4, ff_width=768, context=32).resolve())
+    with torch.no_grad():
+        for weight in model.parameters():  # a fresh head says nothing
+            weight += 0.05 * torch.randn(weight.shape)
     whole = sum(weight.nbytes for weight in model.parameters())
     model = LoraAdapter(LoraConfig(), Path("base"), over_nf4=True).put_on(nf4(model))
     tokens_BT = torch.randint(1024, (1, 8))
