@@ -17,20 +17,17 @@ from seedbed.alignment.config import AnswersConfig
 from seedbed.alignment.reference import Reference
 from seedbed.alignment.source import AnswerBatch, AnswerRow, AnswerSource
 from seedbed.data.preferences import Preference
-from seedbed.data.rows import input_files
 from seedbed.devices import choose_device
 from seedbed.errors import DataError
 from seedbed.model.config import ModelConfig
-from seedbed.model.folder import tell_unfinished
 from seedbed.model.transformer import Transformer
 from seedbed.progress import progress
-from seedbed.tokenizers.chat import find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
-from seedbed.training.objective import Objective, refuse_both_ways
+from seedbed.training.objective import Objective
 from seedbed.training.observers.observer import Observer
 from seedbed.training.precision import Precision
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
-from seedbed.tuning.equipment import base_inputs, equipped, load_base
+from seedbed.tuning.equipment import base_inputs, equipped, load_base, opened, stage_inputs
 
 C = TypeVar("C", bound=AnswersConfig)
 
@@ -60,11 +57,7 @@ class Beginning(Generic[C]):
 def begin(config: C, load: Callable[[C], tuple[Transformer, Tokenizer]] = load_base) -> Beginning[C]:
     """Opens the model that a run is to begin with, as `load` does. ConfigError when it cannot learn from answers."""
     began = time.perf_counter()
-    tell_unfinished(config.model)
-    model, tokenizer = load(config)
-    refuse_both_ways(model.config)
-    if config.template is not None:
-        tokenizer = tokenizer.with_template(find_template(config.template))
+    model, tokenizer = opened(config, load)
     config = replace(config, length=row_length(config.length, model.config)).resolve()
     return Beginning(config, model.config, tokenizer, began, load)
 
@@ -128,10 +121,6 @@ def run_answers(
             ("train", "validation"), rows, (config.train.seed, VALIDATION_SEED), strict=True
         )
     }
-    begins_with = base_inputs(config)
-    inputs = begins_with | input_files("data", config.data)
-    if config.validation is not None:
-        inputs |= input_files("validation", config.validation)
     device = choose_device(config.train.device)
 
     def starting_model() -> Transformer:
@@ -139,7 +128,7 @@ def run_answers(
         if compares:
             at_once = group * (config.train.micro_batch or config.train.batch)
             precision = Precision(config.train.precision, device)
-            Reference(config.out, begins_with, precision, at_once).tell(model.to(device), sources)
+            Reference(config.out, base_inputs(config), precision, at_once).tell(model.to(device), sources)
         return model
 
     stage = Stage(
@@ -151,7 +140,7 @@ def run_answers(
         validation=sources["validation"],
         objective=objective,
         length=beginning.length,
-        inputs=inputs,
+        inputs=stage_inputs(config, config.data),
         notes={
             "rows": {part: len(source.rows) for part, source in sources.items()},
             "left_out": dict(beginning.counts),

@@ -6,25 +6,31 @@ A stage that takes this over has a config that is a `TuningConfig`, and makes it
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeVar
 
+from seedbed.data.rows import input_files
 from seedbed.errors import ConfigError
 from seedbed.model.adapters.adapter import Adapter, Ia3Adapter, LoraAdapter
 from seedbed.model.adapters.bottleneck import BottleneckAdapter
 from seedbed.model.adapters.folder import base_bits, base_of, is_adapter, read_score
 from seedbed.model.adapters.opening import read_learner
 from seedbed.model.adapters.prompts import Prefixed, Prompted
-from seedbed.model.folder import find_config, find_model, load_model, read_stored
+from seedbed.model.folder import find_config, find_model, load_model, read_stored, tell_unfinished
 from seedbed.model.linears.layers import nf4, storages
 from seedbed.model.linears.storage import describe
 from seedbed.model.score_head import refuse_score_head, with_score_head
 from seedbed.model.transformer import Transformer
 from seedbed.runs import MANIFEST
+from seedbed.tokenizers.chat import find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
+from seedbed.training.objective import refuse_both_ways
 from seedbed.training.precision import MASTER
 from seedbed.tuning.config import LORA_METHODS, TuningConfig
+
+C = TypeVar("C", bound=TuningConfig)
 
 FURTHER = "Train it on by --method further, or fuse both first: seedbed fuse --adapter ADAPTER --out MODEL."
 
@@ -120,7 +126,24 @@ def _load(path: Path, tokenizer: Tokenizer | None, *, over_nf4: bool, scores: bo
     return load_model(path, dtype=MASTER, tokenizer=tokenizer, learns=True, scores=scores)
 
 
+def opened(config: C, load: Callable[[C], tuple[Transformer, Tokenizer]] = load_base) -> tuple[Transformer, Tokenizer]:
+    """The model to begin with, as `load` has it, and its tokenizer with the template that the config says. ConfigError
+    for a model that reads both ways."""
+    tell_unfinished(config.model)
+    model, tokenizer = load(config)
+    refuse_both_ways(model.config)
+    if config.template is not None:
+        tokenizer = tokenizer.with_template(find_template(config.template))
+    return model, tokenizer
+
+
 def base_inputs(config: TuningConfig) -> dict[str, Path]:
     """What a stage begins with, for its manifest: the model, and the adapter over it that is trained further."""
     found = find_model(config.model)
     return {"model": base_of(found), "adapter": found} if config.method == "further" else {"model": found}
+
+
+def stage_inputs(config: TuningConfig, data: Path) -> dict[str, Path]:
+    """The same, with what it learns from and is validated on."""
+    validation = {} if config.validation is None else input_files("validation", config.validation)
+    return base_inputs(config) | input_files("data", data) | validation

@@ -18,24 +18,23 @@ from seedbed.data.batches.loader import WindowSource
 from seedbed.data.batches.mixture import MixtureSource, Phase
 from seedbed.data.batches.packing import PackedSource
 from seedbed.data.conversations import Example, read_conversations
-from seedbed.data.rows import input_files, naming, row_files, row_name
+from seedbed.data.rows import naming, row_files, row_name
 from seedbed.data.tokens import open_tokens
 from seedbed.errors import ConfigError, DataError
 from seedbed.model.adapters.prompts import Prefixed
 from seedbed.model.config import ModelConfig
-from seedbed.model.folder import tell_unfinished
 from seedbed.model.transformer import Transformer
 from seedbed.model.vocabulary import grow_vocabulary
 from seedbed.progress import progress
-from seedbed.tokenizers.chat import Encoded, find_template
+from seedbed.tokenizers.chat import Encoded
 from seedbed.tokenizers.tokenizer import Tokenizer
-from seedbed.training.objective import NextToken, Objective, refuse_both_ways
+from seedbed.training.objective import NextToken, Objective
 from seedbed.training.observers.observer import Observer
 from seedbed.training.parallel.launch import in_parallel
 from seedbed.training.stage import VALIDATION_SEED, Stage, run_stage
 from seedbed.tuning.config import FinetuneConfig
 from seedbed.tuning.curriculum import Rank, difficulties, lengths
-from seedbed.tuning.equipment import base_inputs, build_adapter, equipped, load_base
+from seedbed.tuning.equipment import build_adapter, equipped, load_base, opened, stage_inputs
 from seedbed.tuning.noise import add_noise
 
 Named = tuple[str, Example]
@@ -91,11 +90,7 @@ def tune(
 ) -> dict[str, Any]:
     """A stage that learns from conversations, by the lesson that is made of a model and of them."""
     began = time.perf_counter()
-    tell_unfinished(config.model)
-    model, tokenizer = _initial(config)
-    refuse_both_ways(model.config)
-    if config.template is not None:
-        tokenizer = tokenizer.with_template(find_template(config.template))
+    model, tokenizer = opened(config, _initial)
     length = config.length or min(512, model.config.context)
     if length > model.config.context:
         raise ConfigError(f"length is {length}, longer than the model's context {model.config.context}")
@@ -129,11 +124,9 @@ def tune(
     validation = packed(held_out, config.validation or config.data, VALIDATION_SEED).rows
     lesson = lesson_of(model.config, learned)
     source = lesson.source
-    inputs = base_inputs(config) | input_files("data", config.data)
+    inputs = stage_inputs(config, config.data)
     if config.tokenizer is not None:
         inputs["tokenizer"] = config.tokenizer
-    if config.validation is not None:
-        inputs |= input_files("validation", config.validation)
     if config.replay.tokens is not None:
         tokens = open_tokens(config.replay.tokens)
         tokens.check(tokenizer)

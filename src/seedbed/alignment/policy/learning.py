@@ -18,19 +18,21 @@ from seedbed.alignment.rewards.own import read_rewards
 from seedbed.alignment.rewards.rewards import Rewards
 from seedbed.alignment.rewards.rules import Reward
 from seedbed.alignment.rewards.shaping import Shaping
-from seedbed.data.rows import input_files
 from seedbed.devices import choose_device
 from seedbed.errors import ConfigError
-from seedbed.model.folder import tell_unfinished
 from seedbed.model.score_head import with_critic, without_critic
 from seedbed.model.transformer import Transformer
-from seedbed.tokenizers.chat import find_template
 from seedbed.tokenizers.tokenizer import Tokenizer
-from seedbed.training.objective import refuse_both_ways
 from seedbed.training.observers.observer import Observer
 from seedbed.training.precision import Precision
 from seedbed.training.stage import Stage, run_stage
-from seedbed.tuning.equipment import base_inputs, equipped, load_base
+from seedbed.tuning.equipment import equipped, load_base, opened, stage_inputs
+
+
+def load_policy(config: PolicyConfig) -> tuple[Transformer, Tokenizer]:
+    """The policy as it begins: the same weights at every call."""
+    model, tokenizer = load_base(config)
+    return without_critic(model) if model.config.head == "both" else model, tokenizer
 
 
 class Learning:
@@ -38,15 +40,11 @@ class Learning:
 
     def __init__(self, config: PolicyConfig, group: int, attempts: int, own: Mapping[str, Reward] | None):
         """`config` is resolved. `own`: rewards that a Python program brings."""
-        tell_unfinished(config.model)
         self.config = config
         self.device = choose_device(config.train.device)
-        model, self.tokenizer = self.load()
-        refuse_both_ways(model.config)
+        model, self.tokenizer = opened(config, load_policy)
         if config.temperature != 1 and model.config.logit_softcap is not None:
             raise ConfigError("temperature must be 1: the model bends its logits (model.logit_softcap)")
-        if config.template is not None:
-            self.tokenizer = self.tokenizer.with_template(find_template(config.template))
         self.architecture = model.config
         self.judge = (
             RewardModels.load(config.reward_models, self.tokenizer, self.device) if config.reward_models.runs else None
@@ -74,11 +72,6 @@ class Learning:
         if self.judge is not None:
             self.judge.refuse(max(len(problem.prompt) for problem in [*self.problems, *held_out]) + longest)
 
-    def load(self) -> tuple[Transformer, Tokenizer]:
-        """The policy as it begins: the same weights at every call."""
-        model, tokenizer = load_base(self.config)
-        return without_critic(model) if model.config.head == "both" else model, tokenizer
-
     def source(self, credit: Credit) -> Rollouts:
         """Of rollouts. Where the policy is to be kept near its beginning, that is the base of its adapter, or a frozen
         copy."""
@@ -90,7 +83,7 @@ class Learning:
             credit,
             pad_id=self.tokenizer.pad_id or 0,
             compares=self.config.kl > 0,
-            reference=self.load()[0] if self.config.kl and self.config.method == "full" else None,
+            reference=load_policy(self.config)[0] if self.config.kl and self.config.method == "full" else None,
             rows_at_once=self.config.train.micro_batch or self.config.train.batch,
         )
 
@@ -109,15 +102,13 @@ class Learning:
         precision = Precision(config.train.precision, self.device)
 
         def starting_model() -> Transformer:
-            model = self.load()[0]
+            model = load_policy(self.config)[0]
             model = equipped(with_critic(model) if has_critic else model, config)
             for asked in (source, self.held_out):
                 asked.learn(model, precision)
             return model
 
-        inputs = base_inputs(config) | input_files("data", config.data)
-        if config.validation is not None:
-            inputs |= input_files("validation", config.validation)
+        inputs = stage_inputs(config, config.data)
         if config.own_rewards is not None:
             inputs[OWN_REWARDS] = config.own_rewards
         if self.judge is not None:
