@@ -11,7 +11,11 @@ import pytest
 
 from seedbed.alignment.policy.grpo import grpo
 from seedbed.alignment.policy.ppo import ppo
+from seedbed.alignment.reward_models.config import RewardConfig
+from seedbed.alignment.reward_models.training import reward
 from seedbed.errors import ConfigError
+from tests.alignment.judged import PREFERENCES, write_rows
+from tests.alignment.judged import config as judged
 from tests.alignment.policy.test_grpo import config
 from tests.alignment.policy.test_ppo import config as ppo_config
 from tests.tiny import records
@@ -58,6 +62,26 @@ def test_a_critic_and_a_coefficient_that_adapts_are_those_of_one_process(base, p
     one, two = (records(tmp_path / name) for name in ("one", "two"))
     assert len(one) == len(two) > 4
     assert all(map(alike, one, two))
+
+
+def test_a_process_without_a_prompt_asks_reward_models_of_nothing(base, problems, tmp_path):
+    """One group for two processes."""
+    preferences = write_rows(tmp_path / "preferences.jsonl", PREFERENCES)
+    reward(judged(RewardConfig, base, preferences, tmp_path / "judge", "--train.steps=2"))
+    settings = (*STEPS, "--train.batch=4", f"--reward_models.runs={tmp_path / 'judge'}")
+    for name, more in (("one", ()), ("two", ("--train.devices=2",))):
+        grpo(config(base, problems, tmp_path / name, *settings, *more))
+    one, two = (records(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == len(two) > 4 and all(map(alike, one, two))
+
+
+def test_a_process_without_an_answer_reads_none(base, problems, tmp_path):
+    """One answer for two processes."""
+    settings = (*STEPS, "--train.batch=1", "--kl=0.1")
+    for name, more in (("one", ()), ("two", ("--train.devices=2",))):
+        ppo(ppo_config(base, problems, tmp_path / name, *settings, *more))
+    one, two = (records(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == len(two) > 4 and all(map(alike, one, two))
 
 
 def test_each_process_runs_the_file_of_rewards(base, problems, tmp_path):

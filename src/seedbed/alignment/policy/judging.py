@@ -88,6 +88,8 @@ class RewardModels:
         """What they make together of each answer (B). One that was cut off is scored as if it had ended there, its last
         token given up for the end, but never above nought, less the penalty: else a policy whose score grows with what
         it says would learn to say no end."""
+        if not answers:  # of a process that asked no prompt
+            return torch.zeros(0)
         scores_B = self.models.score_tokens([self._encoded(answer) for answer in answers])
         ended_B = torch.tensor([answer.ended for answer in answers])
         return torch.where(ended_B, scores_B, scores_B.clamp(max=0) - self.cut_penalty)

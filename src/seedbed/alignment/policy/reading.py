@@ -15,8 +15,10 @@ from seedbed.training.parallel.world import World
 
 
 def shared_rows(count: int, most: int) -> tuple[Tensor, ...]:
-    """The numbers of rows, of so many, that this process reads where nothing is learned, at most so many at once."""
-    return torch.arange(count)[World.here().share(count)].split(most)
+    """The numbers of rows, of so many, that this process reads where nothing is learned, at most so many at once; none
+    where others read them all."""
+    mine = torch.arange(count)[World.here().share(count)]
+    return mine.split(most) if len(mine) else ()
 
 
 class Reading:
