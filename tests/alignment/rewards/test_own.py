@@ -13,7 +13,7 @@ from seedbed.alignment.rewards.rewards import Rewards
 from seedbed.alignment.rewards.rules import Answer
 from seedbed.configuration import from_arguments, load_config
 from seedbed.data.preferences import Problem
-from seedbed.errors import ConfigError
+from seedbed.errors import ConfigError, DataError
 
 ASKED = Problem("rows.jsonl, row 1", [{"role": "user", "content": "2+3="}], "5", "exact", ())
 PAGE = Path(__file__).parents[3] / "docs" / "reinforcement.md"
@@ -91,3 +91,9 @@ def test_no_config_file_brings_code_along(tmp_path):
     assert from_arguments(GrpoConfig, [*given, "--own_rewards=mine.py"]).own_rewards == Path("mine.py")
     assert from_arguments(GrpoConfig, [*given, "--own_rewards=null"]).own_rewards is None
     assert load_config(tmp_path / "handed.yaml", GrpoConfig).own_rewards == Path("rewards.py")  # looked at, not run
+
+
+def test_a_reward_that_ends_the_program_is_an_error_and_no_end_without_a_word(tmp_path):
+    found = read_rewards(own(tmp_path, "import sys\n\ndef brevity(problem, answer):\n    sys.exit(0)\n"), ["brevity"])
+    with pytest.raises(DataError, match="the reward brevity failed, SystemExit: 0"):
+        Rewards({"brevity": 1.0}, found)([Answer(ASKED, "5")])

@@ -153,7 +153,7 @@ def _asked(name: str, reward: Reward) -> Rule:
         for answer in answers:
             try:
                 found.append(float(reward(answer.problem, answer.text)))
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # whatever a person's own code may raise
                 raise DataError(
                     f"{answer.problem.name}: the reward {name} failed, {type(error).__name__}: {error}",
                     "It is called as function(problem, answer), an answer being a text, and gives a number.",
