@@ -1,12 +1,13 @@
 """Claim: what people have written teaches a model that has read books alone: fine-tuning lowers the loss of held-out
 answers, and DPO and a reward model tell the better of two held-out answers more often than their lengths do.
 
-A model of the preset pretrain/books reads books for `--minutes`. Of 1,100 instructions and 1,100 preferences, which
-have the same prompts, those of every tenth prompt (by hash) are held out of all that is learned, so that no answer to
-them was ever seen. It is fine-tuned on the instructions, and from there learns the preferences by DPO, and in a run of
-its own to score them. Budgets and rates were set beforehand: three epochs of instructions and one of preferences, at
-the defaults and at what docs/alignment.md names for models of that size; no step is chosen by the held-out rows.
-Run: python benchmarks/people.py --data DIR --json   (about 8 minutes on 2 cores). DIR holds books.jsonl.zst,
+A model of the preset pretrain/books reads books for `--steps` steps of 2,048 tokens. Of 1,100 instructions and 1,100
+preferences, which have the same prompts, those of every tenth prompt (by hash) are held out of all that is learned, so
+that no answer to them was ever seen. It is fine-tuned on the instructions, and from there learns the preferences by
+DPO, and in a run of its own to score them. Budgets and rates were set beforehand: three epochs of
+instructions and one of preferences, at the defaults and at what docs/alignment.md names for models of that size; no
+step is chosen by the held-out rows.
+Run: python benchmarks/people.py --data DIR --json   (about 6 minutes on 2 cores). DIR holds books.jsonl.zst,
 instructions.json and preferences.json, as in the texts of "Build a Large Language Model (From Scratch)".
 Ends with exit code 1 when a claim is not met.
 """
@@ -76,7 +77,7 @@ def first(run: Path, key: str) -> float:
     return float(next(line[key] for line in lines if key in line))
 
 
-def learn(data: Path, place: Path, minutes: float) -> dict[str, Any]:
+def learn(data: Path, place: Path, steps: int) -> dict[str, Any]:
     """The figures."""
     corpus, tokenizer, tokens = (f"{place / name}" for name in ("corpus", "tokenizer", "tokens"))
     seedbed("prepare", f"--source={data / 'books.jsonl.zst'}", f"--out={corpus}", "--max_bytes=12000000")
@@ -86,7 +87,7 @@ def learn(data: Path, place: Path, minutes: float) -> dict[str, Any]:
     device = ("--train.device=cpu",)
     pretrained = seedbed(
         *("pretrain", "--config=pretrain/books", f"--data.tokens={tokens}", f"--out={books}"),
-        *(f"--train.minutes={minutes}", *device),
+        *(f"--train.steps={steps}", *device),
     )
     answers, held_out_answers = parted(data / "instructions.json", place)
     pairs, held_out_pairs = parted(data / "preferences.json", place)
@@ -121,11 +122,11 @@ def learn(data: Path, place: Path, minutes: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the three files")
-    parser.add_argument("--minutes", type=float, default=4, help="of reading books")
+    parser.add_argument("--steps", type=int, default=1000, help="of reading books")
     parser.add_argument("--json", action="store_true", help="print only one JSON object")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        figures = learn(arguments.data, Path(temporary), arguments.minutes)
+        figures = learn(arguments.data, Path(temporary), arguments.steps)
     claims = met(figures)
     machine = f"{platform.machine()} {platform.system()}, Python {platform.python_version()}"
     print(json.dumps({**figures, "machine": machine, "met": claims}))

@@ -265,6 +265,29 @@ def test_every_row_of_a_layer_learns_though_a_column_is_nought(lora, base, tmp_p
     assert all(bool(weight.any(1).all()) for name, weight in learner.beginning.items() if name.endswith("down"))
 
 
+def test_a_rank_above_that_of_the_layer_is_trained_as_it_is_served(lora, base, tmp_path):
+    """peft allows it."""
+    file, held = copied(lora, tmp_path / "theirs")
+    more = {"lora_A": (0, 0, 0, 32), "lora_B": (0, 32)}
+    torch.manual_seed(0)
+    for name, weight in held.items():
+        wide = torch.nn.functional.pad(weight, next(pad for key, pad in more.items() if key in name))
+        held[name] = wide + 0.01 * torch.randn(wide.shape)
+    save_file(held, file)
+    config = tmp_path / "theirs" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 40}))
+    finetune(adapter_config(tmp_path / "theirs", tmp_path, "further", *GIVEN))
+    assert json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())["r"] == 40
+
+
+def test_a_scale_that_is_none_is_told_with_its_folder(lora, tmp_path):
+    copied(lora, tmp_path / "theirs")
+    config = tmp_path / "theirs" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"lora_alpha": 0}))
+    with pytest.raises(SeedbedError, match="theirs: alpha must be > 0"):
+        finetune(adapter_config(tmp_path / "theirs", tmp_path, "further", *GIVEN))
+
+
 def test_a_base_that_is_in_few_bits_already_stays_so(lora, base, tmp_path):
     """Also where nobody knows over what the adapter was trained."""
     quantize(QuantizeConfig(model=base, out=tmp_path / "nf4", scheme="nf4"))

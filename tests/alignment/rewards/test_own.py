@@ -54,6 +54,8 @@ def test_only_what_the_file_defines_and_shows_is_a_reward(tmp_path):
             "rewards names nothing that .*rewards.py has: it has brevty",
         ),
         ("x = 1\n", "it has no function that is public"),
+        ("async def brevity(problem, answer):\n    return 1.0\n", "brevity gives no number when it is called"),
+        ("def brevity(problem, answer):\n    yield 1.0\n", "brevity gives no number when it is called"),
         ("import sys\nx = 1 / 0\n", r"rewards.py, line 2: ZeroDivisionError: division by zero"),
         ("def f(:\n", r"rewards.py, line 1: SyntaxError: "),
         ("import sys\nsys.exit(3)\n", "rewards.py, line 2: SystemExit: 3"),
@@ -97,3 +99,20 @@ def test_a_reward_that_ends_the_program_is_an_error_and_no_end_without_a_word(tm
     found = read_rewards(own(tmp_path, "import sys\n\ndef brevity(problem, answer):\n    sys.exit(0)\n"), ["brevity"])
     with pytest.raises(DataError, match="the reward brevity failed, SystemExit: 0"):
         Rewards({"brevity": 1.0}, found)([Answer(ASKED, "5")])
+
+
+def test_what_a_reward_changes_in_a_problem_is_changed_for_nobody_else(tmp_path):
+    source = "def greedy(problem, answer):\n    return float(len(problem.prompt.pop()['content']))\n"
+    rewards = Rewards({"greedy": 1.0}, read_rewards(own(tmp_path, source), ["greedy"]))
+    assert rewards([Answer(ASKED, "5"), Answer(ASKED, "6")]).rewards_BF.tolist() == [[4.0], [4.0]]
+    assert len(ASKED.prompt) == 1
+
+
+def test_a_function_some_of_whose_arguments_are_given_is_one(tmp_path):
+    source = (
+        "from functools import partial\n\n"
+        "def _less(problem, answer, most):\n    return float(len(answer) < most)\n\n"
+        "short = partial(_less, most=3)\n"
+    )
+    rewards = Rewards({"short": 1.0}, read_rewards(own(tmp_path, source), ["short"]))
+    assert rewards([Answer(ASKED, "ab"), Answer(ASKED, "abc")]).rewards_BF.tolist() == [[1.0], [0.0]]

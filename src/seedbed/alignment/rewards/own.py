@@ -10,6 +10,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,7 +57,7 @@ def _functions(file: Path) -> dict[str, Reward]:
         if not name.startswith("_")
         and callable(value)
         and not inspect.isclass(value)
-        and getattr(value, "__module__", None) == MODULE
+        and getattr(value.func if isinstance(value, partial) else value, "__module__", None) == MODULE
     }
 
 
@@ -85,6 +86,8 @@ def _refuse_signature(file: Path, name: str, function: Callable[..., Any]) -> No
         signature = inspect.signature(function)
     except ValueError:  # of what is not written in Python
         return
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise ConfigError(f"own_rewards: {file}: {name} gives no number when it is called", CALLED.format(name=name))
     parameters: Mapping[str, inspect.Parameter] = signature.parameters
     try:
         signature.bind(None, "")

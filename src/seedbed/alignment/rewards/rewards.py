@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -152,7 +152,8 @@ def _asked(name: str, reward: Reward) -> Rule:
         found = []
         for answer in answers:
             try:
-                found.append(float(reward(answer.problem, answer.text)))
+                # A copy: what it changes there would be another problem to those who answer it next.
+                found.append(float(reward(deepcopy(answer.problem), answer.text)))
             except (Exception, SystemExit) as error:  # whatever a person's own code may raise
                 raise DataError(
                     f"{answer.problem.name}: the reward {name} failed, {type(error).__name__}: {error}",

@@ -132,7 +132,7 @@ class LoraAdapter(LayerAdapter):
             layer = model.get_submodule(name)
             weight_OD, _ = whole(name, layer)
             outputs, inputs = weight_OD.shape
-            if config.rank > min(outputs, inputs):
+            if config.rank > min(outputs, inputs) and not self.beginning:
                 raise ConfigError(
                     f"lora.rank is {config.rank}, but {name} has {inputs:,} inputs and {outputs:,} outputs",
                     f"Give --lora.rank {min(outputs, inputs)} or less.",

@@ -49,7 +49,10 @@ def read_learner(folder: Path, base: Path, model: ModelConfig, *, over_nf4: bool
     has them; DataError for one of what are no numbers, which no step mends."""
     if (folder / MANIFEST).is_file():
         open_folder(folder, "adapter", verify="all")
-    adapter = _learner(folder, base, model, over_nf4)
+    try:
+        adapter = _learner(folder, base, model, over_nf4)
+    except ConfigError as error:
+        raise DataError(f"{folder}: {error.problem}") from error
     if broken := not_finite(adapter.beginning):
         raise DataError(f"{folder}: {broken} holds what is no number: the adapter is broken")
     return adapter
